@@ -1,0 +1,2 @@
+//! `flanneld-rs`.
+fn main() {}

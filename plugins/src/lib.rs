@@ -1,0 +1,1 @@
+//! The standard CNI plugins, called by name.

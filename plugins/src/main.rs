@@ -1,0 +1,2 @@
+//! `weft-cni`: acts as the CNI plugin it is called by.
+fn main() {}
