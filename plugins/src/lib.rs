@@ -1,1 +1,7 @@
-//! The standard CNI plugins, called by name.
+//! The standard CNI plugins, called by name: one binary that acts as the plugin whose name it bears.
+
+pub mod cni;
+mod program;
+pub mod registry;
+
+pub use program::main;
