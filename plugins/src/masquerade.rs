@@ -7,15 +7,11 @@
 pub mod iptables;
 pub mod nftables;
 
-use kernel::{
-    ipnet::IpNet,
-    iptables::Iptables,
-    nft,
-};
+use kernel::{ipnet::IpNet, iptables::Iptables, nft};
 
 use crate::{
-    cni::{Error, Result},
-    netfilter::{listed::Listed, nat_transaction, saved::Saved},
+    cni::{Call, Error, Result},
+    netfilter::{change_nat, listed::Listed, nat_transaction, saved::Saved},
 };
 
 pub use nftables::Owner;
@@ -105,34 +101,33 @@ pub fn teardown(owner: Owner<'_>) -> Result<()> {
     let chain = crate::netfilter::names::chain("", owner.network, owner.container);
     let mut outcome = Ok(());
     for ipv6 in [false, true] {
-        outcome = outcome.and(change_saved(ipv6, |saved| saved.remove_chain(&chain)));
+        outcome = outcome.and(change_nat(ipv6, |saved| saved.remove_chain(&chain)));
     }
     outcome.and(change_listed(|listed| nftables::teardown(owner, listed)))
 }
 
-/// Removes the rules of every attachment of `network` that is not among `valid`.
-pub fn collect_garbage(network: &str, valid: &[Owner<'_>]) -> Result<()> {
+/// GC: removes the rules of every attachment of the network that is not listed as valid.
+pub fn collect_garbage(call: &Call) -> Result<()> {
+    let network = call.network.as_str();
+    let attachments = call.valid_attachments()?;
+    let valid: Vec<_> = attachments
+        .iter()
+        .map(|attachment| Owner {
+            network,
+            interface: &attachment.ifname,
+            container: &attachment.container_id,
+        })
+        .collect();
     let containers: Vec<_> = valid.iter().map(|owner| owner.container).collect();
     let mut outcome = Ok(());
     for ipv6 in [false, true] {
-        outcome = outcome.and(change_saved(ipv6, |saved| {
+        outcome = outcome.and(change_nat(ipv6, |saved| {
             iptables::garbage(network, &containers, saved)
         }));
     }
-    outcome.and(change_listed(|listed| nftables::garbage(network, valid, listed)))
-}
-
-/// Applies the changes that `plan` finds in the table `nat`; a host without iptables has none.
-pub fn change_saved(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Result<()> {
-    let Ok(tables) = Iptables::find(ipv6) else {
-        return Ok(());
-    };
-    let saved = tables.save("nat").map_err(failed)?;
-    let lines = plan(&Saved::parse(&saved));
-    if lines.is_empty() {
-        return Ok(());
-    }
-    tables.restore(&nat_transaction(&lines)).map_err(failed)
+    outcome.and(change_listed(|listed| {
+        nftables::garbage(network, &valid, listed)
+    }))
 }
 
 fn change_listed(plan: impl FnOnce(&Listed) -> String) -> Result<()> {

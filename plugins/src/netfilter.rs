@@ -7,6 +7,11 @@ pub mod saved;
 
 use std::fmt::Write as _;
 
+use kernel::iptables::Iptables;
+
+use crate::cni::{Error, Result};
+use saved::Saved;
+
 /// Appends words to an `iptables-restore` line, quoted where its parser needs that.
 pub fn push_words<S: AsRef<str>>(line: &mut String, words: &[S]) {
     for word in words {
@@ -41,6 +46,26 @@ pub fn line<S: AsRef<str>>(command: &str, words: &[S]) -> String {
     let mut line = command.to_owned();
     push_words(&mut line, words);
     line
+}
+
+/// Applies the changes that `plan` finds in the table `nat`. A host without iptables or without that
+/// table has nothing of ours.
+pub fn change_nat(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Result<()> {
+    let Ok(tables) = Iptables::find(ipv6) else {
+        return Ok(());
+    };
+    let saved = match tables.save("nat") {
+        Ok(text) => Saved::parse(&text),
+        Err(error) if error.to_string().contains("Table does not exist") => return Ok(()),
+        Err(error) => return Err(Error::generic(error.to_string())),
+    };
+    let lines = plan(&saved);
+    if lines.is_empty() {
+        return Ok(());
+    }
+    tables
+        .restore(&nat_transaction(&lines))
+        .map_err(|error| Error::generic(error.to_string()))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The plugins in this binary, by name.
 
-use crate::cni::Plugin;
+use crate::{bridge::Bridge, cni::Plugin, portmap::Portmap, ptp::Ptp};
 
 /// Every plugin, sorted by name.
-pub static ALL: &[&dyn Plugin] = &[];
+pub static ALL: &[&dyn Plugin] = &[&Bridge, &Portmap, &Ptp];
 
 /// The plugin of that name.
 pub fn find(name: &str) -> Option<&'static dyn Plugin> {

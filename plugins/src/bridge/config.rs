@@ -6,7 +6,7 @@ use kernel::Mac;
 use serde::Deserialize;
 
 use crate::{
-    cni::{Dns, Error, Result, args, config::Ipam},
+    cni::{Call, Dns, Error, Result, args, config::Ipam},
     masquerade::Backend,
 };
 
@@ -132,10 +132,8 @@ pub struct Config {
 
 impl Config {
     /// Reads and checks the network configuration and CNI_ARGS.
-    pub fn parse(stdin: &[u8], cni_args: &str) -> Result<Self> {
-        let written: Written = crate::cni::json::from_slice(stdin)
-            .map_err(|cause| Error::config(format!("read the configuration of bridge: {cause}")))?;
-        written.check(cni_args)
+    pub fn read(call: &Call) -> Result<Self> {
+        call.read::<Written>()?.check(&call.args)
     }
 
     /// Ports of the bridge have VLANs.
@@ -192,7 +190,10 @@ impl Written {
             disable_container_interface: self.disable_container_interface,
             port_isolation: self.port_isolation,
             mac: mac
-                .map(|text| text.parse().map_err(|cause| Error::config(format!("mac: {cause}"))))
+                .map(|text| {
+                    text.parse()
+                        .map_err(|cause| Error::config(format!("mac: {cause}")))
+                })
                 .transpose()?,
             ipam: Some(self.ipam.kind).filter(|kind| !kind.is_empty()),
             dns: self.dns,
@@ -220,7 +221,9 @@ fn collect(trunk: &[WrittenTrunk]) -> Result<BTreeSet<u16>> {
         if (1..=MAX_VLAN).contains(&id) {
             return Ok(id as u16);
         }
-        Err(Error::config(format!("incorrect trunk {key} parameter {id}")))
+        Err(Error::config(format!(
+            "incorrect trunk {key} parameter {id}"
+        )))
     };
     let mut vlans = BTreeSet::new();
     for part in trunk {
@@ -228,7 +231,9 @@ fn collect(trunk: &[WrittenTrunk]) -> Result<BTreeSet<u16>> {
             (Some(min), Some(max)) => {
                 let (min, max) = (check("minID", min)?, check("maxID", max)?);
                 if max < min {
-                    return Err(Error::config("minID is greater than maxID in trunk parameter"));
+                    return Err(Error::config(
+                        "minID is greater than maxID in trunk parameter",
+                    ));
                 }
                 vlans.extend(min..=max);
             }
@@ -251,8 +256,14 @@ fn collect(trunk: &[WrittenTrunk]) -> Result<BTreeSet<u16>> {
 mod tests {
     use super::*;
 
+    fn parse_with(json: &str, args: &str) -> Result<Config> {
+        let written: Written = crate::cni::json::from_slice(json.as_bytes())
+            .map_err(|error| Error::config(error.to_string()))?;
+        written.check(args)
+    }
+
     fn parse(json: &str) -> Result<Config> {
-        Config::parse(json.as_bytes(), "")
+        parse_with(json, "")
     }
 
     #[test]
@@ -271,10 +282,12 @@ mod tests {
     #[test]
     fn the_most_particular_mac_wins() {
         let json = |runtime: &str| {
-            format!(r#"{{"args": {{"cni": {{"mac": "02:00:00:00:00:0b"}}}}, "runtimeConfig": {{{runtime}}}}}"#)
+            format!(
+                r#"{{"args": {{"cni": {{"mac": "02:00:00:00:00:0b"}}}}, "runtimeConfig": {{{runtime}}}}}"#
+            )
         };
         let args = "IgnoreUnknown=1;MAC=02:00:00:00:00:0a";
-        let mac = |json: &str| Config::parse(json.as_bytes(), args).unwrap().mac.unwrap().0[5];
+        let mac = |json: &str| parse_with(json, args).unwrap().mac.unwrap().0[5];
         assert_eq!(mac("{}"), 0x0a);
         assert_eq!(mac(&json("")), 0x0b);
         assert_eq!(mac(&json(r#""mac": "02:00:00:00:00:0c""#)), 0x0c);
@@ -282,7 +295,8 @@ mod tests {
 
     #[test]
     fn trunks() {
-        let config = parse(r#"{"vlan": 100, "vlanTrunk": [{"minID": 101, "maxID": 103}, {"id": 7}]}"#);
+        let config =
+            parse(r#"{"vlan": 100, "vlanTrunk": [{"minID": 101, "maxID": 103}, {"id": 7}]}"#);
         let config = config.unwrap();
         assert_eq!(config.vlan, 100);
         assert_eq!(config.trunk, Some(BTreeSet::from([7, 101, 102, 103])));
@@ -297,7 +311,10 @@ mod tests {
             (r#"{"bridge": "0123456789abcdef"}"#, "no interface name"),
             (r#"{"bridge": ""}"#, "no interface name"),
             (r#"{"hairpinMode": true, "promiscMode": true}"#, "hairpin"),
-            (r#"{"disableContainerInterface": true, "ipam": {"type": "x"}}"#, "IPAM"),
+            (
+                r#"{"disableContainerInterface": true, "ipam": {"type": "x"}}"#,
+                "IPAM",
+            ),
             (r#"{"ipMasqBackend": "ipfw"}"#, "ipfw"),
             (r#"{"runtimeConfig": {"mac": "zz"}}"#, "mac"),
             (r#"{"vlanTrunk": [{"minID": 5}]}"#, "maxID is missing"),

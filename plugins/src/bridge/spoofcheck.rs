@@ -101,7 +101,11 @@ fn teardown(id: &str, listed: &Listed) -> String {
     let mut script = String::new();
     for rule in listed.commented(|text| text == comment) {
         if rule.chain == BASE {
-            let _ = writeln!(script, "delete rule {FAMILY} {TABLE} {BASE} handle {}", rule.handle);
+            let _ = writeln!(
+                script,
+                "delete rule {FAMILY} {TABLE} {BASE} handle {}",
+                rule.handle
+            );
         }
     }
     let there: Vec<_> = chains(id)

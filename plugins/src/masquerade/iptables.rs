@@ -41,9 +41,9 @@ pub fn plan(addresses: &[IpNet], network: &str, container: &str, saved: &Saved) 
         lines.push(format!("-N {chain}"));
     }
     let accepts = |subnet: &str| {
-        saved.chain(&chain).any(|rule| {
-            rule.option("-j") == Some("ACCEPT") && same_net(rule.option("-d"), subnet)
-        })
+        saved
+            .chain(&chain)
+            .any(|rule| rule.option("-j") == Some("ACCEPT") && same_net(rule.option("-d"), subnet))
     };
     let mut accepted = Vec::new();
     for subnet in addresses.iter().map(|address| address.trunc().to_string()) {
@@ -118,7 +118,10 @@ mod tests {
             .iter()
             .map(|line| match line.strip_prefix("-N ") {
                 Some(chain) => format!(":{chain} - [0:0]\n"),
-                None => format!("{}\n", line.replace("-I ", "-A ").replacen(" 1 -d", " -d", 1)),
+                None => format!(
+                    "{}\n",
+                    line.replace("-I ", "-A ").replacen(" 1 -d", " -d", 1)
+                ),
             })
             .collect();
         Saved::parse(&text)
@@ -167,6 +170,9 @@ COMMIT
         let removal = garbage("n", &["here"], &saved(&lines));
         let chain = names::chain("", "n", "gone");
         assert_eq!(removal.len(), 3);
-        assert!(removal.iter().all(|line| line.contains(&chain)), "{removal:?}");
+        assert!(
+            removal.iter().all(|line| line.contains(&chain)),
+            "{removal:?}"
+        );
     }
 }

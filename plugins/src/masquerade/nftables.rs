@@ -65,7 +65,11 @@ pub fn setup(addresses: &[IpNet], owner: Owner<'_>) -> String {
     );
     let comment = owner.comment();
     for address in addresses {
-        let family = if address.addr().is_ipv4() { "ip" } else { "ip6" };
+        let family = if address.addr().is_ipv4() {
+            "ip"
+        } else {
+            "ip6"
+        };
         let _ = writeln!(
             script,
             "add rule inet {TABLE} {CHAIN} {family} saddr == {} {family} daddr != {} masquerade comment \"{comment}\"",
@@ -94,7 +98,11 @@ pub fn garbage(network: &str, valid: &[Owner<'_>], listed: &Listed) -> String {
 fn deletions(listed: &Listed, matches: impl Fn(&str) -> bool) -> String {
     let mut script = String::new();
     for rule in listed.commented(matches).filter(|rule| rule.chain == CHAIN) {
-        let _ = writeln!(script, "delete rule inet {TABLE} {CHAIN} handle {}", rule.handle);
+        let _ = writeln!(
+            script,
+            "delete rule inet {TABLE} {CHAIN} handle {}",
+            rule.handle
+        );
     }
     script
 }
@@ -122,16 +130,29 @@ mod tests {
 
     #[test]
     fn a_setup_golden() {
-        let script = setup(&["10.1.0.5/24".parse().unwrap(), "fd00::5/64".parse().unwrap()], OWNER);
+        let script = setup(
+            &[
+                "10.1.0.5/24".parse().unwrap(),
+                "fd00::5/64".parse().unwrap(),
+            ],
+            OWNER,
+        );
         let comment = OWNER.comment();
         assert!(comment.starts_with("ee26b0dd4af7e749-"), "{comment}");
-        assert!(comment.ends_with(", net: test, if: eth0, id: abc"), "{comment}");
+        assert!(
+            comment.ends_with(", net: test, if: eth0, id: abc"),
+            "{comment}"
+        );
         let rules: Vec<_> = script.lines().skip(7).collect();
         assert_eq!(
             rules,
             [
-                format!("add rule inet cni_plugins_masquerade masq_checks ip saddr == 10.1.0.5 ip daddr != 10.1.0.0/24 masquerade comment \"{comment}\""),
-                format!("add rule inet cni_plugins_masquerade masq_checks ip6 saddr == fd00::5 ip6 daddr != fd00::/64 masquerade comment \"{comment}\""),
+                format!(
+                    "add rule inet cni_plugins_masquerade masq_checks ip saddr == 10.1.0.5 ip daddr != 10.1.0.0/24 masquerade comment \"{comment}\""
+                ),
+                format!(
+                    "add rule inet cni_plugins_masquerade masq_checks ip6 saddr == fd00::5 ip6 daddr != fd00::/64 masquerade comment \"{comment}\""
+                ),
             ]
         );
     }
@@ -148,7 +169,10 @@ mod tests {
 
     #[test]
     fn teardown_removes_its_own_and_nothing_else() {
-        let other = Owner { interface: "eth1", ..OWNER };
+        let other = Owner {
+            interface: "eth1",
+            ..OWNER
+        };
         let listed = listed(&[OWNER.comment(), other.comment(), OWNER.comment()]);
         assert_eq!(
             teardown(OWNER, &listed),
@@ -159,8 +183,15 @@ mod tests {
 
     #[test]
     fn garbage_spares_valid_attachments_and_other_networks() {
-        let gone = Owner { container: "gone", ..OWNER };
-        let elsewhere = Owner { network: "test2", container: "gone", ..OWNER };
+        let gone = Owner {
+            container: "gone",
+            ..OWNER
+        };
+        let elsewhere = Owner {
+            network: "test2",
+            container: "gone",
+            ..OWNER
+        };
         let listed = listed(&[OWNER.comment(), gone.comment(), elsewhere.comment()]);
         assert_eq!(
             garbage("test", &[OWNER], &listed),

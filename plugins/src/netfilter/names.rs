@@ -60,10 +60,7 @@ mod tests {
             hash("test", 16),
             "ee26b0dd4af7e749", // sha512sum of "test"
         );
-        assert_eq!(
-            chain("", "te", "st"),
-            "CNI-ee26b0dd4af7e749aa1a8ee3"
-        );
+        assert_eq!(chain("", "te", "st"), "CNI-ee26b0dd4af7e749aa1a8ee3");
         assert_eq!(chain("DN-", "te", "st"), "CNI-DN-ee26b0dd4af7e749aa1a8");
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use crate::{
-    cni::{Error, Result},
+    cni::{Call, Error, Result},
     masquerade::Backend,
 };
 
@@ -124,10 +124,15 @@ impl Mapping {
 
 impl Config {
     /// Reads and checks the network configuration.
-    pub fn parse(stdin: &[u8]) -> Result<Self> {
-        let written: Written = crate::cni::json::from_slice(stdin).map_err(|cause| {
-            Error::config(format!("read the configuration of portmap: {cause}"))
-        })?;
+    pub fn read(call: &Call) -> Result<Self> {
+        call.read::<Written>()?.check()
+    }
+
+    /// The same from a text, for tests.
+    #[cfg(test)]
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let written: Written =
+            crate::cni::json::from_slice(json).map_err(|error| Error::config(error.to_string()))?;
         written.check()
     }
 
@@ -222,7 +227,9 @@ impl WrittenMapping {
     fn check(self) -> Result<Mapping> {
         let port = |name: &str, number: i64| match u16::try_from(number) {
             Ok(port) if port != 0 => Ok(port),
-            _ => Err(Error::config(format!("invalid {name} port number: {number}"))),
+            _ => Err(Error::config(format!(
+                "invalid {name} port number: {number}"
+            ))),
         };
         Ok(Mapping {
             host_port: port("host", self.host_port)?,
@@ -236,7 +243,10 @@ impl WrittenMapping {
             host_ip: match self.host_ip.as_str() {
                 "" => None,
                 text => Some(text.parse().map_err(|_| {
-                    Error::config(format!("invalid hostIP {text:?} of host port {}", self.host_port))
+                    Error::config(format!(
+                        "invalid hostIP {text:?} of host port {}",
+                        self.host_port
+                    ))
                 })?),
             },
         })
@@ -257,7 +267,8 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let config = parse(r#"{"type": "portmap", "capabilities": {"portMappings": true}}"#).unwrap();
+        let config =
+            parse(r#"{"type": "portmap", "capabilities": {"portMappings": true}}"#).unwrap();
         assert!(config.snat && !config.masq_all && config.mappings.is_empty());
         assert_eq!(config.mark, Mark::Bit(13));
         assert_eq!(config.backend, None);
@@ -287,15 +298,39 @@ mod tests {
         let mapping = |text: &str| format!(r#"{{"runtimeConfig": {{"portMappings": [{text}]}}}}"#);
         for (json, words) in [
             (r#"{"markMasqBit": 32}"#.to_owned(), "between 0 and 31"),
-            (r#"{"markMasqBit": 1, "externalSetMarkChain": "X"}"#.to_owned(), "cannot specify"),
+            (
+                r#"{"markMasqBit": 1, "externalSetMarkChain": "X"}"#.to_owned(),
+                "cannot specify",
+            ),
             (r#"{"backend": "ipvs"}"#.to_owned(), "unrecognized backend"),
-            (r#"{"backend": "nftables", "conditionsV4": ["-s", "1.2.3.4"]}"#.to_owned(), "conditionsV4"),
-            (r#"{"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]}"#.to_owned(), "conditionsV6"),
-            (r#"{"backend": "nftables", "externalSetMarkChain": "X"}"#.to_owned(), "externalSetMarkChain"),
-            (mapping(r#"{"hostPort": 0, "containerPort": 1, "protocol": "tcp"}"#), "invalid host port"),
-            (mapping(r#"{"hostPort": 1, "containerPort": 65536, "protocol": "tcp"}"#), "invalid container port"),
-            (mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}"#), "invalid protocol"),
-            (mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "x"}"#), "invalid hostIP"),
+            (
+                r#"{"backend": "nftables", "conditionsV4": ["-s", "1.2.3.4"]}"#.to_owned(),
+                "conditionsV4",
+            ),
+            (
+                r#"{"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]}"#.to_owned(),
+                "conditionsV6",
+            ),
+            (
+                r#"{"backend": "nftables", "externalSetMarkChain": "X"}"#.to_owned(),
+                "externalSetMarkChain",
+            ),
+            (
+                mapping(r#"{"hostPort": 0, "containerPort": 1, "protocol": "tcp"}"#),
+                "invalid host port",
+            ),
+            (
+                mapping(r#"{"hostPort": 1, "containerPort": 65536, "protocol": "tcp"}"#),
+                "invalid container port",
+            ),
+            (
+                mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}"#),
+                "invalid protocol",
+            ),
+            (
+                mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "x"}"#),
+                "invalid hostIP",
+            ),
         ] {
             let msg = refused(&json);
             assert!(msg.contains(words), "{json}: {msg}");

@@ -88,7 +88,13 @@ fn shared_rules(config: &Config) -> Vec<SharedRule> {
             words: words(
                 &[
                     &comment[..],
-                    &["CNI portfwd masquerade mark", "-j", "MARK", "--set-xmark", &mark],
+                    &[
+                        "CNI portfwd masquerade mark",
+                        "-j",
+                        "MARK",
+                        "--set-xmark",
+                        &mark,
+                    ],
                 ]
                 .concat(),
             ),
@@ -104,7 +110,11 @@ fn shared_rules(config: &Config) -> Vec<SharedRule> {
         rules.push(SharedRule {
             chain: "POSTROUTING",
             words: words(
-                &[&comment[..], &["CNI portfwd requiring masquerade", "-j", MASQ]].concat(),
+                &[
+                    &comment[..],
+                    &["CNI portfwd requiring masquerade", "-j", MASQ],
+                ]
+                .concat(),
             ),
             first: true,
             mark: None,
@@ -203,7 +213,8 @@ impl Desired {
         let mut lines = saved.remove_chain(&self.chain);
         let mut made = vec![DNAT, SETMARK, MASQ];
         made.retain(|name| {
-            !saved.has_chain(name) && (*name == DNAT || self.shared.iter().any(|r| r.chain == *name))
+            !saved.has_chain(name)
+                && (*name == DNAT || self.shared.iter().any(|r| r.chain == *name))
         });
         lines.extend(made.iter().map(|name| format!("-N {name}")));
         for rule in self.shared.iter().filter(|rule| !rule.is_in(saved)) {

@@ -90,7 +90,10 @@ pub fn setup(config: &Config, address: IpNet, container: &str) -> String {
         );
     }
     for (chain, rule) in rules(config, address) {
-        let _ = writeln!(script, "add rule {table} {chain} {rule} comment \"{container}\"");
+        let _ = writeln!(
+            script,
+            "add rule {table} {chain} {rule} comment \"{container}\""
+        );
     }
     script
 }
@@ -170,7 +173,10 @@ mod tests {
     #[test]
     fn ipv6_takes_the_mappings_of_its_family() {
         let script = setup(&config(), "fd00::5/64".parse().unwrap(), "abc");
-        let rules: Vec<_> = script.lines().filter(|line| line.contains("comment \"abc\"")).collect();
+        let rules: Vec<_> = script
+            .lines()
+            .filter(|line| line.contains("comment \"abc\""))
+            .collect();
         assert_eq!(
             rules,
             [

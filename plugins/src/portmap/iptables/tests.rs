@@ -56,7 +56,10 @@ fn first_container_golden() {
 fn ipv6_and_masq_all_mark_every_source_once() {
     let json = TWO.replacen('{', r#"{"masqAll": true, "#, 1);
     let text = plan(&json, "fd00::5/64", &Saved::default());
-    let marks: Vec<_> = text.lines().filter(|l| l.ends_with("-j CNI-HOSTPORT-SETMARK")).collect();
+    let marks: Vec<_> = text
+        .lines()
+        .filter(|l| l.ends_with("-j CNI-HOSTPORT-SETMARK"))
+        .collect();
     assert_eq!(
         marks,
         [
@@ -71,20 +74,34 @@ fn ipv6_and_masq_all_mark_every_source_once() {
 fn without_snat_or_with_an_external_chain_we_keep_no_mark_chains() {
     let off = TWO.replacen('{', r#"{"snat": false, "#, 1);
     let text = plan(&off, "10.1.0.5/24", &Saved::default());
-    assert!(!text.contains("SETMARK") && !text.contains("MASQ"), "{text}");
+    assert!(
+        !text.contains("SETMARK") && !text.contains("MASQ"),
+        "{text}"
+    );
     let external = TWO.replacen('{', r#"{"externalSetMarkChain": "KUBE-MARK-MASQ", "#, 1);
     let text = plan(&external, "10.1.0.5/24", &Saved::default());
-    assert!(!text.contains("CNI-HOSTPORT-MASQ") && text.contains("-j KUBE-MARK-MASQ"), "{text}");
+    assert!(
+        !text.contains("CNI-HOSTPORT-MASQ") && text.contains("-j KUBE-MARK-MASQ"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_second_container_finds_the_shared_rules() {
     let first = saved(&plan(TWO, "10.1.0.5/24", &Saved::default()));
-    let text = desired(&config(TWO), "10.1.0.6/24".parse().unwrap(), "test", "other")
-        .plan(&first)
-        .join("\n");
+    let text = desired(
+        &config(TWO),
+        "10.1.0.6/24".parse().unwrap(),
+        "test",
+        "other",
+    )
+    .plan(&first)
+    .join("\n");
     assert!(text.starts_with("-N CNI-DN-"), "{text}");
-    assert!(!text.contains("PREROUTING") && !text.contains("-I POSTROUTING"), "{text}");
+    assert!(
+        !text.contains("PREROUTING") && !text.contains("-I POSTROUTING"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -99,18 +116,24 @@ fn another_mark_bit_is_added_beside_the_first() {
 
 #[test]
 fn leftovers_of_the_same_container_go_first() {
-    let lines = plan(TWO, "10.1.0.5/24", &Saved::default())
-        .replace("CNI-DN-x", &chain_name("test", "abc"));
+    let lines =
+        plan(TWO, "10.1.0.5/24", &Saved::default()).replace("CNI-DN-x", &chain_name("test", "abc"));
     let text = plan(TWO, "10.1.0.9/24", &saved(&lines));
     assert!(text.starts_with("-D CNI-HOSTPORT-DNAT "), "{text}");
-    assert!(text.contains("-F CNI-DN-x\n-X CNI-DN-x\n-N CNI-DN-x"), "{text}");
+    assert!(
+        text.contains("-F CNI-DN-x\n-X CNI-DN-x\n-N CNI-DN-x"),
+        "{text}"
+    );
 }
 
 #[test]
 fn the_optimistic_text_checks_what_it_relies_on() {
     let desired = desired(&config(TWO), "10.1.0.5/24".parse().unwrap(), "test", "abc");
     let lines = desired.optimistic();
-    assert_eq!(lines.iter().filter(|line| line.starts_with("-C ")).count(), 5);
+    assert_eq!(
+        lines.iter().filter(|line| line.starts_with("-C ")).count(),
+        5
+    );
     assert!(desired.checks().iter().all(|line| line.starts_with("-C ")));
 }
 
@@ -119,7 +142,10 @@ fn more_than_fifteen_ports_take_more_rules() {
     let ports: Vec<_> = (1..=31)
         .map(|p| format!(r#"{{"hostPort": {p}, "containerPort": {p}, "protocol": "tcp"}}"#))
         .collect();
-    let json = format!(r#"{{"runtimeConfig": {{"portMappings": [{}]}}}}"#, ports.join(","));
+    let json = format!(
+        r#"{{"runtimeConfig": {{"portMappings": [{}]}}}}"#,
+        ports.join(",")
+    );
     let text = plan(&json, "10.1.0.5/24", &Saved::default());
     assert_eq!(text.matches("--destination-ports").count(), 3);
     assert!(text.contains("--destination-ports 31 "));
@@ -135,5 +161,8 @@ fn garbage_is_what_no_valid_container_owns() {
     let removal = garbage("test", &["here"], &saved(&lines.join("\n")));
     let chain = chain_name("test", "gone");
     assert_eq!(removal.len(), 4, "{removal:?}");
-    assert!(removal.iter().all(|line| line.contains(&chain)), "{removal:?}");
+    assert!(
+        removal.iter().all(|line| line.contains(&chain)),
+        "{removal:?}"
+    );
 }
