@@ -1,9 +1,10 @@
 //! The plugins in this binary, by name.
 
 use crate::cni::Plugin;
+use crate::host_local::HostLocal;
 
 /// Every plugin, sorted by name.
-pub static ALL: &[&dyn Plugin] = &[];
+pub static ALL: &[&dyn Plugin] = &[&HostLocal];
 
 /// The plugin of that name.
 pub fn find(name: &str) -> Option<&'static dyn Plugin> {
