@@ -2,6 +2,7 @@
 
 mod bridge;
 pub mod cni;
+mod host_local;
 mod interface;
 mod masquerade;
 mod netfilter;

@@ -139,6 +139,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<kernel::Error> for Error {
+    fn from(e: kernel::Error) -> Self {
+        Self::generic(e.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
