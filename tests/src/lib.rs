@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod conflist;
 pub mod etcd;
 pub mod flanneld;
+pub mod flat_network;
 pub mod namespace;
 pub mod pod;
 pub mod process;

@@ -42,7 +42,7 @@ pub fn output_with_input(command: &mut Command, input: &str) -> Result<Output> {
         .with_context(|| format!("wait for {}", display(command)))?;
     match writer.join() {
         Ok(Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            return Err(error).with_context(|| format!("write to {}", display(command)));
+            Err(error).with_context(|| format!("write to {}", display(command)))
         }
         Ok(_) => Ok(output),
         Err(_) => bail!("the thread that writes to {} panicked", display(command)),
