@@ -13,7 +13,7 @@ use crate::wait::eventually;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// The key prefix in etcd, flannel's default.
@@ -140,8 +140,8 @@ pub struct Node {
 }
 
 impl Cluster {
-    /// Everything but the daemons: underlay, etcd with the network configuration, empty nodes.
-    pub fn prepare(options: &Options) -> Result<Self> {
+    /// Underlay and etcd with the network configuration; no node yet.
+    pub fn empty(options: &Options) -> Result<Self> {
         let run = Run::new()?;
         let underlay = Underlay::new(&run)?;
         let addresses = [
@@ -151,12 +151,17 @@ impl Cluster {
         let addresses = addresses.each_ref().map(String::as_str);
         let etcd = Etcd::start(&underlay.namespace, &addresses, &run.subfolder("etcd")?)?;
         etcd.put(&config_key(), &options.network_config().to_string())?;
-        let mut cluster = Self {
+        Ok(Self {
             nodes: Vec::new(),
             etcd,
             underlay,
             run,
-        };
+        })
+    }
+
+    /// Everything but the daemons.
+    pub fn prepare(options: &Options) -> Result<Self> {
+        let mut cluster = Self::empty(options)?;
         for _ in 0..options.nodes {
             cluster.join(options)?;
         }
@@ -189,12 +194,9 @@ impl Cluster {
         flags.extend(options.flags.iter().cloned());
         let plugins = subject::plugin_folder(Subject::Ours, self.run.folder())?;
         let flanneld = Flanneld::new(&namespace, folder.clone(), flags);
-        let conflist = kube_flannel_conflist(&flanneld.subnet_file(), &folder)?;
+        let conflist = Conflist::parse(&kube_flannel_conflist(&flanneld.subnet_file(), &folder))?;
         self.nodes.push(Node {
-            runtime: Runtime {
-                node: namespace.clone(),
-                plugins,
-            },
+            runtime: Runtime::new(&namespace, plugins),
             namespace,
             flanneld,
             daemon: None,
@@ -341,20 +343,19 @@ pub fn config_key() -> String {
 }
 
 /// The kube-flannel conflist; its files go below `folder` so that nodes do not share them.
-fn kube_flannel_conflist(subnet_file: &Path, folder: &Path) -> Result<Conflist> {
-    let below = |name: &str| -> PathBuf { folder.join(name) };
-    Conflist::parse(&json!({
+pub fn kube_flannel_conflist(subnet_file: &Path, folder: &Path) -> Value {
+    json!({
         "name": "cbr0",
         "cniVersion": "1.0.0",
         "plugins": [
             {
                 "type": "flannel",
                 "subnetFile": subnet_file,
-                "dataDir": below("cni-flannel"),
-                "ipam": { "dataDir": below("cni-networks") },
+                "dataDir": folder.join("cni-flannel"),
+                "ipam": { "dataDir": folder.join("cni-networks") },
                 "delegate": { "hairpinMode": true, "isDefaultGateway": true },
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
-    }))
+    })
 }

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A network configuration list.
 #[derive(Clone, Debug)]
@@ -111,9 +114,24 @@ pub struct Runtime {
     pub node: Namespace,
     /// `CNI_PATH`.
     pub plugins: PathBuf,
+    spent: Arc<AtomicU64>,
 }
 
 impl Runtime {
+    /// Calls the plugins of the folder `plugins` in the namespace `node`.
+    pub fn new(node: &Namespace, plugins: PathBuf) -> Self {
+        Self {
+            node: node.clone(),
+            plugins,
+            spent: Arc::default(),
+        }
+    }
+
+    /// The time spent in plugins since the last call of this: from each start to each end.
+    pub fn take_spent(&self) -> Duration {
+        Duration::from_nanos(self.spent.swap(0, Ordering::Relaxed))
+    }
+
     /// ADD down the list; the result is returned and kept in the attachment.
     pub fn add(&self, list: &Conflist, attachment: &mut Attachment) -> Result<Value> {
         let mut previous = None;
@@ -221,9 +239,13 @@ impl Runtime {
                 .env("CNI_ARGS", &attachment.args);
         }
         let input = config.to_string();
-        let output = self
-            .node
-            .run(|| process::output_with_input(&mut command, &input))?;
+        let output = self.node.run(|| {
+            let started = Instant::now();
+            let output = process::output_with_input(&mut command, &input);
+            let spent = u64::try_from(started.elapsed().as_nanos())?;
+            self.spent.fetch_add(spent, Ordering::Relaxed);
+            output
+        })?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() {
             return Ok(stdout);
