@@ -1,1 +1,8 @@
-//! A drop-in for `flanneld`.
+//! flanneld-rs: the overlay daemon, as a library so that tests and the all-in-one can use its parts.
+
+pub mod backend;
+pub mod config;
+pub mod firewall;
+pub mod lease;
+pub mod peers;
+pub mod uplink;

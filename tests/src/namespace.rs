@@ -3,7 +3,6 @@
 use crate::process::{self, Process};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -32,19 +31,7 @@ impl Namespace {
     /// Runs `job` on a thread of its own inside the namespace. A socket or a child process that is
     /// made there stays in the namespace also when it is used from elsewhere.
     pub fn run<T: Send>(&self, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let file = File::open(self.path())
-            .with_context(|| format!("open network namespace {}", self.name))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)
-                    .with_context(|| format!("enter network namespace {}", self.name))?;
-                job()
-            });
-            match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        kernel::Netns::open(self.path())?.run(job)?
     }
 
     /// Runs a program inside to its end; returns its output.

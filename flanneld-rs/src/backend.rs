@@ -1,0 +1,98 @@
+//! How Pod traffic gets from node to node: the seam every backend implements.
+//!
+//! Theory. A backend is declarative: given [`Desired`] (the external interface, our own lease, the
+//! peers) it makes the kernel so, from whatever it finds. It is called on one thread of its own
+//! (`datapath`), never concurrently, and may block. Order of calls:
+//!
+//! 1. [`Backend::prepare`] once the external interface is known and again whenever it changes,
+//!    before the lease is written: it makes what must exist for the announcement to be true (the
+//!    VXLAN device and its MAC) and returns the announcement.
+//! 2. [`Backend::mtu`], for subnet.env.
+//! 3. [`Backend::reconcile`] after the lease is ours, on kernel events and on a slow timer.
+//! 4. [`Backend::update`] for each batch of lease changes: only what these changes need.
+//!
+//! A lost or re-acquired lease, possibly with another subnet, simply is another `Desired`.
+//! `--dry-run` calls only [`Backend::plan`]; `cleanup` only [`Backend::cleanup`].
+
+pub mod alloc;
+pub mod extension;
+mod report;
+
+use crate::config::{BackendConfig, NetworkConfig};
+use crate::lease::{BackendData, Lease};
+use crate::peers::{PeerChange, Peers};
+use crate::uplink::Uplink;
+
+pub use report::Report;
+
+/// Everything a backend must make true.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The external interface.
+    pub uplink: Uplink,
+    /// Our own lease.
+    pub own: Lease,
+    /// The other nodes; only leases that [`Backend::accepts`], ours left out.
+    pub peers: Peers,
+}
+
+/// What a backend announces through the lease. An empty `backend_type` is left out of the JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// `BackendType`.
+    pub backend_type: &'static str,
+    /// `BackendData`.
+    pub data: Option<BackendData>,
+    /// `BackendV6Data`.
+    pub data_v6: Option<BackendData>,
+}
+
+/// One way to join the nodes. See the module text for the order of calls.
+pub trait Backend: Send {
+    /// True when a peer that announces `backend_type` can be reached by this backend.
+    fn accepts(&self, backend_type: &str) -> bool;
+
+    /// Makes what the announcement depends on and returns the announcement. `previous` is our own
+    /// lease as found in the store, so that a MAC or key can live on after a reboot.
+    fn prepare(
+        &mut self,
+        uplink: &Uplink,
+        previous: Option<&Lease>,
+    ) -> anyhow::Result<Announcement>;
+
+    /// The announcement as of now; the daemon compares it with the lease after every reconcile and
+    /// publishes again when it differs.
+    fn announcement(&self) -> Announcement;
+
+    /// MTU for Pods on this external interface, right for both families.
+    fn mtu(&self, uplink: &Uplink) -> u32;
+
+    /// What [`Backend::reconcile`] would do, one printable command a line. Touches nothing, and
+    /// works without [`Backend::prepare`].
+    fn plan(&mut self, desired: &Desired) -> anyhow::Result<Vec<String>>;
+
+    /// Compares the whole kernel state with `desired` and mends it: adds, replaces, removes stale.
+    /// Goes on past errors and reports them.
+    fn reconcile(&mut self, desired: &Desired) -> Report;
+
+    /// Carries out `changes` only, quickly; `desired` already has them.
+    fn update(&mut self, desired: &Desired, changes: &[PeerChange]) -> Report;
+
+    /// Orderly stop of the daemon; what must outlive it (devices, routes) is left alone.
+    fn stop(&mut self) {}
+
+    /// Removes everything this backend ever made on this host.
+    fn cleanup(&mut self) -> Report;
+}
+
+/// Makes the backend that the network configuration asks for.
+pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
+    match &config.backend {
+        BackendConfig::Alloc => Ok(Box::new(alloc::Alloc)),
+        BackendConfig::Extension(commands) => Ok(Box::new(extension::Extension::new(
+            config,
+            commands.clone(),
+        ))),
+        other => anyhow::bail!("backend {} is not in this build", other.name()),
+    }
+}

@@ -1,0 +1,131 @@
+//! The `Backend` object of the network configuration, typed.
+
+use serde_json::value::RawValue;
+
+use super::folded::Folded;
+use super::{Error, get};
+
+/// A backend and its own keys, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendConfig {
+    /// Kernel VXLAN.
+    Vxlan(Vxlan),
+    /// Plain routes through the peers.
+    HostGw,
+    /// IP in UDP through a TUN device; also what a missing `Backend` means.
+    Udp {
+        /// `Port`, 8285.
+        port: u16,
+    },
+    /// A lease and nothing else.
+    Alloc,
+    /// The operator's commands.
+    Extension(Extension),
+}
+
+/// Keys of `vxlan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// `VNI`, 24 bits; 1.
+    pub vni: u32,
+    /// `Port`; `None` (0) is the kernel's default, 8472.
+    pub port: Option<u16>,
+    /// `MTU` of the underlay; `None` (0) is the external interface's.
+    pub mtu: Option<u32>,
+    /// `GBP`, group based policy.
+    pub gbp: bool,
+    /// `Learning` of source addresses.
+    pub learning: bool,
+    /// `DirectRouting`: plain routes to peers on the same link.
+    pub direct_routing: bool,
+}
+
+/// Keys of `extension`: commands, empty when absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extension {
+    /// `PreStartupCommand`, whose output becomes BackendData.
+    pub pre_startup: String,
+    /// `PostStartupCommand`.
+    pub post_startup: String,
+    /// `SubnetAddCommand`, once per peer.
+    pub subnet_add: String,
+    /// `SubnetRemoveCommand`, once per peer that goes.
+    pub subnet_remove: String,
+}
+
+/// flannel has these; this release has not.
+const ABSENT: [&str; 4] = ["wireguard", "ipip", "ipsec", "tencent-vpc"];
+
+impl BackendConfig {
+    /// Reads the object; `None` (no `Backend` key) is `udp`, as flannel's code has it.
+    pub fn parse(raw: Option<&RawValue>) -> Result<Self, Error> {
+        let Some(raw) = raw else {
+            return Ok(Self::Udp { port: 8285 });
+        };
+        // `null` decodes to an empty object in Go, and so fails below for want of a Type.
+        let keys: Option<Folded> =
+            serde_json::from_str(raw.get()).map_err(|e| Error::Backend(e.to_string()))?;
+        let keys = keys.unwrap_or_default();
+        let name: String = get(&keys, "Type")?.unwrap_or_default();
+        match name.to_lowercase().as_str() {
+            "vxlan" => Ok(Self::Vxlan(Vxlan {
+                vni: number(&keys, "VNI", 1, (1 << 24) - 1)?,
+                port: optional(&keys, "Port", u32::from(u16::MAX))?
+                    .and_then(|port| u16::try_from(port).ok()),
+                mtu: optional(&keys, "MTU", 65535)?,
+                gbp: get(&keys, "GBP")?.unwrap_or(false),
+                learning: get(&keys, "Learning")?.unwrap_or(false),
+                direct_routing: get(&keys, "DirectRouting")?.unwrap_or(false),
+            })),
+            "host-gw" => Ok(Self::HostGw),
+            "udp" => match u16::try_from(number(&keys, "Port", 8285, 65535)?) {
+                Ok(port) if port > 0 => Ok(Self::Udp { port }),
+                _ => Err(Error::Backend("Port must not be 0".to_owned())),
+            },
+            "alloc" => Ok(Self::Alloc),
+            "extension" => {
+                let command = |key| get::<String>(&keys, key).map(Option::unwrap_or_default);
+                Ok(Self::Extension(Extension {
+                    pre_startup: command("PreStartupCommand")?,
+                    post_startup: command("PostStartupCommand")?,
+                    subnet_add: command("SubnetAddCommand")?,
+                    subnet_remove: command("SubnetRemoveCommand")?,
+                }))
+            }
+            "" => Err(Error::Backend("Type is missing".to_owned())),
+            absent if ABSENT.contains(&absent) => Err(Error::Backend(format!(
+                "\"{absent}\" is not in this release; use vxlan, host-gw, udp, alloc or extension"
+            ))),
+            _ => Err(Error::Backend(format!(
+                "unknown Type \"{name}\"; use vxlan, host-gw, udp, alloc or extension"
+            ))),
+        }
+    }
+
+    /// The backend's name as an operator writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Vxlan(_) => "vxlan",
+            Self::HostGw => "host-gw",
+            Self::Udp { .. } => "udp",
+            Self::Alloc => "alloc",
+            Self::Extension(_) => "extension",
+        }
+    }
+}
+
+fn number(keys: &Folded, key: &'static str, default: u32, max: u32) -> Result<u32, Error> {
+    let value: i64 = get(keys, key)?.unwrap_or(i64::from(default));
+    u32::try_from(value)
+        .ok()
+        .filter(|&value| value <= max)
+        .ok_or_else(|| Error::Key {
+            key,
+            cause: format!("{value} is not between 0 and {max}"),
+        })
+}
+
+/// A number for which 0 means "not set".
+fn optional(keys: &Folded, key: &'static str, max: u32) -> Result<Option<u32>, Error> {
+    number(keys, key, 0, max).map(|value| Some(value).filter(|&value| value > 0))
+}

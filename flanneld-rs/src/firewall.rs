@@ -1,0 +1,41 @@
+//! Masquerade and forward rules: the seam both firewall modes implement.
+
+use ipnet::IpNet;
+
+use crate::backend::Report;
+
+/// What the rules must express.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// One entry per family the network has.
+    pub families: Vec<FamilyNets>,
+    /// `--ip-masq`.
+    pub masquerade: bool,
+    /// Inverse of `--ip-masq-fully-random-disable`.
+    pub fully_random: bool,
+    /// `--iptables-forward-rules` (both modes).
+    pub forward: bool,
+}
+
+/// One family's networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyNets {
+    /// The whole network (C).
+    pub network: IpNet,
+    /// This node's subnet (P).
+    pub subnet: IpNet,
+}
+
+/// One firewall mode. Called on the same thread as the backend; may block.
+pub trait Firewall: Send {
+    /// What [`Firewall::reconcile`] would do, one printable command a line.
+    fn plan(&mut self, wanted: &Wanted) -> anyhow::Result<Vec<String>>;
+
+    /// Brings the rules to what is wanted without flushing a working path, and removes what the
+    /// other mode left. `thorough` is false for the frequent `--iptables-resync` tick, which may use
+    /// a cheap check first.
+    fn reconcile(&mut self, wanted: &Wanted, thorough: bool) -> Report;
+
+    /// Removes every rule, chain and table either mode ever made.
+    fn cleanup(&mut self) -> Report;
+}

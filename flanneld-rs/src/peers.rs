@@ -1,0 +1,59 @@
+//! The other nodes' leases this node must reach: a snapshot, and how it changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::lease::{Lease, Subnet};
+
+/// Peers by subnet. Cheap to clone; a clone does not see later changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers(Arc<BTreeMap<Subnet, Arc<Lease>>>);
+
+/// One difference between two snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// A subnet that was not there.
+    Added(Arc<Lease>),
+    /// The same subnet with other attributes.
+    Changed {
+        /// Before.
+        old: Arc<Lease>,
+        /// Now.
+        new: Arc<Lease>,
+    },
+    /// A subnet that is gone.
+    Removed(Arc<Lease>),
+}
+
+impl Peers {
+    /// All peers, in order of subnet.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        self.0.values()
+    }
+
+    /// The peer that holds exactly this subnet.
+    pub fn get(&self, subnet: &Subnet) -> Option<&Arc<Lease>> {
+        self.0.get(subnet)
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Arc<Lease>> for Peers {
+    fn from_iter<I: IntoIterator<Item = Arc<Lease>>>(leases: I) -> Self {
+        Self(Arc::new(
+            leases
+                .into_iter()
+                .map(|lease| (lease.subnet, lease))
+                .collect(),
+        ))
+    }
+}

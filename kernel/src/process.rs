@@ -1,0 +1,79 @@
+//! Running the programs that own a kernel interface for us (`nft`, `iptables-restore`).
+//!
+//! Arguments are passed as a vector and never through a shell.
+
+use std::{
+    env, io,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use crate::{Error, Result};
+
+/// Where system programs are, for callers that run with a bare environment.
+const FALLBACK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The path of an executable program, from PATH and then the system's own directories.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let given = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&given)
+        .chain(env::split_paths(FALLBACK_PATH))
+        .map(|dir| dir.join(program))
+        .find(|path| {
+            path.metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// Runs a program to its end with `input` on stdin; its standard output if it succeeded, else an
+/// error with what it wrote to stderr. `what` names the operation.
+pub fn run(what: &str, program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let error = |cause: io::Error| Error::new(what, cause);
+    let path = find(program).ok_or_else(|| {
+        Error::other(
+            what,
+            format!("program {program} not found (install the package that has it)"),
+        )
+    })?;
+    let mut child = Command::new(path)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(error)?;
+    let stdin = child.stdin.take();
+    let output = std::thread::scope(|scope| {
+        // A thread of its own: a program that answers before it has read all must not block us.
+        let writer = scope.spawn(move || match stdin {
+            Some(mut stdin) => match stdin.write_all(input.as_bytes()) {
+                // It stopped reading because it found a mistake, which its stderr tells.
+                Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                other => other,
+            },
+            None => Ok(()),
+        });
+        let output = child.wait_with_output();
+        match writer.join() {
+            Ok(written) => written.and(output),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+    .map_err(error)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint.trim();
+    Err(Error::other(
+        what,
+        if complaint.is_empty() {
+            format!("{program} ended with {}", output.status)
+        } else {
+            format!("{program}: {complaint}")
+        },
+    ))
+}
