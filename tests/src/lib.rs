@@ -17,6 +17,7 @@ pub mod pod;
 pub mod process;
 pub mod requirement;
 pub mod run;
+pub mod snapshot;
 pub mod subject;
 pub mod sweep;
 pub mod topology;

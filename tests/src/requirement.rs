@@ -25,7 +25,7 @@ pub fn has_programs(names: &[&str]) -> bool {
     missing.is_empty()
 }
 
-/// Whether a program can be found in `PATH`.
+/// Whether a program can be found in `PATH`, or at its absolute path.
 pub fn is_in_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
