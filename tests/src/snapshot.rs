@@ -18,6 +18,7 @@ pub fn of(namespace: &Namespace) -> Result<Vec<String>> {
         "iptables -w -t nat -S",
         "ip6tables -w -t nat -S",
         "iptables -w -S",
+        "ip6tables -w -S",
         "bridge vlan show",
     ] {
         let output = namespace.sh(command)?;
