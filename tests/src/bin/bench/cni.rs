@@ -96,6 +96,13 @@ pub fn run(rounds: u32) -> Result<Outcome> {
                 pair.reverse();
             }
             let [o, r] = pair;
+            println!(
+                "  {label}: ADD {:.2} ms against {:.2} ms, DEL {:.2} ms against {:.2} ms",
+                o.add.median(),
+                r.add.median(),
+                o.del.median(),
+                r.del.median()
+            );
             let ratios = (
                 o.add.median() / r.add.median(),
                 o.del.median() / r.del.median(),
