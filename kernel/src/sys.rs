@@ -6,10 +6,8 @@
 
 mod ethtool;
 pub(crate) mod netfilter;
-mod packet;
 
 pub(crate) use ethtool::set_tx_checksum;
-pub(crate) use packet::send_frame;
 
 use std::{
     io,
