@@ -4,5 +4,6 @@ pub mod backend;
 pub mod config;
 pub mod firewall;
 pub mod lease;
+pub mod metrics;
 pub mod peers;
 pub mod uplink;
