@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -119,13 +119,6 @@ impl SubnetEnv {
         write_atomically(path, text.as_bytes())?;
         Ok(true)
     }
-}
-
-/// Where the value last published is remembered, beside subnet.env.
-pub fn lease_file(subnet_file: &Path) -> PathBuf {
-    let mut name = subnet_file.as_os_str().to_owned();
-    name.push(".lease");
-    PathBuf::from(name)
 }
 
 /// Writes `path` by way of a temporary file beside it; mode 0644, folder 0755.

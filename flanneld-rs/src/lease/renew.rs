@@ -100,6 +100,16 @@ impl Renewal {
         self.pause_until = Some(now + pause);
     }
 
+    /// Do nothing before `until`, except wait.
+    pub fn pause(&mut self, until: Instant) {
+        self.pause_until = Some(until);
+    }
+
+    /// True when what we hold is a reservation.
+    pub fn is_reserved(&self) -> bool {
+        self.hold == Hold::Reserved
+    }
+
     /// The store is back: do not wait out the pause.
     pub fn store_is_back(&mut self) {
         (self.failures, self.pause_until) = (0, None);

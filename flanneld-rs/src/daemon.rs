@@ -1,0 +1,4 @@
+//! tmp
+pub mod datapath;
+pub mod events;
+pub mod registrar;
