@@ -75,7 +75,7 @@ pub struct Datapath {
 
 struct Worker {
     backend: Box<dyn Backend>,
-    firewall: Option<Box<dyn Firewall>>,
+    firewall: Box<dyn Firewall>,
     blackhole: Option<Blackhole>,
     metrics: Arc<Metrics>,
 }
@@ -84,7 +84,7 @@ impl Datapath {
     /// Starts the thread in the caller's network namespace.
     pub fn start(
         backend: Box<dyn Backend>,
-        firewall: Option<Box<dyn Firewall>>,
+        firewall: Box<dyn Firewall>,
         blackhole: Option<Blackhole>,
         metrics: Arc<Metrics>,
         done: UnboundedSender<Done>,
@@ -213,10 +213,7 @@ impl Worker {
 
     fn rules(&mut self, goal: &Goal, trigger: &'static str, thorough: bool) -> Vec<String> {
         let report = self.timed("firewall", trigger, |worker| {
-            let mut report = match &mut worker.firewall {
-                Some(firewall) => firewall.reconcile(&goal.rules, thorough),
-                None => Report::default(),
-            };
+            let mut report = worker.firewall.reconcile(&goal.rules, thorough);
             if let Some(blackhole) = &mut worker.blackhole {
                 report.merge(blackhole.reconcile(&goal.desired.own.subnet));
             }

@@ -130,6 +130,10 @@ impl Events {
             Group::Ipv6Address,
             Group::Ipv6Route,
         ];
+        #[allow(
+            deprecated,
+            reason = "the successor is unsafe because of sources that do not own their descriptor; this one does"
+        )]
         let monitor = AsyncFd::new(Source(Monitor::open(&groups)?))?;
         Ok(Self {
             monitor,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::store::Entry;
-use super::{LeaseAttrs, Subnet};
+use super::{Lease, LeaseAttrs, Subnet};
 use crate::config::{NetworkConfig, SubnetRange};
 
 /// Free subnets gathered before one is picked at random, as flannel does.
@@ -115,6 +115,21 @@ impl Claimant<'_> {
             delete,
             claim: Claim::Create { subnet },
         })
+    }
+
+    /// Our own lease among the entries, if there is one that fits.
+    pub fn own_lease<'e>(&self, entries: &'e [Entry]) -> Option<&'e Lease> {
+        let Ok(Plan {
+            claim: Claim::Adopt { subnet, .. },
+            ..
+        }) = self.plan(entries, |_| 0)
+        else {
+            return None;
+        };
+        entries
+            .iter()
+            .filter_map(|entry| entry.lease.as_ref().ok())
+            .find(|lease| lease.subnet == subnet)
     }
 
     /// The subnet of an entry that is ours.
