@@ -19,18 +19,19 @@ use crate::uplink::{self, Families, Uplink};
 
 /// Pause between attempts, as flannel's.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A kind of waiting.
+const NO_STORE: &str = "the lease store does not answer";
 
-/// Logs a reason for waiting when it is not the one logged last.
+/// Logs why we wait: once for each kind of reason, whose wording may vary from attempt to attempt.
 #[derive(Default)]
-struct Waiting(Option<String>);
+struct Waiting(Option<(Part, &'static str)>);
 
 impl Waiting {
-    async fn pause(&mut self, health: &Health, part: Part, why: String) {
-        if self.0.as_ref() != Some(&why) {
-            tracing::warn!("waiting: {why}");
-            health.set(part, Err(why.clone()));
-            self.0 = Some(why);
+    async fn pause(&mut self, health: &Health, part: Part, kind: &'static str, why: String) {
+        if self.0.replace((part, kind)) != Some((part, kind)) {
+            tracing::warn!("waiting, {kind}: {why}");
         }
+        health.set(part, Err(why));
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -81,11 +82,11 @@ pub fn networks(config: &NetworkConfig) -> String {
 pub async fn network_config(store: &impl LeaseStore, health: &Health) -> (String, NetworkConfig) {
     let mut waiting = Waiting::default();
     loop {
-        let why = match store.config().await {
-            Ok(None) => {
-                "the network configuration is missing in the store: put it to <etcd-prefix>/config"
-                    .to_owned()
-            }
+        let (kind, why) = match store.config().await {
+            Ok(None) => (
+                "no network configuration",
+                "put it to <etcd-prefix>/config".to_owned(),
+            ),
             Ok(Some(text)) => match NetworkConfig::parse(&text) {
                 Ok(config) => {
                     health.set(Part::Store, Ok(()));
@@ -95,11 +96,14 @@ pub async fn network_config(store: &impl LeaseStore, health: &Health) -> (String
                         .store(1, std::sync::atomic::Ordering::Relaxed);
                     return (text, config);
                 }
-                Err(error) => error.to_string(),
+                Err(error) => (
+                    "the network configuration cannot be used",
+                    error.to_string(),
+                ),
             },
-            Err(error) => error.to_string(),
+            Err(error) => (NO_STORE, error.to_string()),
         };
-        waiting.pause(health, Part::Store, why).await;
+        waiting.pause(health, Part::Store, kind, why).await;
     }
 }
 
@@ -132,7 +136,12 @@ pub async fn uplink(
                 );
                 return Ok(uplink);
             }
-            Err(error) => waiting.pause(health, Part::Uplink, error.to_string()).await,
+            Err(error) => {
+                let why = error.to_string();
+                waiting
+                    .pause(health, Part::Uplink, "no external interface", why)
+                    .await;
+            }
         }
     }
 }
@@ -200,7 +209,11 @@ pub async fn own_lease(
                     .own_lease(&listing.entries)
                     .cloned();
             }
-            Err(error) => waiting.pause(health, Part::Store, error.to_string()).await,
+            Err(error) => {
+                waiting
+                    .pause(health, Part::Store, NO_STORE, error.to_string())
+                    .await
+            }
         }
     }
 }
@@ -220,8 +233,9 @@ pub async fn prepare(
                 return prepared;
             }
             Err(error) => {
+                let why = format!("{error:#}");
                 waiting
-                    .pause(health, Part::Backend, format!("{error:#}"))
+                    .pause(health, Part::Backend, "the backend cannot start", why)
                     .await
             }
         }

@@ -88,9 +88,11 @@ impl EtcdStore {
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         let client = self.client().await?;
+        let at = lock(&self.connection).endpoint;
+        let what = format!("{what} at {}", self.access.endpoint(at));
         request(client)
             .await
-            .map_err(|error| connect::translate(what, &error))
+            .map_err(|error| connect::translate(&what, &error))
     }
 
     /// The open client, or a new one on the current endpoint.

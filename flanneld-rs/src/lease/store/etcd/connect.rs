@@ -77,6 +77,14 @@ impl Access {
             .map_err(|error| translate(&what, &error))
     }
 
+    /// An endpoint for the log.
+    pub(super) fn endpoint(&self, at: usize) -> String {
+        self.endpoints
+            .get(at)
+            .map(|endpoint| without_user(endpoint))
+            .unwrap_or_default()
+    }
+
     /// Files are read on every connect, so renewed certificates are taken up.
     async fn tls(&self) -> Result<Option<TlsOptions>, Error> {
         let read = |path: PathBuf| async move {
