@@ -88,6 +88,8 @@ pub struct Registrar<S> {
 enum End {
     /// The daemon is ending.
     Closed,
+    /// This host's addresses have changed.
+    Moved,
     /// The store failed.
     Failed(Error),
 }
@@ -128,6 +130,10 @@ impl<S: LeaseStore> Registrar<S> {
             let started = Instant::now();
             let error = match self.session().await {
                 Ok(()) | Err(End::Closed) => return,
+                Err(End::Moved) => {
+                    self.store.reconnect();
+                    continue;
+                }
                 Err(End::Failed(error)) => error,
             };
             if matches!(error, Error::Compacted(_)) {
@@ -204,12 +210,25 @@ impl<S: LeaseStore> Registrar<S> {
                 batch = watch.next() => self.take_batch(batch?).await?,
                 () = timer => {}
                 changed = self.wanted.changed() => match changed {
-                    Ok(()) => self.renewal.publish(),
+                    Ok(()) => {
+                        self.renewal.publish();
+                        if self.has_moved() {
+                            return Err(End::Moved);
+                        }
+                    }
                     Err(_) => return Err(End::Closed),
                 },
                 () = self.news.closed() => return Err(End::Closed),
             }
         }
+    }
+
+    /// True when the address to publish is not the one published last.
+    fn has_moved(&self) -> bool {
+        let wanted = self.wanted.borrow();
+        self.published.as_ref().is_some_and(|published| {
+            published.public_ip != wanted.public_ip || published.public_ipv6 != wanted.public_ipv6
+        })
     }
 
     /// Compares the store with what we know of it.
@@ -316,6 +335,7 @@ impl<S: LeaseStore> Registrar<S> {
         match result {
             Ok(()) => Ok(()),
             Err(End::Closed) => Err(End::Closed),
+            Err(End::Moved) => Err(End::Moved),
             Err(End::Failed(error)) => {
                 self.renewal.failed(Instant::now());
                 match &error {

@@ -130,6 +130,10 @@ pub trait LeaseStore {
     /// Looks at one key.
     async fn probe(&self, subnet: &Subnet) -> Result<Probe, Error>;
 
+    /// Opens a new connection at the next call: this host's addresses have changed, and the one in
+    /// use may hang for long on an address that is gone.
+    fn reconnect(&self);
+
     /// Follows everything written after `revision`.
     async fn watch(&self, revision: i64) -> Result<Self::Watch, Error>;
 }

@@ -254,6 +254,10 @@ impl LeaseStore for EtcdStore {
         })
     }
 
+    fn reconnect(&self) {
+        lock(&self.connection).client = None;
+    }
+
     async fn watch(&self, revision: i64) -> Result<EtcdWatch, Error> {
         let (prefix, config) = (self.subnets_prefix(), self.config_key());
         let what = format!("watch {prefix}");
