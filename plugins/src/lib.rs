@@ -4,5 +4,6 @@ pub mod cni;
 mod host_local;
 mod program;
 pub mod registry;
+mod static_ipam;
 
 pub use program::main;

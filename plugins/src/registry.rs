@@ -2,9 +2,10 @@
 
 use crate::cni::Plugin;
 use crate::host_local::HostLocal;
+use crate::static_ipam::StaticIpam;
 
 /// Every plugin, sorted by name.
-pub static ALL: &[&dyn Plugin] = &[&HostLocal];
+pub static ALL: &[&dyn Plugin] = &[&HostLocal, &StaticIpam];
 
 /// The plugin of that name.
 pub fn find(name: &str) -> Option<&'static dyn Plugin> {
