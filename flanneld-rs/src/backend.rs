@@ -15,8 +15,13 @@
 //! `--dry-run` calls only [`Backend::plan`]; `cleanup` only [`Backend::cleanup`].
 
 pub mod alloc;
+mod apply;
 pub mod extension;
+pub mod host_gw;
+mod peer_routes;
 mod report;
+pub mod udp;
+pub mod vxlan;
 
 use crate::config::{BackendConfig, NetworkConfig};
 use crate::lease::{BackendData, Lease};
@@ -87,12 +92,14 @@ pub trait Backend: Send {
 
 /// Makes the backend that the network configuration asks for.
 pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
-    match &config.backend {
+    match config.backend.clone() {
         BackendConfig::Alloc => Ok(Box::new(alloc::Alloc)),
         BackendConfig::Extension(commands) => Ok(Box::new(extension::Extension::new(
             config,
             commands.clone(),
         ))),
-        other => anyhow::bail!("backend {} is not in this build", other.name()),
+        BackendConfig::Vxlan(vxlan) => Ok(Box::new(vxlan::Vxlan::new(config, vxlan)?)),
+        BackendConfig::HostGw => Ok(Box::new(host_gw::HostGw::new(config)?)),
+        BackendConfig::Udp { port } => Ok(Box::new(udp::Udp::new(config, port)?)),
     }
 }
