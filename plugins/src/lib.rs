@@ -3,6 +3,7 @@
 pub mod cni;
 mod flannel;
 mod host_local;
+mod loopback;
 mod program;
 pub mod registry;
 mod static_ipam;
