@@ -57,6 +57,18 @@ impl Bed {
 
     /// Runs a plugin in the host's namespace: that file, or `weft-cni PLUGIN`.
     pub fn run(&self, plugin: Plugin<'_>, verb: &str, netns: &str, config: &Value) -> Done {
+        self.run_in_path(plugin, verb, netns, "/no/such/path", config)
+    }
+
+    /// The same with a CNI_PATH.
+    pub fn run_in_path(
+        &self,
+        plugin: Plugin<'_>,
+        verb: &str,
+        netns: &str,
+        path: &str,
+        config: &Value,
+    ) -> Done {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.host]);
         match plugin {
@@ -68,7 +80,7 @@ impl Bed {
             .env("CNI_CONTAINERID", "c1")
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/no/such/path")
+            .env("CNI_PATH", path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
