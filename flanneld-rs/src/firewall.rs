@@ -1,5 +1,9 @@
 //! Masquerade and forward rules: the seam both firewall modes implement.
 
+mod iptables;
+mod nft;
+mod rules;
+
 use ipnet::IpNet;
 
 use crate::backend::Report;
@@ -38,4 +42,13 @@ pub trait Firewall: Send {
 
     /// Removes every rule, chain and table either mode ever made.
     fn cleanup(&mut self) -> Report;
+}
+
+/// The mode that the network configuration asks for.
+pub fn build(nftables: bool) -> Box<dyn Firewall> {
+    if nftables {
+        Box::new(nft::NftMode::default())
+    } else {
+        Box::new(iptables::IptablesMode::default())
+    }
 }
