@@ -96,13 +96,16 @@ pub fn plan_addresses(dev: u32, desired: Desired<'_>, observed: &Observed) -> Ve
 
 /// The routes that are missing by way of `dev`.
 pub fn plan_routes(dev: u32, desired: Desired<'_>, observed: &Observed) -> Vec<Change> {
-    desired
-        .routes
-        .iter()
-        .map(|route| kernel_route(dev, route, desired.ips))
-        .filter(|route| !observed.routes.iter().any(|there| serves(there, route)))
-        .map(Change::AddRoute)
-        .collect()
+    let mut missing: Vec<kernel::Route> = Vec::new();
+    for route in desired.routes {
+        let route = kernel_route(dev, route, desired.ips);
+        // One route may be written twice: by the IPAM plugin and as the bridge's default.
+        let is_there = |there: &kernel::Route| serves(there, &route);
+        if !observed.routes.iter().any(is_there) && !missing.iter().any(is_there) {
+            missing.push(route);
+        }
+    }
+    missing.into_iter().map(Change::AddRoute).collect()
 }
 
 /// The first gateway of a family.

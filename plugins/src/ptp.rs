@@ -145,7 +145,11 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
     undo.push(format!("delete link {name}"), move || {
         interface::delete(&name)
     });
-    set_quietly(&format!("net/ipv6/conf/{}/accept_ra", host_link.name), "0");
+    // Before it comes up: without duplicate address detection on a link of two the host can ask for
+    // the container's IPv6 address at once.
+    for key in ["accept_ra", "accept_dad"] {
+        set_quietly(&format!("net/ipv6/conf/{}/{key}", host_link.name), "0");
+    }
     interface::apply(&mut host, &to_host.on_host(host_link.index))?;
 
     let container = netns
@@ -154,6 +158,7 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
             let link = netlink.expect_link(&call.ifname).map_err(failed)?;
             interface::configure(&mut netlink, &link, desired(&result))?;
             interface::apply(&mut netlink, &to_host.in_container(link.index))?;
+            interface::await_carrier(&mut host, &host_link.name)?;
             Ok(link)
         })
         .map_err(failed)??;
@@ -185,7 +190,6 @@ fn add_pair(host: &mut Netlink, config: &Config, call: &Call, netns: &Netns) -> 
     interface::add_veth(host, peer, |name, peer| {
         Change::AddLink(NewLink {
             mtu: config.mtu,
-            up: true,
             ..NewLink::new(name, NewLinkKind::Veth { peer })
         })
     })

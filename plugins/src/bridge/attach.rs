@@ -92,7 +92,9 @@ pub fn attach<'a>(
             }
         };
         let observed = host.addresses(Some(owner.index)).map_err(failed)?;
-        for change in plan::gateway_addresses(&owner, &gateways, &observed, config.force_address)? {
+        let force = config.force_address;
+        let spare = interface::random_mac()?;
+        for change in plan::gateway_addresses(&owner, &gateways, &observed, force, spare)? {
             changes.apply(&mut host, &owner, change)?;
         }
     }

@@ -104,6 +104,7 @@ pub fn gateway_addresses(
     wanted: &[IpNet],
     observed: &[Address],
     force: bool,
+    spare: Mac,
 ) -> Result<Vec<Change>> {
     let mut there: Vec<_> = observed.to_vec();
     let mut changes = Vec::new();
@@ -131,8 +132,10 @@ pub fn gateway_addresses(
         there.push(address.clone());
         changes.push(Change::AddAddress(address));
     }
-    if let (false, Some(mac)) = (changes.is_empty(), link.mac) {
-        // Setting its own address again makes it permanent, see `new_bridge`.
+    if !changes.is_empty() {
+        // Setting its own address again makes it permanent, see `new_bridge`. A bridge that has lost
+        // its last port has none.
+        let mac = link.mac.filter(|mac| *mac != Mac([0; 6])).unwrap_or(spare);
         changes.push(Change::SetLink(SetLink {
             index: link.index,
             mac: Some(mac),

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use kernel::{Address, Change, Route, ipnet::IpNet, scope};
+use kernel::{Address, Change, Route, SetLink, ipnet::IpNet, scope};
 
 use crate::cni::{CniResult, Error, Result};
 
@@ -35,7 +35,11 @@ impl Pairs {
 
     /// The host's end: it has the gateways' addresses, and the containers' are reached by it.
     pub fn on_host(&self, dev: u32) -> Vec<Change> {
-        let mut changes = Vec::new();
+        let mut changes = vec![Change::SetLink(SetLink {
+            index: dev,
+            up: Some(true),
+            ..SetLink::default()
+        })];
         for (address, gateway) in &self.0 {
             let own = Change::AddAddress(Address {
                 nodad: gateway.is_ipv6(),
@@ -125,6 +129,7 @@ mod tests {
         assert_eq!(
             text(&pairs.on_host(1)),
             [
+                "set link dev0 up",
                 "add address 10.1.0.1/32 dev dev0",
                 "add route 10.1.0.5/32 dev dev0",
                 "add address fd00::1/128 dev dev0",

@@ -43,6 +43,8 @@ fn bridge() -> Link {
     }
 }
 
+const SPARE: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
+
 fn addresses(texts: &[&str]) -> Vec<Address> {
     texts
         .iter()
@@ -116,16 +118,27 @@ fn a_bridge_gets_the_addresses_it_lacks() {
     let observed = addresses(&["10.1.0.1/24", "fd01::1/64"]);
     let wanted = nets(&["10.1.0.1/24", "fd00::1/64"]);
     assert_eq!(
-        text(&gateway_addresses(&bridge(), &wanted, &observed, false).unwrap()),
+        text(&gateway_addresses(&bridge(), &wanted, &observed, false, SPARE).unwrap()),
         [
             "add address fd00::1/64 dev br",
             "set link br address 02:00:00:00:00:03"
         ]
     );
     assert!(
-        gateway_addresses(&bridge(), &nets(&["10.1.0.1/24"]), &observed, false)
+        gateway_addresses(&bridge(), &nets(&["10.1.0.1/24"]), &observed, false, SPARE)
             .unwrap()
             .is_empty()
+    );
+}
+
+#[test]
+fn a_bridge_that_lost_its_address_with_its_ports_gets_a_new_one() {
+    let mut bridge = bridge();
+    bridge.mac = Some(Mac([0; 6]));
+    let changes = gateway_addresses(&bridge, &nets(&["10.1.0.1/24"]), &[], false, SPARE);
+    assert_eq!(
+        text(&changes.unwrap())[1],
+        "set link br address 02:00:00:00:00:ff"
     );
 }
 
@@ -134,9 +147,9 @@ fn another_address_is_replaced_only_by_force() {
     for (there, wanted) in [("10.9.0.1/24", "10.1.0.1/24"), ("fd00::9/64", "fd00::1/64")] {
         let observed = addresses(&[there]);
         let wanted = nets(&[wanted]);
-        let error = gateway_addresses(&bridge(), &wanted, &observed, false).unwrap_err();
+        let error = gateway_addresses(&bridge(), &wanted, &observed, false, SPARE).unwrap_err();
         assert!(error.msg.contains("forceAddress"), "{error}");
-        let changes = text(&gateway_addresses(&bridge(), &wanted, &observed, true).unwrap());
+        let changes = text(&gateway_addresses(&bridge(), &wanted, &observed, true, SPARE).unwrap());
         assert_eq!(changes[0], format!("delete address {there} dev br"));
         assert_eq!(changes[1], format!("add address {} dev br", wanted[0]));
     }
