@@ -37,7 +37,7 @@ pub struct Desired {
     pub uplink: Uplink,
     /// Our own lease.
     pub own: Lease,
-    /// The other nodes; only leases that [`Backend::accepts`], ours left out.
+    /// The other nodes; only leases of [`Backend::peer_types`], ours left out.
     pub peers: Peers,
 }
 
@@ -54,8 +54,8 @@ pub struct Announcement {
 
 /// One way to join the nodes. See the module text for the order of calls.
 pub trait Backend: Send {
-    /// True when a peer that announces `backend_type` can be reached by this backend.
-    fn accepts(&self, backend_type: &str) -> bool;
+    /// The `BackendType`s of peers that this backend can reach.
+    fn peer_types(&self) -> &'static [&'static str];
 
     /// Makes what the announcement depends on and returns the announcement. `previous` is our own
     /// lease as found in the store, so that a MAC or key can live on after a reboot.

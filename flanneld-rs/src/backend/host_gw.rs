@@ -98,8 +98,8 @@ fn explain(report: &mut Report) {
 }
 
 impl Backend for HostGw {
-    fn accepts(&self, backend_type: &str) -> bool {
-        backend_type == NAME
+    fn peer_types(&self) -> &'static [&'static str] {
+        &[NAME]
     }
 
     fn prepare(&mut self, uplink: &Uplink, _: Option<&Lease>) -> anyhow::Result<Announcement> {

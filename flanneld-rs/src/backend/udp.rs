@@ -185,8 +185,8 @@ fn plan(
 }
 
 impl Backend for Udp {
-    fn accepts(&self, backend_type: &str) -> bool {
-        backend_type.is_empty() || backend_type == "udp"
+    fn peer_types(&self) -> &'static [&'static str] {
+        &["", "udp"]
     }
 
     fn prepare(&mut self, _: &Uplink, _: Option<&Lease>) -> anyhow::Result<Announcement> {

@@ -379,8 +379,8 @@ fn mend_checksum_offload(device: &str) {
 }
 
 impl Backend for Vxlan {
-    fn accepts(&self, backend_type: &str) -> bool {
-        backend_type == NAME
+    fn peer_types(&self) -> &'static [&'static str] {
+        &[NAME]
     }
 
     fn prepare(
