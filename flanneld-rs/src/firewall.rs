@@ -1,5 +1,9 @@
 //! Masquerade and forward rules: the seam both firewall modes implement.
 
+mod iptables;
+mod nft;
+mod rules;
+
 use ipnet::IpNet;
 
 use crate::backend::Report;
@@ -64,24 +68,11 @@ pub trait Firewall: Send {
     fn cleanup(&mut self) -> Report;
 }
 
-// Replaced by the two modes when they are merged.
-struct NoRules;
-
-impl Firewall for NoRules {
-    fn plan(&mut self, _wanted: &Wanted) -> anyhow::Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-
-    fn reconcile(&mut self, _wanted: &Wanted, _thorough: bool) -> Report {
-        Report::default()
-    }
-
-    fn cleanup(&mut self) -> Report {
-        Report::default()
-    }
-}
-
 /// The mode that the network configuration asks for.
-pub fn build(_nftables: bool) -> Box<dyn Firewall> {
-    Box::new(NoRules)
+pub fn build(nftables: bool) -> Box<dyn Firewall> {
+    if nftables {
+        Box::new(nft::NftMode::default())
+    } else {
+        Box::new(iptables::IptablesMode::default())
+    }
 }

@@ -7,9 +7,12 @@
 mod ethtool;
 pub(crate) mod netfilter;
 mod packet;
+mod xtables;
 
 pub(crate) use ethtool::set_tx_checksum;
 pub(crate) use packet::send_frame;
+pub(crate) use xtables::TableShape;
+pub(crate) use xtables::table_shape;
 
 use std::{
     io,

@@ -1,2 +1,5 @@
 //! `weft-cni`: acts as the CNI plugin it is called by.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    plugins::main()
+}

@@ -1,0 +1,339 @@
+//! The configuration of `portmap`: as written, then checked.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use crate::{
+    cni::{Call, Error, Result},
+    masquerade::Backend,
+};
+
+/// Mark bit that means "masquerade", when none is configured (Kubernetes has 14 and 15).
+const DEFAULT_MARK_BIT: u32 = 13;
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Written {
+    backend: Option<String>,
+    snat: Option<bool>,
+    conditions_v4: Option<Vec<String>>,
+    conditions_v6: Option<Vec<String>>,
+    masq_all: bool,
+    mark_masq_bit: Option<i64>,
+    external_set_mark_chain: Option<String>,
+    runtime_config: WrittenRuntime,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct WrittenRuntime {
+    port_mappings: Vec<WrittenMapping>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct WrittenMapping {
+    host_port: i64,
+    container_port: i64,
+    protocol: String,
+    #[serde(rename = "hostIP")]
+    host_ip: String,
+}
+
+/// What the operator and the runtime ask for, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Rule language; the one found on the host if none.
+    pub backend: Option<Backend>,
+    /// Masquerade hairpin and localhost traffic.
+    pub snat: bool,
+    /// Masquerade whatever comes in through a mapped port (iptables backend).
+    pub masq_all: bool,
+    /// How the iptables backend marks packets to be masqueraded.
+    pub mark: Mark,
+    /// Further conditions on forwarded packets, in the backend's language.
+    pub conditions_v4: Vec<String>,
+    /// The same for IPv6.
+    pub conditions_v6: Vec<String>,
+    /// The ports.
+    pub mappings: Vec<Mapping>,
+}
+
+/// How packets to be masqueraded are marked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// By a bit of the packet mark, in chains of our own.
+    Bit(u32),
+    /// By a chain that someone else keeps (as kube-proxy's KUBE-MARK-MASQ).
+    Chain(String),
+}
+
+/// One forwarded port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Port on the host.
+    pub host_port: u16,
+    /// Port in the container.
+    pub container_port: u16,
+    /// Transport.
+    pub protocol: Protocol,
+    /// The host's address that it is forwarded from; an unspecified one means all of its family.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A transport with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// SCTP
+    Sctp,
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl Protocol {
+    /// Its name in rules.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sctp => "sctp",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Sctp, Self::Tcp, Self::Udp]
+            .into_iter()
+            .find(|protocol| text.eq_ignore_ascii_case(protocol.as_str()))
+    }
+}
+
+impl Mapping {
+    /// Does it forward packets of this family?
+    pub fn applies_to(&self, ipv6: bool) -> bool {
+        self.host_ip.is_none_or(|ip| ip.is_ipv6() == ipv6)
+    }
+
+    /// The one destination address it is limited to.
+    pub fn destination(&self) -> Option<IpAddr> {
+        self.host_ip.filter(|ip| !ip.is_unspecified())
+    }
+}
+
+impl Config {
+    /// Reads and checks the network configuration.
+    pub fn read(call: &Call) -> Result<Self> {
+        call.read::<Written>()?.check()
+    }
+
+    /// The same from a text, for tests.
+    #[cfg(test)]
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let written: Written =
+            crate::cni::json::from_slice(json).map_err(|error| Error::config(error.to_string()))?;
+        written.check()
+    }
+
+    /// The conditions for one family.
+    pub fn conditions(&self, ipv6: bool) -> &[String] {
+        if ipv6 {
+            &self.conditions_v6
+        } else {
+            &self.conditions_v4
+        }
+    }
+}
+
+impl Written {
+    fn check(self) -> Result<Config> {
+        let mark = match (self.mark_masq_bit, self.external_set_mark_chain) {
+            (Some(_), Some(_)) => {
+                return Err(Error::config(
+                    "cannot specify externalSetMarkChain and markMasqBit",
+                ));
+            }
+            (None, Some(chain)) => Mark::Chain(chain),
+            (None, None) => Mark::Bit(DEFAULT_MARK_BIT),
+            (Some(bit @ 0..=31), None) => Mark::Bit(bit as u32),
+            (Some(bit), None) => {
+                return Err(Error::config(format!(
+                    "markMasqBit {bit} is not between 0 and 31"
+                )));
+            }
+        };
+        let backend = match self.backend {
+            None => None,
+            Some(name) => Some(Backend::parse(&name).ok_or_else(|| {
+                Error::config(format!(
+                    "unrecognized backend {name:?} (iptables or nftables)"
+                ))
+            })?),
+        };
+        let config = Config {
+            backend,
+            snat: self.snat.unwrap_or(true),
+            masq_all: self.masq_all,
+            mark,
+            conditions_v4: self.conditions_v4.unwrap_or_default(),
+            conditions_v6: self.conditions_v6.unwrap_or_default(),
+            mappings: self
+                .runtime_config
+                .port_mappings
+                .into_iter()
+                .map(WrittenMapping::check)
+                .collect::<Result<_>>()?,
+        };
+        if let Some(backend) = backend {
+            config.check_backend(backend)?;
+        }
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// Refuses options that belong to the other backend than the one in use.
+    pub fn check_backend(&self, backend: Backend) -> Result<()> {
+        let mut foreign = Vec::new();
+        if matches!(self.mark, Mark::Chain(_)) && backend == Backend::Nftables {
+            foreign.push("externalSetMarkChain");
+        }
+        for (name, conditions) in [
+            ("conditionsV4", &self.conditions_v4),
+            ("conditionsV6", &self.conditions_v6),
+        ] {
+            let language = match conditions.first().map(String::as_str) {
+                None | Some("") => continue,
+                // Every iptables condition starts with an option, no nftables one does.
+                Some(first) if first.starts_with('-') => Backend::Iptables,
+                Some(_) => Backend::Nftables,
+            };
+            if language != backend {
+                foreign.push(name);
+            }
+        }
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "{backend:?} backend is in use but these options are for the other one: {}",
+            foreign.join(", ")
+        )))
+    }
+}
+
+impl WrittenMapping {
+    fn check(self) -> Result<Mapping> {
+        let port = |name: &str, number: i64| match u16::try_from(number) {
+            Ok(port) if port != 0 => Ok(port),
+            _ => Err(Error::config(format!(
+                "invalid {name} port number: {number}"
+            ))),
+        };
+        Ok(Mapping {
+            host_port: port("host", self.host_port)?,
+            container_port: port("container", self.container_port)?,
+            protocol: Protocol::parse(&self.protocol).ok_or_else(|| {
+                Error::config(format!(
+                    "invalid protocol {:?} of host port {} (tcp, udp or sctp)",
+                    self.protocol, self.host_port
+                ))
+            })?,
+            host_ip: match self.host_ip.as_str() {
+                "" => None,
+                text => Some(text.parse().map_err(|_| {
+                    Error::config(format!(
+                        "invalid hostIP {text:?} of host port {}",
+                        self.host_port
+                    ))
+                })?),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Config> {
+        Config::parse(json.as_bytes())
+    }
+
+    fn refused(json: &str) -> String {
+        parse(json).unwrap_err().msg
+    }
+
+    #[test]
+    fn defaults() {
+        let config =
+            parse(r#"{"type": "portmap", "capabilities": {"portMappings": true}}"#).unwrap();
+        assert!(config.snat && !config.masq_all && config.mappings.is_empty());
+        assert_eq!(config.mark, Mark::Bit(13));
+        assert_eq!(config.backend, None);
+    }
+
+    #[test]
+    fn mappings() {
+        let config = parse(
+            r#"{"runtimeConfig": {"portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
+                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "0.0.0.0"},
+                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "fd00::1"}]}}"#,
+        )
+        .unwrap();
+        let [any, all_v4, one_v6] = &config.mappings[..] else {
+            panic!("{config:?}");
+        };
+        assert!(any.applies_to(false) && any.applies_to(true) && any.destination().is_none());
+        assert!(all_v4.applies_to(false) && !all_v4.applies_to(true));
+        assert_eq!(all_v4.destination(), None);
+        assert!(!one_v6.applies_to(false));
+        assert_eq!(one_v6.destination(), Some("fd00::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let mapping = |text: &str| format!(r#"{{"runtimeConfig": {{"portMappings": [{text}]}}}}"#);
+        for (json, words) in [
+            (r#"{"markMasqBit": 32}"#.to_owned(), "between 0 and 31"),
+            (
+                r#"{"markMasqBit": 1, "externalSetMarkChain": "X"}"#.to_owned(),
+                "cannot specify",
+            ),
+            (r#"{"backend": "ipvs"}"#.to_owned(), "unrecognized backend"),
+            (
+                r#"{"backend": "nftables", "conditionsV4": ["-s", "1.2.3.4"]}"#.to_owned(),
+                "conditionsV4",
+            ),
+            (
+                r#"{"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]}"#.to_owned(),
+                "conditionsV6",
+            ),
+            (
+                r#"{"backend": "nftables", "externalSetMarkChain": "X"}"#.to_owned(),
+                "externalSetMarkChain",
+            ),
+            (
+                mapping(r#"{"hostPort": 0, "containerPort": 1, "protocol": "tcp"}"#),
+                "invalid host port",
+            ),
+            (
+                mapping(r#"{"hostPort": 1, "containerPort": 65536, "protocol": "tcp"}"#),
+                "invalid container port",
+            ),
+            (
+                mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}"#),
+                "invalid protocol",
+            ),
+            (
+                mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "x"}"#),
+                "invalid hostIP",
+            ),
+        ] {
+            let msg = refused(&json);
+            assert!(msg.contains(words), "{json}: {msg}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What `bridge` makes: that packets flow, or do not where they must not.
+
+use serde_json::{Value, json};
+
+use crate::bed::{Args, Bed, Space, leases, merge};
+
+pub fn config(bed: &Bed, more: Value) -> Value {
+    let mut config = json!({
+        "cniVersion": "1.1.0", "name": "net1", "type": "bridge", "bridge": "br0",
+        "isDefaultGateway": true,
+        "ipam": bed.host_local(&["10.77.0.0/24", "fd77::/64"], json!({}))});
+    merge(&mut config, more);
+    config
+}
+
+/// Adds one container after another; their namespaces and results.
+fn add(bed: &Bed, config: &Value, count: usize) -> Vec<(Space, Args, Value)> {
+    (0..count)
+        .map(|number| {
+            let space = bed.container();
+            let args = Args::of(&format!("c{number}"), &space);
+            let result = bed.ours("ADD", "bridge", &args, config);
+            (space, args, result)
+        })
+        .collect()
+}
+
+#[test]
+fn containers_reach_each_other_and_the_host_by_both_families() {
+    let Some(bed) = Bed::new() else { return };
+    let made = add(&bed, &config(&bed, json!({})), 2);
+    bed.host.settle();
+    for address in ["10.77.0.3", "10.77.0.1", "fd77::3"] {
+        assert!(made[0].0.pings(address), "{address}");
+    }
+    assert!(bed.host.pings("10.77.0.2"));
+    assert_eq!(made[1].2["interfaces"][2]["mtu"], 1500);
+    assert_eq!(made[1].2["ips"][1]["address"], "fd77::3/64");
+}
+
+#[test]
+fn check_passes_and_then_names_what_is_missing() {
+    let Some(bed) = Bed::new() else { return };
+    let mut config = config(&bed, json!({}));
+    let (space, args, result) = add(&bed, &config, 1).remove(0);
+    config["prevResult"] = result;
+    bed.ours("CHECK", "bridge", &args, &config);
+    for (damage, repair, words) in [
+        (
+            "ip route del default",
+            "ip route add default via 10.77.0.1",
+            "add route default via 10.77.0.1 dev eth0",
+        ),
+        (
+            "ip addr del fd77::2/64 dev eth0",
+            "ip addr add fd77::2/64 dev eth0 nodad",
+            "add address fd77::2/64 dev eth0",
+        ),
+        (
+            "ip link set eth0 address 02:00:00:00:00:99",
+            "true",
+            "02:00:00:00:00:99",
+        ),
+    ] {
+        space.must(damage);
+        let message = bed.refused("CHECK", "bridge", &args, &config);
+        assert!(message.contains(words), "{damage}: {message}");
+        space.must(repair);
+    }
+    let mac = config["prevResult"]["interfaces"][2]["mac"]
+        .as_str()
+        .unwrap();
+    space.must(&format!("ip link set eth0 address {mac}"));
+    bed.ours("CHECK", "bridge", &args, &json!(config));
+    let port = config["prevResult"]["interfaces"][1]["name"]
+        .as_str()
+        .unwrap();
+    bed.host.must(&format!("ip link set {port} nomaster"));
+    let message = bed.refused("CHECK", "bridge", &args, &config);
+    assert!(message.contains("no port of bridge br0"), "{message}");
+}
+
+#[test]
+fn del_leaves_the_bridge_and_nothing_else_and_may_be_repeated() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({"ipMasq": true, "macspoofchk": true}));
+    let (space, args, _) = add(&bed, &config, 1).remove(0);
+    for _ in 0..2 {
+        bed.ours("DEL", "bridge", &args, &config);
+        assert!(!space.run("ip link show eth0").status.success());
+        assert_eq!(leases(&bed.data()), "");
+        let footprint = bed.footprint();
+        assert!(!footprint.contains("veth"), "{footprint}");
+        assert!(!footprint.contains("CNI-"), "{footprint}");
+        assert!(!footprint.contains("cni-br-iface"), "{footprint}");
+        assert!(footprint.contains("br0"), "{footprint}");
+    }
+}
+
+#[test]
+fn del_without_a_namespace_still_releases_addresses_and_rules() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({"ipMasq": true, "macspoofchk": true}));
+    for gone in ["", "/run/netns/wpt-there-is-no-such", "/etc/hostname"] {
+        let (space, mut args, _) = add(&bed, &config, 1).remove(0);
+        drop(space);
+        args.netns = gone.into();
+        bed.ours("DEL", "bridge", &args, &config);
+        let footprint = bed.footprint();
+        assert_eq!(leases(&bed.data()), "", "{gone:?}");
+        assert!(!footprint.contains("CNI-"), "{gone:?}: {footprint}");
+        assert!(!footprint.contains("cni-br-iface"), "{gone:?}: {footprint}");
+    }
+}
+
+#[test]
+fn without_rules_no_program_is_needed() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({}));
+    let space = bed.container();
+    let mut args = Args::of("c", &space);
+    args.without_programs = true;
+    bed.ours("ADD", "bridge", &args, &config);
+    bed.ours("DEL", "bridge", &args, &config);
+    let masquerading = json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge",
+        "bridge": "br0", "ipMasq": true, "ipam": config["ipam"]});
+    let message = bed.refused("ADD", "bridge", &args, &masquerading);
+    assert!(message.contains("iptables"), "{message}");
+}
+
+#[test]
+fn fifty_at_once_get_fifty_addresses() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({}));
+    let spaces: Vec<_> = (0..50).map(|_| bed.container()).collect();
+    let mut addresses: Vec<String> = std::thread::scope(|scope| {
+        let calls: Vec<_> = spaces
+            .iter()
+            .enumerate()
+            .map(|(number, space)| {
+                let (bed, config) = (&bed, &config);
+                scope.spawn(move || {
+                    let args = Args::of(&format!("c{number}"), space);
+                    bed.ours("ADD", "bridge", &args, config)["ips"][0]["address"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned()
+                })
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 50);
+    assert_eq!(leases(&bed.data()).lines().count(), 100);
+    let ports = bed.host.json("ip -j link show master br0");
+    assert_eq!(ports.as_array().unwrap().len(), 50);
+    assert!(spaces[0].pings("10.77.0.40"));
+}
+
+#[test]
+fn a_spoofed_source_address_is_dropped_only_when_checked() {
+    let Some(bed) = Bed::new() else { return };
+    for (checked, passes) in [(false, true), (true, false)] {
+        let config = config(&bed, json!({"macspoofchk": checked}));
+        let (space, args, _) = add(&bed, &config, 1).remove(0);
+        assert!(space.pings("10.77.0.1"), "checked {checked}");
+        space.must("ip link set eth0 address 02:00:00:00:00:99");
+        bed.host.must("ip neigh flush dev br0");
+        assert_eq!(space.pings("10.77.0.1"), passes, "checked {checked}");
+        bed.ours("DEL", "bridge", &args, &config);
+    }
+}
+
+#[test]
+fn isolated_ports_see_the_gateway_but_not_each_other() {
+    let Some(bed) = Bed::new() else { return };
+    let made = add(&bed, &config(&bed, json!({"portIsolation": true})), 2);
+    assert!(made[0].0.pings("10.77.0.1"));
+    let last = made[1].2["ips"][0]["address"].as_str().unwrap();
+    assert!(!made[0].0.pings(last.split('/').next().unwrap()));
+}
+
+#[test]
+fn the_mac_asked_for_is_the_mac_given() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({}));
+    let space = bed.container();
+    let args = Args::of("c", &space).with("CNI_ARGS", "IgnoreUnknown=1;MAC=02:11:22:33:44:55");
+    let result = bed.ours("ADD", "bridge", &args, &config);
+    assert_eq!(result["interfaces"][2]["mac"], "02:11:22:33:44:55");
+    assert!(
+        space
+            .must("ip link show eth0")
+            .contains("02:11:22:33:44:55")
+    );
+}
+
+#[test]
+fn a_disabled_container_interface_stays_down() {
+    let Some(bed) = Bed::new() else { return };
+    let config = json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge",
+        "bridge": "br0", "disableContainerInterface": true});
+    let (space, args, result) = add(&bed, &config, 1).remove(0);
+    assert_eq!(result["interfaces"].as_array().unwrap().len(), 3);
+    let link = space.must("ip link show eth0");
+    assert!(
+        link.contains("state DOWN") && !link.contains(",UP"),
+        "{link}"
+    );
+    bed.ours("DEL", "bridge", &args, &config);
+}
+
+#[test]
+fn another_bridge_address_needs_force() {
+    let Some(bed) = Bed::new() else { return };
+    bed.host.must("ip link add br0 type bridge");
+    bed.host.must("ip addr add 10.99.0.1/24 dev br0");
+    let space = bed.container();
+    let args = Args::of("c", &space);
+    let message = bed.refused("ADD", "bridge", &args, &config(&bed, json!({})));
+    assert!(
+        message.contains("10.99.0.1/24") && message.contains("forceAddress"),
+        "{message}"
+    );
+    assert!(bed.host.must("ip addr show br0").contains("10.99.0.1/24"));
+    bed.ours(
+        "ADD",
+        "bridge",
+        &args,
+        &config(&bed, json!({"forceAddress": true})),
+    );
+    let addresses = bed.host.must("ip addr show br0");
+    assert!(
+        addresses.contains("10.77.0.1/24") && !addresses.contains("10.99.0.1"),
+        "{addresses}"
+    );
+}
+
+#[test]
+fn gc_removes_what_no_valid_attachment_owns() {
+    let Some(bed) = Bed::new() else { return };
+    let mut config = config(&bed, json!({"ipMasq": true, "macspoofchk": true}));
+    let made = add(&bed, &config, 2);
+    let kept = made[1].2["ips"][0]["address"].as_str().unwrap().to_owned();
+    // The first container's DEL never comes; its namespace and so its port is gone.
+    let mut made = made.into_iter();
+    drop(made.next());
+    await_ports(&bed, 1);
+    config["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    bed.ours(
+        "GC",
+        "bridge",
+        &Args::of("", &made.next().unwrap().0),
+        &config,
+    );
+    let footprint = bed.footprint();
+    assert!(!footprint.contains("\"c0\\\""), "{footprint}");
+    assert!(footprint.contains("c1"), "{footprint}");
+    assert!(!footprint.contains("cni-br-iface-c0"), "{footprint}");
+    assert!(leases(&bed.data()).contains(kept.split('/').next().unwrap()));
+    assert!(!leases(&bed.data()).contains("10.77.0.2"));
+}
+
+/// The kernel removes the links of a dead namespace a little later.
+fn await_ports(bed: &Bed, count: usize) {
+    for _ in 0..200 {
+        let ports = bed.host.json("ip -j link show master br0");
+        if ports.as_array().unwrap().len() == count {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    panic!("there are not {count} ports");
+}
+
+#[test]
+fn a_duplicate_ipv6_address_is_found_when_asked_for() {
+    let Some(bed) = Bed::with_reference() else {
+        return;
+    };
+    let config = |enable: bool| {
+        json!({"cniVersion": "1.0.0", "name": "net1", "type": "bridge", "bridge": "br0",
+            "enabledad": enable,
+            "ipam": {"type": "static", "addresses": [{"address": "fd77::9/64", "gateway": "fd77::1"}]}})
+    };
+    let first = bed.container();
+    let path = format!("{}:{}", crate::bed::ours().display(), crate::bed::REFERENCE);
+    bed.ours(
+        "ADD",
+        "bridge",
+        &Args::of("a", &first).with("CNI_PATH", &path),
+        &config(true),
+    );
+    let second = bed.container();
+    let args = Args::of("b", &second).with("CNI_PATH", &path);
+    let message = bed.refused("ADD", "bridge", &args, &config(true));
+    assert!(message.contains("another host has it"), "{message}");
+    assert!(!second.run("ip link show eth0").status.success());
+    bed.ours("ADD", "bridge", &args, &config(false));
+}
+
+#[test]
+fn vlans_keep_containers_apart() {
+    let Some(bed) = Bed::new() else { return };
+    let probe = bed
+        .host
+        .run("ip link add probe type bridge vlan_filtering 1");
+    if !probe.status.success() {
+        eprintln!("SKIPPED: this kernel has no VLAN filtering");
+        return;
+    }
+    bed.host.must("ip link del probe");
+    let vlan = |id: u16, subnet: &str| {
+        json!({"cniVersion": "1.1.0", "name": format!("net{id}"), "type": "bridge",
+            "bridge": "br0", "isGateway": true, "vlan": id, "preserveDefaultVlan": false,
+            "ipam": bed.host_local(&[subnet], json!({}))})
+    };
+    let (red, _, result) = add(&bed, &vlan(100, "10.100.0.0/24"), 1).remove(0);
+    let (blue, ..) = add(&bed, &vlan(200, "10.200.0.0/24"), 1).remove(0);
+    assert_eq!(result["interfaces"][3]["name"], "br0.100");
+    assert!(red.pings("10.100.0.1") && blue.pings("10.200.0.1"));
+    blue.must("ip addr add 10.100.0.9/24 dev eth0");
+    assert!(!red.pings("10.100.0.9"));
+}
