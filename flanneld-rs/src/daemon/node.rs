@@ -439,7 +439,10 @@ impl<'a> Node<'a> {
             Ok(uplink) => uplink,
             Err(why) => {
                 if health.set(Part::Uplink, Err(why.clone())) {
-                    tracing::warn!("{why}; keeping {} as it was", current.name);
+                    tracing::warn!(
+                        "external interface: {why}; keeping {} as it was",
+                        current.name
+                    );
                 }
                 return false;
             }
