@@ -15,8 +15,13 @@
 //! `--dry-run` calls only [`Backend::plan`]; `cleanup` only [`Backend::cleanup`].
 
 pub mod alloc;
+mod apply;
 pub mod extension;
+pub mod host_gw;
+mod peer_routes;
 mod report;
+pub mod udp;
+pub mod vxlan;
 
 use crate::config::{BackendConfig, NetworkConfig};
 use crate::lease::{BackendData, Lease};
@@ -32,7 +37,7 @@ pub struct Desired {
     pub uplink: Uplink,
     /// Our own lease.
     pub own: Lease,
-    /// The other nodes; only leases that [`Backend::accepts`], ours left out.
+    /// The other nodes; only leases of [`Backend::peer_types`], ours left out.
     pub peers: Peers,
 }
 
@@ -49,8 +54,8 @@ pub struct Announcement {
 
 /// One way to join the nodes. See the module text for the order of calls.
 pub trait Backend: Send {
-    /// True when a peer that announces `backend_type` can be reached by this backend.
-    fn accepts(&self, backend_type: &str) -> bool;
+    /// The `BackendType`s of peers that this backend can reach.
+    fn peer_types(&self) -> &'static [&'static str];
 
     /// Makes what the announcement depends on and returns the announcement. `previous` is our own
     /// lease as found in the store, so that a MAC or key can live on after a reboot.
@@ -87,12 +92,14 @@ pub trait Backend: Send {
 
 /// Makes the backend that the network configuration asks for.
 pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
-    match &config.backend {
+    match config.backend.clone() {
         BackendConfig::Alloc => Ok(Box::new(alloc::Alloc)),
         BackendConfig::Extension(commands) => Ok(Box::new(extension::Extension::new(
             config,
             commands.clone(),
         ))),
-        other => anyhow::bail!("backend {} is not in this build", other.name()),
+        BackendConfig::Vxlan(vxlan) => Ok(Box::new(vxlan::Vxlan::new(config, vxlan)?)),
+        BackendConfig::HostGw => Ok(Box::new(host_gw::HostGw::new(config)?)),
+        BackendConfig::Udp { port } => Ok(Box::new(udp::Udp::new(config, port)?)),
     }
 }

@@ -4,7 +4,7 @@ pub mod backend;
 pub mod folded;
 pub mod range;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use backend::BackendConfig;
 use folded::Folded;
@@ -67,6 +67,17 @@ impl NetworkConfig {
             nftables,
             backend: BackendConfig::parse(raw.raw("Backend"))?,
         })
+    }
+}
+
+impl NetworkConfig {
+    /// The networks, IPv4 first.
+    pub fn networks(&self) -> Vec<IpNet> {
+        self.v4
+            .iter()
+            .chain(&self.v6)
+            .map(|range| range.network)
+            .collect()
     }
 }
 

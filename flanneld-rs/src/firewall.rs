@@ -1,8 +1,15 @@
 //! Masquerade and forward rules: the seam both firewall modes implement.
 
+mod iptables;
+mod nft;
+mod rules;
+
 use ipnet::IpNet;
 
 use crate::backend::Report;
+use crate::cli::Options;
+use crate::config::NetworkConfig;
+use crate::lease::Subnet;
 
 /// What the rules must express.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +22,27 @@ pub struct Wanted {
     pub fully_random: bool,
     /// `--iptables-forward-rules` (both modes).
     pub forward: bool,
+}
+
+impl Wanted {
+    /// What the options ask for in these networks.
+    pub fn new(config: &NetworkConfig, own: &Subnet, options: &Options) -> Self {
+        let nets = own.nets();
+        let family = |subnet: IpNet| {
+            let same = |network: &IpNet| network.addr().is_ipv4() == subnet.addr().is_ipv4();
+            config
+                .networks()
+                .into_iter()
+                .find(same)
+                .map(|network| FamilyNets { network, subnet })
+        };
+        Self {
+            families: nets.filter_map(family).collect(),
+            masquerade: options.masquerade,
+            fully_random: options.fully_random,
+            forward: options.forward,
+        }
+    }
 }
 
 /// One family's networks.
@@ -38,4 +66,13 @@ pub trait Firewall: Send {
 
     /// Removes every rule, chain and table either mode ever made.
     fn cleanup(&mut self) -> Report;
+}
+
+/// The mode that the network configuration asks for.
+pub fn build(nftables: bool) -> Box<dyn Firewall> {
+    if nftables {
+        Box::new(nft::NftMode::default())
+    } else {
+        Box::new(iptables::IptablesMode::default())
+    }
 }

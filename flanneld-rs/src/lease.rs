@@ -1,7 +1,10 @@
 //! A lease: the subnet one node holds, where the node is, and what its backend announces to peers.
 
 pub mod attrs;
+pub mod claim;
 pub mod key;
+pub mod renew;
+pub mod store;
 
 use std::fmt;
 use std::net::IpAddr;

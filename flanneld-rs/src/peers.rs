@@ -1,9 +1,13 @@
 //! The other nodes' leases this node must reach: a snapshot, and how it changes.
 
+pub mod tracker;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::lease::{Lease, Subnet};
+
+pub use tracker::{Rules, Tracker};
 
 /// Peers by subnet. Cheap to clone; a clone does not see later changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +48,26 @@ impl Peers {
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Sets or removes one peer and says what that changed.
+    fn set(&mut self, subnet: Subnet, wanted: Option<&Arc<Lease>>) -> Option<PeerChange> {
+        match (self.0.get(&subnet).cloned(), wanted) {
+            (None, None) => None,
+            (Some(old), Some(new)) if old == *new => None,
+            (old, Some(new)) => {
+                Arc::make_mut(&mut self.0).insert(subnet, Arc::clone(new));
+                let new = Arc::clone(new);
+                Some(match old {
+                    Some(old) => PeerChange::Changed { old, new },
+                    None => PeerChange::Added(new),
+                })
+            }
+            (Some(old), None) => {
+                Arc::make_mut(&mut self.0).remove(&subnet);
+                Some(PeerChange::Removed(old))
+            }
+        }
     }
 }
 

@@ -142,6 +142,8 @@ pub struct SetLink {
     pub learning: Option<bool>,
     /// VXLAN: learn the remote end of inner source addresses.
     pub vxlan_learning: Option<bool>,
+    /// VXLAN: outer source address, of the family it had.
+    pub vxlan_local: Option<IpAddr>,
 }
 
 impl fmt::Display for Change {
@@ -151,6 +153,39 @@ impl fmt::Display for Change {
 }
 
 impl Change {
+    /// Verb and object, such as `replace route`: few values, fit for counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AddLink(_) => "add link",
+            Self::DeleteLink { .. } => "delete link",
+            Self::SetLink(_) => "set link",
+            Self::AddAddress(_) => "add address",
+            Self::DeleteAddress(_) => "delete address",
+            Self::AddRoute(_) => "add route",
+            Self::ReplaceRoute(_) => "replace route",
+            Self::DeleteRoute(_) => "delete route",
+            Self::ReplaceNeigh(_) => "replace neigh",
+            Self::DeleteNeigh(_) => "delete neigh",
+            Self::ReplaceFdb(_) => "replace fdb",
+            Self::DeleteFdb(_) => "delete fdb",
+            Self::AddBridgeVlan { .. } => "add vlan",
+            Self::DeleteBridgeVlan { .. } => "delete vlan",
+        }
+    }
+
+    /// It removes something, so that "not found" means it is done already.
+    pub fn is_removal(&self) -> bool {
+        matches!(
+            self,
+            Self::DeleteLink { .. }
+                | Self::DeleteAddress(_)
+                | Self::DeleteRoute(_)
+                | Self::DeleteNeigh(_)
+                | Self::DeleteFdb(_)
+                | Self::DeleteBridgeVlan { .. }
+        )
+    }
+
     /// The change as a command line of ip(8) or bridge(8), links named by `name_of(index)`.
     pub fn describe(&self, name_of: &dyn Fn(u32) -> String) -> String {
         match self {
@@ -248,6 +283,9 @@ fn describe_set(set: &SetLink, name_of: &dyn Fn(u32) -> String) -> String {
     }
     if let Some(learning) = set.learning.or(set.vxlan_learning) {
         push(format!("learning {}", on(learning)));
+    }
+    if let Some(local) = set.vxlan_local {
+        push(format!("local {local}"));
     }
     text
 }

@@ -3,7 +3,17 @@
 
 use std::sync::OnceLock;
 
-use crate::{Error, Result, process};
+use crate::{Error, Result, nft, process, sys};
+
+/// A value that changes when rules change; see [`Iptables::fingerprint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Legacy(sys::TableShape),
+    Nftables(u32),
+}
 
 /// Seconds to wait for the xtables lock.
 const WAIT: &str = "5";
@@ -76,6 +86,18 @@ impl Iptables {
             &["-t", table],
             "",
         )
+    }
+
+    /// Tells, without starting a program, whether a table may have changed since: equal values mean
+    /// that it has not (nf_tables), or that no rule was added or removed (legacy, which misses a
+    /// rule swapped for another of the same size). Acts in the calling thread's namespace.
+    pub fn fingerprint(&self, table: &str) -> Result<Fingerprint> {
+        if !self.legacy {
+            return nft::generation().map(Kind::Nftables).map(Fingerprint);
+        }
+        sys::table_shape(self.ipv6, table)
+            .map(|shape| Fingerprint(Kind::Legacy(shape)))
+            .map_err(|cause| Error::new(format!("look at iptables table {table}"), cause))
     }
 
     /// Runs one `iptables` command; `arguments` as on the command line.

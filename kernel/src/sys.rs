@@ -6,10 +6,10 @@
 
 mod ethtool;
 pub(crate) mod netfilter;
-mod packet;
+mod xtables;
 
 pub(crate) use ethtool::set_tx_checksum;
-pub(crate) use packet::send_frame;
+pub(crate) use xtables::{TableShape, table_shape};
 
 use std::{
     io,

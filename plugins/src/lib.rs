@@ -2,13 +2,16 @@
 
 mod bridge;
 pub mod cni;
+mod flannel;
 mod host_local;
 mod interface;
+mod loopback;
 mod masquerade;
 mod netfilter;
 mod portmap;
 mod program;
 mod ptp;
 pub mod registry;
+mod static_ipam;
 
 pub use program::main;

@@ -9,8 +9,8 @@ use crate::uplink::Uplink;
 pub struct Alloc;
 
 impl Backend for Alloc {
-    fn accepts(&self, _backend_type: &str) -> bool {
-        false
+    fn peer_types(&self) -> &'static [&'static str] {
+        &[]
     }
 
     fn prepare(

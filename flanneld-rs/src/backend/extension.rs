@@ -143,8 +143,8 @@ impl Extension {
 }
 
 impl Backend for Extension {
-    fn accepts(&self, backend_type: &str) -> bool {
-        backend_type == NAME
+    fn peer_types(&self) -> &'static [&'static str] {
+        &[NAME]
     }
 
     fn prepare(

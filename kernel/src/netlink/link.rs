@@ -186,14 +186,18 @@ fn vxlan_options(vxlan: &Vxlan) -> Vec<InfoVxlan> {
         InfoVxlan::Port(vxlan.port),
     ];
     options.extend(vxlan.parent.map(InfoVxlan::Link));
-    options.extend(vxlan.local.map(|local| match local {
-        IpAddr::V4(ip) => InfoVxlan::Local(ip),
-        IpAddr::V6(ip) => InfoVxlan::Local6(ip),
-    }));
+    options.extend(vxlan.local.map(local));
     if vxlan.gbp {
         options.push(InfoVxlan::Gbp);
     }
     options
+}
+
+fn local(ip: IpAddr) -> InfoVxlan {
+    match ip {
+        IpAddr::V4(ip) => InfoVxlan::Local(ip),
+        IpAddr::V6(ip) => InfoVxlan::Local6(ip),
+    }
 }
 
 pub(super) fn set(set: &SetLink) -> LinkMessage {
@@ -236,10 +240,17 @@ pub(super) fn set(set: &SetLink) -> LinkMessage {
             LinkInfo::PortData(InfoPortData::BridgePort(port)),
         ]));
     }
-    if let Some(learning) = set.vxlan_learning {
+    let vxlan: Vec<InfoVxlan> = [
+        set.vxlan_learning.map(InfoVxlan::Learning),
+        set.vxlan_local.map(local),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !vxlan.is_empty() {
         attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Learning(learning)])),
+            LinkInfo::Data(InfoData::Vxlan(vxlan)),
         ]));
     }
     message

@@ -43,6 +43,12 @@ pub fn run(call: &Call, verb: Verb, name: &str, config: &Value) -> Result<()> {
     }
 }
 
+/// Checks that a plugin of that name is in `path` (CNI_PATH), so that a step before its ADD need not
+/// be taken in vain.
+pub fn find_in_path(name: &str, path: &str) -> Result<()> {
+    find(name, path).map(drop)
+}
+
 enum Found {
     Own(&'static dyn Plugin),
     File(PathBuf),

@@ -110,7 +110,8 @@ impl Store {
     pub fn observe(&self) -> Result<Vec<Reservation>> {
         let failed = |e| Error::io(format!("read directory {}", self.directory.display()), e);
         let mut reservations = Vec::new();
-        let mut content = Vec::new();
+        // IDs and interface names are short; a longer file is none of ours, but it is taken.
+        let mut content = [0; 1024];
         let mut path = self.directory.join("_");
         for entry in std::fs::read_dir(&self.directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
@@ -118,13 +119,11 @@ impl Store {
                 continue;
             };
             path.set_file_name(&name);
-            content.clear();
-            // IDs and interface names are short; a longer file is none of ours, but it is taken.
-            let read = File::open(&path).and_then(|file| file.take(4096).read_to_end(&mut content));
-            match read {
-                Ok(_) => reservations.push(Reservation {
+            // One read is enough: on a regular file it is short only at the end.
+            match File::open(&path).and_then(|mut file| file.read(&mut content)) {
+                Ok(length) => reservations.push(Reservation {
                     ip,
-                    holder: Holder::parse(&content),
+                    holder: Holder::parse(&content[..length]),
                 }),
                 // An operator may remove a file by hand, without the lock.
                 Err(e) if e.kind() == ErrorKind::NotFound => {}

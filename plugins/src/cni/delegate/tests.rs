@@ -86,3 +86,42 @@ fn names_with_a_slash_and_absent_plugins_are_refused() {
         r#"failed to find plugin "bridge" in path "/no/such""#
     );
 }
+
+/// A folder on this binary's file system, so that it can be linked there.
+fn beside_this_binary() -> tempfile::TempDir {
+    let own = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(own.parent().unwrap()).unwrap()
+}
+
+#[test]
+fn a_link_to_this_very_binary_is_called_in_process() {
+    let dir = beside_this_binary();
+    let own = std::env::current_exe().unwrap();
+    std::fs::hard_link(&own, dir.path().join("static")).unwrap();
+    std::os::unix::fs::symlink(&own, dir.path().join("host-local")).unwrap();
+    let call = call(dir.path().to_str().unwrap());
+    let config = json!({"name": "n", "cniVersion": "0.4.0",
+        "ipam": {"addresses": [{"address": "10.0.0.5/24"}], "routes": [{"dst": "10.0.0.0/8", "mtu": 9}]}});
+    // Executed, the test program would print no result.
+    let result = add(&call, "static", &config).unwrap();
+    assert_eq!(result.ips[0].address.to_string(), "10.0.0.5/24");
+    let error = run(&call, Verb::Check, "static", &config).unwrap_err();
+    assert_eq!(error, Error::config("required prevResult missing"));
+    let error = run(&call, Verb::Del, "host-local", &json!({"name": "n"})).unwrap_err();
+    assert_eq!(error, Error::config("IPAM config missing 'ipam' key"));
+    // The delegate's configuration has its own version, and rules of its own.
+    let error = run(&call, Verb::Gc, "static", &config).unwrap_err();
+    assert_eq!(error.code, code::INCOMPATIBLE_VERSION);
+}
+
+#[test]
+fn a_copy_of_this_binary_is_another_plugin() {
+    let dir = beside_this_binary();
+    let own = std::env::current_exe().unwrap();
+    std::fs::copy(&own, dir.path().join("static")).unwrap();
+    let call = call(dir.path().to_str().unwrap());
+    match find("static", &call.path).unwrap() {
+        Found::Own(_) => panic!("taken for this binary"),
+        Found::File(file) => assert_eq!(file, dir.path().join("static")),
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line and `FLANNELD_*` variables: first as written ([`flags`]), then checked ([`Options`]).
+
+pub mod flags;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regex_lite::Regex;
+
+use crate::lease::store::etcd::{Access, Secret};
+use flags::Given;
+
+/// What the operator asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// Run the daemon, or print its plan (`dry_run`).
+    Run(Options),
+    /// Remove everything from this host.
+    Cleanup(Options),
+    /// Print the version on stderr, exit 0.
+    Version,
+    /// Print this on stderr, exit 0 (flanneld does so even for a flag it does not know).
+    Usage(String),
+}
+
+/// Checked options.
+#[derive(Debug)]
+pub struct Options {
+    /// How to reach etcd.
+    pub etcd: Access,
+    /// How to choose the external interface.
+    pub iface: IfaceOptions,
+    /// `--subnet-file`.
+    pub subnet_file: PathBuf,
+    /// `--subnet-lease-renew-margin`.
+    pub renew_margin: Duration,
+    /// `--ip-masq`.
+    pub masquerade: bool,
+    /// Inverse of `--ip-masq-fully-random-disable`.
+    pub fully_random: bool,
+    /// `--iptables-forward-rules`.
+    pub forward: bool,
+    /// `--iptables-resync`.
+    pub firewall_resync: Duration,
+    /// `--ip-blackhole-route`.
+    pub blackhole_route: bool,
+    /// `--healthz-ip` and `--healthz-port`; `None` when off.
+    pub health: Option<SocketAddr>,
+    /// `-v`.
+    pub verbosity: i64,
+    /// `--dry-run`.
+    pub dry_run: bool,
+    /// Things to tell the operator once the log is open.
+    pub notes: Vec<String>,
+}
+
+/// How to choose the external interface.
+#[derive(Clone, Debug, Default)]
+pub struct IfaceOptions {
+    /// Names or addresses.
+    pub iface: Vec<String>,
+    /// Patterns for addresses or names.
+    pub regex: Vec<Regex>,
+    /// Route lookup target.
+    pub can_reach: Option<IpAddr>,
+    /// Announced address.
+    pub public_ip: Option<Ipv4Addr>,
+    /// Announced address.
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+/// Reads arguments (without the program's name) and environment. An error means exit 1.
+pub fn parse(
+    program: &str,
+    args: &[String],
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Command, String> {
+    if args
+        .iter()
+        .take_while(|arg| *arg != "--")
+        .any(|arg| ["-h", "--h", "-help", "--help"].contains(&arg.as_str()))
+    {
+        return Ok(Command::Usage(flags::usage(program)));
+    }
+    let mut given = match Given::parse(args) {
+        Ok(given) => given,
+        Err(error) => {
+            return Ok(Command::Usage(format!(
+                "{error}\n{}",
+                flags::usage(program)
+            )));
+        }
+    };
+    if given.bool("version") {
+        return Ok(Command::Version);
+    }
+    let mut notes = given.fill_from_env(env);
+    for flag in ["vmodule", "log_backtrace_at"] {
+        if !given.text(flag).is_empty() {
+            notes.push(format!("--{flag} has no effect here; use -v"));
+        }
+    }
+    let options = check(&given, notes)?;
+    match given
+        .rest
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        [] => Ok(Command::Run(options)),
+        ["cleanup"] => Ok(Command::Cleanup(options)),
+        [other, ..] => Ok(Command::Usage(format!(
+            "unexpected argument \"{other}\"\n{}",
+            flags::usage(program)
+        ))),
+    }
+}
+
+fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
+    if given.bool("kube-subnet-mgr") {
+        return Err("--kube-subnet-mgr: leases from Kubernetes are not in this release; leave the flag out and use etcd \
+                    (--etcd-endpoints)"
+            .to_owned());
+    }
+    let margin = given.number("subnet-lease-renew-margin");
+    let margin = u64::try_from(margin)
+        .ok()
+        .filter(|minutes| (1..1440).contains(minutes));
+    let renew_margin = margin
+        .map(|minutes| Duration::from_secs(minutes * 60))
+        .ok_or("--subnet-lease-renew-margin: must be between 1 and 1439 minutes")?;
+    let resync = u64::try_from(given.number("iptables-resync"))
+        .ok()
+        .filter(|seconds| *seconds > 0);
+    let firewall_resync = resync
+        .map(Duration::from_secs)
+        .ok_or("--iptables-resync: must be a positive number")?;
+    let port = u16::try_from(given.number("healthz-port"))
+        .map_err(|_| "--healthz-port: not a port number")?;
+    let health_ip: IpAddr =
+        address(given, "healthz-ip")?.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let regex = given
+        .list("iface-regex")
+        .iter()
+        .map(|text| Regex::new(text).map_err(|error| format!("--iface-regex \"{text}\": {error}")));
+    Ok(Options {
+        etcd: access(given),
+        iface: IfaceOptions {
+            iface: given
+                .list("iface")
+                .iter()
+                .filter(|text| !text.is_empty())
+                .cloned()
+                .collect(),
+            regex: regex.collect::<Result<_, _>>()?,
+            can_reach: address(given, "iface-can-reach")?,
+            public_ip: address(given, "public-ip")?,
+            public_ipv6: address(given, "public-ipv6")?,
+        },
+        subnet_file: given.text("subnet-file").into(),
+        renew_margin,
+        masquerade: given.bool("ip-masq"),
+        fully_random: !given.bool("ip-masq-fully-random-disable"),
+        forward: given.bool("iptables-forward-rules"),
+        firewall_resync,
+        blackhole_route: given.bool("ip-blackhole-route"),
+        health: (port > 0).then_some(SocketAddr::new(health_ip, port)),
+        verbosity: given.number("v"),
+        dry_run: given.bool("dry-run"),
+        notes,
+    })
+}
+
+fn access(given: &Given) -> Access {
+    let file = |name| {
+        Some(given.text(name))
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    };
+    let endpoints = given
+        .text("etcd-endpoints")
+        .split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty());
+    Access {
+        endpoints: endpoints.map(str::to_owned).collect(),
+        prefix: format!("/{}", given.text("etcd-prefix").trim_matches('/')),
+        key_file: file("etcd-keyfile"),
+        cert_file: file("etcd-certfile"),
+        ca_file: file("etcd-cafile"),
+        username: given.text("etcd-username").to_owned(),
+        password: Secret::new(given.text("etcd-password")),
+    }
+}
+
+fn address<A: std::str::FromStr>(given: &Given, name: &str) -> Result<Option<A>, String> {
+    match given.text(name) {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("--{name}: \"{text}\" is not an address of the right family")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

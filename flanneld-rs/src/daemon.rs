@@ -1,0 +1,119 @@
+//! The daemon: what happens in which order, from the first read of the configuration to the last
+//! signal.
+//!
+//! ```text
+//!   store ── registrar ──news──▶ node ──jobs──▶ datapath thread ──▶ kernel
+//!              ▲                 │ ▲ ▲                │
+//!              └────attributes───┘ │ └─────done───────┘
+//!                       kernel events, timers
+//! ```
+//! Nothing but a signal ends it: whatever fails is logged once, shown by `/readyz` and tried again.
+//! At the end the data path is left as it is.
+
+pub mod cleanup;
+pub mod datapath;
+pub mod dry_run;
+pub mod events;
+mod node;
+pub mod registrar;
+mod startup;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::blackhole::Blackhole;
+use crate::cli::Options;
+use crate::health::Health;
+use crate::lease::LeaseAttrs;
+use crate::lease::store::etcd::EtcdStore;
+use crate::metrics::Metrics;
+use crate::{backend, firewall, notify};
+use datapath::Datapath;
+use node::Node;
+use registrar::{LEASE_TTL, Registrar, Terms};
+
+/// Runs until SIGTERM or SIGINT. An error means that the options cannot work on this host.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    startup::check_privilege()?;
+    let metrics = Arc::new(Metrics::default());
+    let health = Health::new(Arc::clone(&metrics));
+    let mut terminate = signal(SignalKind::terminate()).context("install signal handlers")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("install signal handlers")?;
+    if let Some(address) = options.health {
+        let listener = Health::listen(address).await?;
+        tokio::spawn(Arc::clone(&health).serve(listener));
+    }
+    let name = tokio::select! {
+        result = serve(&options, &health) => return result,
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    notify::notify("STOPPING=1");
+    tracing::info!("{name}: exiting; devices, routes, rules and the lease stay as they are");
+    Ok(())
+}
+
+async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
+    let store = EtcdStore::new(options.etcd.clone(), Arc::clone(&health.metrics));
+    let (text, config) = startup::network_config(&store, health).await;
+    let config = Arc::new(config);
+    tracing::info!(
+        "network {}, backend {}",
+        startup::networks(&config),
+        config.backend.name()
+    );
+    startup::check_bridge_filter(&config);
+    let memory = startup::Memory::read(&options.subnet_file);
+
+    let backend = backend::build(&config).context("open the backend")?;
+    let firewall = firewall::build(config.nftables);
+    let peer_types = backend.peer_types();
+    let blackhole = match options.blackhole_route {
+        true => Some(Blackhole::open(config.networks()).context("open the blackhole route")?),
+        false => None,
+    };
+    let (done_sender, done) = mpsc::unbounded_channel();
+    let datapath = Datapath::start(
+        backend,
+        firewall,
+        blackhole,
+        Arc::clone(&health.metrics),
+        done_sender,
+    )
+    .context("start the data path thread")?;
+
+    let uplink = startup::uplink(options, &config, health).await?;
+    let previous = startup::own_lease(&store, &config, &uplink, &memory, health).await;
+    let prepared = startup::prepare(&datapath, &uplink, previous.clone(), health).await;
+
+    let (news_sender, news) = mpsc::channel(64);
+    let (attrs_sender, attrs) = watch::channel(LeaseAttrs::default());
+    let mut node = Node::new(node::Parts {
+        options,
+        config: Arc::clone(&config),
+        config_text: text,
+        health: Arc::clone(health),
+        datapath,
+        uplink,
+        prepared,
+        peer_types,
+        attrs: attrs_sender,
+    })?;
+    node.publish();
+    let terms = Terms {
+        config,
+        margin: options.renew_margin,
+        ttl: LEASE_TTL,
+        previous: previous.map(|lease| lease.subnet).or(memory.subnet),
+        published: memory.published,
+        metrics: Arc::clone(&health.metrics),
+    };
+    let registrar = Registrar::new(store, terms, attrs, news_sender);
+    tokio::select! {
+        () = registrar.run() => anyhow::bail!("the registrar has ended"),
+        result = node.run(news, done) => result,
+    }
+}

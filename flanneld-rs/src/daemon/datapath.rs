@@ -1,0 +1,250 @@
+//! The one thread that touches the kernel: it owns the backend and the firewall and does one job
+//! after the other, so that neither needs a lock and the daemon's loop never blocks on them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use crate::backend::{Announcement, Backend, Desired, Report};
+use crate::blackhole::Blackhole;
+use crate::firewall::{Firewall, Wanted};
+use crate::health::Part;
+use crate::lease::Lease;
+use crate::metrics::Metrics;
+use crate::peers::PeerChange;
+use crate::uplink::Uplink;
+
+/// Everything that must be true.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// For the backend.
+    pub desired: Desired,
+    /// For the firewall.
+    pub rules: Wanted,
+}
+
+/// What the thread is asked to do.
+enum Job {
+    Prepare {
+        uplink: Uplink,
+        previous: Option<Lease>,
+        reply: oneshot::Sender<anyhow::Result<Prepared>>,
+    },
+    Reconcile {
+        goal: Arc<Goal>,
+        trigger: &'static str,
+    },
+    Update {
+        goal: Arc<Goal>,
+        changes: Vec<PeerChange>,
+    },
+    Rules {
+        goal: Arc<Goal>,
+    },
+}
+
+/// What must be known before the lease can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// For the lease.
+    pub announcement: Announcement,
+    /// For subnet.env.
+    pub mtu: u32,
+}
+
+/// What one job did.
+#[derive(Debug)]
+pub struct Done {
+    /// Errors by part; a part that is missing was not looked at.
+    pub errors: BTreeMap<Part, Vec<String>>,
+    /// The whole state was looked at, not just a change.
+    pub full: bool,
+    /// What the backend announces now.
+    pub announcement: Announcement,
+}
+
+/// A handle on the thread; dropping it lets the current job end and stops the backend.
+pub struct Datapath {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Worker {
+    backend: Box<dyn Backend>,
+    firewall: Box<dyn Firewall>,
+    blackhole: Option<Blackhole>,
+    metrics: Arc<Metrics>,
+}
+
+impl Datapath {
+    /// Starts the thread in the caller's network namespace.
+    pub fn start(
+        backend: Box<dyn Backend>,
+        firewall: Box<dyn Firewall>,
+        blackhole: Option<Blackhole>,
+        metrics: Arc<Metrics>,
+        done: UnboundedSender<Done>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let mut worker = Worker {
+            backend,
+            firewall,
+            blackhole,
+            metrics,
+        };
+        let thread = std::thread::Builder::new()
+            .name("datapath".to_owned())
+            .spawn(move || {
+                for job in queue {
+                    // The receiver is gone only when the daemon is ending.
+                    if let Some(outcome) = worker.run(job) {
+                        let _ = done.send(outcome);
+                    }
+                }
+                worker.backend.stop();
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Makes what the announcement depends on.
+    pub async fn prepare(
+        &self,
+        uplink: Uplink,
+        previous: Option<Lease>,
+    ) -> anyhow::Result<Prepared> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Prepare {
+            uplink,
+            previous,
+            reply,
+        });
+        answer
+            .await
+            .map_err(|_| anyhow::anyhow!("the data path thread has died"))?
+    }
+
+    /// Compares everything with the goal.
+    pub fn reconcile(&self, goal: &Arc<Goal>, trigger: &'static str) {
+        self.send(Job::Reconcile {
+            goal: Arc::clone(goal),
+            trigger,
+        });
+    }
+
+    /// Carries out changes of peers.
+    pub fn update(&self, goal: &Arc<Goal>, changes: Vec<PeerChange>) {
+        self.send(Job::Update {
+            goal: Arc::clone(goal),
+            changes,
+        });
+    }
+
+    /// Checks the firewall rules and the blackhole route.
+    pub fn rules(&self, goal: &Arc<Goal>) {
+        self.send(Job::Rules {
+            goal: Arc::clone(goal),
+        });
+    }
+
+    fn send(&self, job: Job) {
+        // The thread ends only with this handle, or by a panic, which aborts a release build.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has printed itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Worker {
+    fn run(&mut self, job: Job) -> Option<Done> {
+        let mut errors = BTreeMap::new();
+        let full = matches!(job, Job::Reconcile { .. });
+        match job {
+            Job::Prepare {
+                uplink,
+                previous,
+                reply,
+            } => {
+                let prepared = self.backend.prepare(&uplink, previous.as_ref());
+                let mtu = self.backend.mtu(&uplink);
+                // Nobody waits any more when the daemon is ending.
+                let _ = reply.send(prepared.map(|announcement| Prepared { announcement, mtu }));
+                return None;
+            }
+            Job::Reconcile { goal, trigger } => {
+                let report = self.timed("backend", trigger, |worker| {
+                    worker.backend.reconcile(&goal.desired)
+                });
+                errors.insert(Part::Backend, report.errors);
+                errors.insert(Part::Firewall, self.rules(&goal, trigger, true));
+            }
+            Job::Update { goal, changes } => {
+                let report = self.timed("backend", "peers", |worker| {
+                    worker.backend.update(&goal.desired, &changes)
+                });
+                errors.insert(Part::Backend, report.errors);
+            }
+            Job::Rules { goal } => {
+                errors.insert(Part::Firewall, self.rules(&goal, "resync", false));
+            }
+        }
+        Some(Done {
+            errors,
+            full,
+            announcement: self.backend.announcement(),
+        })
+    }
+
+    fn rules(&mut self, goal: &Goal, trigger: &'static str, thorough: bool) -> Vec<String> {
+        let report = self.timed("firewall", trigger, |worker| {
+            let mut report = worker.firewall.reconcile(&goal.rules, thorough);
+            if let Some(blackhole) = &mut worker.blackhole {
+                report.merge(blackhole.reconcile(&goal.desired.own.subnet));
+            }
+            report
+        });
+        report.errors
+    }
+
+    /// Runs one part, counts it and logs what it changed.
+    fn timed(
+        &mut self,
+        part: &'static str,
+        trigger: &'static str,
+        run: impl FnOnce(&mut Self) -> Report,
+    ) -> Report {
+        let started = Instant::now();
+        let report = run(self);
+        let took = started.elapsed();
+        self.metrics.run(part, trigger, took, &report);
+        if report.total() > 0 {
+            let counts: Vec<String> = report
+                .changes
+                .iter()
+                .map(|(kind, count)| format!("{count} × {kind}"))
+                .collect();
+            let ms = took.as_millis();
+            tracing::info!("{part} ({trigger}): {} in {ms} ms", counts.join(", "));
+            for sample in &report.samples {
+                tracing::debug!("{part}: {sample}");
+            }
+        }
+        report
+    }
+}

@@ -1,0 +1,499 @@
+//! The running node: folds news of the store, kernel events and timers into goals for the data path.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use kernel::Netlink;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::datapath::{Datapath, Done, Goal, Prepared};
+use super::events::{Concern, Events, Scope};
+use super::registrar::News;
+use super::startup;
+use crate::backend::Desired;
+use crate::cli::Options;
+use crate::config::NetworkConfig;
+use crate::firewall::Wanted;
+use crate::health::{Health, Part};
+use crate::lease::{Lease, LeaseAttrs, key};
+use crate::notify;
+use crate::peers::tracker::Outcome;
+use crate::peers::{PeerChange, Rules, Tracker};
+use crate::record::Record;
+use crate::subnet_env::SubnetEnv;
+use crate::uplink::{self, Uplink};
+
+/// Everything is compared with the kernel at least this often.
+const RECONCILE: Duration = Duration::from_secs(60);
+/// How long the peers of a store that lost its data are kept.
+const LINGER: Duration = Duration::from_secs(60);
+/// Most lines logged for one batch.
+const LINES: usize = 10;
+
+/// What a node is made of.
+pub struct Parts<'a> {
+    pub options: &'a Options,
+    pub config: Arc<NetworkConfig>,
+    pub config_text: String,
+    pub health: Arc<Health>,
+    pub datapath: Datapath,
+    pub uplink: Uplink,
+    pub prepared: Prepared,
+    pub peer_types: &'static [&'static str],
+    pub attrs: watch::Sender<LeaseAttrs>,
+}
+
+/// The state of the node.
+pub struct Node<'a> {
+    parts: Parts<'a>,
+    netlink: Netlink,
+    networks: Vec<ipnet::IpNet>,
+    tracker: Tracker,
+    own: Option<Lease>,
+    /// The configuration text last seen in the store.
+    last_config: Option<String>,
+    listed: bool,
+    /// The full look that decides readiness has been taken, and subnet.env written.
+    settled: bool,
+    errors: BTreeMap<Part, Vec<String>>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// Prepare again: the external interface has changed and the device could not follow yet.
+    unprepared: bool,
+}
+
+impl<'a> Node<'a> {
+    /// Holds no lease and knows no peers yet.
+    pub fn new(parts: Parts<'a>) -> anyhow::Result<Self> {
+        let rules = Rules {
+            own: None,
+            addresses: parts.uplink.addresses(),
+            backend_types: parts.peer_types,
+        };
+        parts
+            .health
+            .set(Part::Lease, Err("no lease yet".to_owned()));
+        Ok(Self {
+            netlink: Netlink::open()?,
+            networks: parts.config.networks(),
+            tracker: Tracker::new(rules),
+            last_config: Some(parts.config_text.clone()),
+            parts,
+            own: None,
+            listed: false,
+            settled: false,
+            errors: BTreeMap::new(),
+            failures: 0,
+            retry_at: None,
+            unprepared: false,
+        })
+    }
+
+    /// Tells the registrar what to publish, if that is news.
+    pub fn publish(&self) {
+        let Parts {
+            uplink,
+            prepared,
+            attrs,
+            ..
+        } = &self.parts;
+        let announcement = &prepared.announcement;
+        let wanted = LeaseAttrs {
+            public_ip: uplink.public_v4,
+            public_ipv6: uplink.public_v6,
+            backend_type: announcement.backend_type.to_owned(),
+            backend_data: announcement.data.clone(),
+            backend_v6_data: announcement.data_v6.clone(),
+        };
+        attrs.send_if_modified(|current| {
+            let changed = *current != wanted;
+            *current = wanted;
+            changed
+        });
+    }
+
+    /// Runs for ever; an error is one of the machinery itself.
+    pub async fn run(
+        &mut self,
+        mut news: mpsc::Receiver<News>,
+        mut done: mpsc::UnboundedReceiver<Done>,
+    ) -> anyhow::Result<()> {
+        let mut events = Events::open()?;
+        let mut slow = interval(RECONCILE);
+        slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        slow.reset();
+        let mut resync = interval(self.parts.options.firewall_resync);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let own = self
+                .own
+                .as_ref()
+                .map(|own| own.subnet)
+                .unwrap_or(crate::lease::Subnet { v4: None, v6: None });
+            let scope = Scope {
+                uplink: &self.parts.uplink,
+                own: &own,
+                networks: &self.networks,
+            };
+            let wake_at = [
+                self.retry_at,
+                self.tracker.next_expiry().map(Instant::from_std),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let wake = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(news) = news.recv() => self.take_news(news),
+                Some(done) = done.recv() => self.take_done(done),
+                concern = events.next(scope) => self.take_events(concern?).await,
+                () = wake => self.wake().await,
+                _ = slow.tick() => {
+                    self.follow_uplink().await;
+                    self.reconcile("timer");
+                }
+                _ = resync.tick() => if let Some(goal) = self.goal().filter(|_| self.settled) {
+                    self.parts.datapath.rules(&goal);
+                },
+            }
+        }
+    }
+
+    fn take_news(&mut self, news: News) {
+        match news {
+            News::Store(state) => {
+                self.parts
+                    .health
+                    .metrics
+                    .store_up
+                    .store(i64::from(state.is_ok()), Relaxed);
+                self.parts.health.set(Part::Store, state);
+            }
+            News::Config(text) => self.take_config(text.as_deref()),
+            News::Own(lease) => self.take_own(lease),
+            News::Lost(why) => {
+                self.parts.health.set(Part::Lease, Err(why));
+            }
+            News::Listed { entries, reset } => {
+                let outcome = self.tracker.replace(
+                    &entries,
+                    std::time::Instant::now(),
+                    reset.then_some(LINGER),
+                );
+                let first = !std::mem::replace(&mut self.listed, true);
+                self.take_outcome(outcome, first);
+            }
+            News::Changed(events) => {
+                let outcome = self.tracker.apply(&events);
+                self.take_outcome(outcome, false);
+            }
+        }
+    }
+
+    /// A changed configuration is for the next start: half the nodes would run on either.
+    fn take_config(&mut self, text: Option<&str>) {
+        if text == self.last_config.as_deref() {
+            return;
+        }
+        let running = &self.parts.config;
+        match text.map(NetworkConfig::parse) {
+            None => tracing::warn!(
+                "the network configuration is gone from the store; running on with the last one"
+            ),
+            Some(Err(error)) => {
+                tracing::warn!("{error}; running on with the configuration read at start")
+            }
+            Some(Ok(config)) if config == **running => {
+                tracing::info!("the network configuration was rewritten; it means the same")
+            }
+            Some(Ok(_)) => {
+                tracing::warn!(
+                    "the network configuration has changed; it takes effect when this daemon is restarted"
+                );
+            }
+        }
+        self.last_config = text.map(str::to_owned);
+    }
+
+    fn take_own(&mut self, lease: Lease) {
+        let before = self.own.replace(lease.clone());
+        self.parts.health.set(Part::Lease, Ok(()));
+        let record = Record {
+            config: self.parts.config_text.clone(),
+            key: key::render(&lease.subnet),
+            value: lease.attrs.to_json(),
+            interface: self.parts.uplink.name.clone(),
+        };
+        if let Err(error) = record.write(&self.parts.options.subnet_file) {
+            tracing::warn!(
+                "write {}: {error}",
+                Record::path(&self.parts.options.subnet_file).display()
+            );
+        }
+        let outcome = self.tracker.set_rules(self.rules());
+        self.log(&outcome);
+        match before {
+            Some(before) if before.subnet == lease.subnet && before.attrs == lease.attrs => {}
+            Some(before) if before.subnet != lease.subnet => {
+                tracing::warn!(
+                    "this node's subnet is now {}, before {}: Pods made before keep addresses that are no longer routed; restart them",
+                    lease.subnet,
+                    before.subnet
+                );
+                self.reconcile("lease");
+            }
+            _ => self.reconcile("lease"),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            own: self.own.as_ref().map(|own| own.subnet),
+            addresses: self.parts.uplink.addresses(),
+            backend_types: self.parts.peer_types,
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome, first: bool) {
+        self.log(&outcome);
+        if first {
+            self.reconcile("start");
+        } else if let Some(goal) = self.goal().filter(|_| !outcome.changes.is_empty()) {
+            self.parts.datapath.update(&goal, outcome.changes);
+        }
+    }
+
+    fn log(&self, outcome: &Outcome) {
+        let metrics = &self.parts.health.metrics;
+        metrics.leases.store(
+            self.tracker.leases().try_into().unwrap_or(i64::MAX),
+            Relaxed,
+        );
+        metrics.peers.store(
+            self.tracker.peers().len().try_into().unwrap_or(i64::MAX),
+            Relaxed,
+        );
+        metrics.ignored_leases.store(
+            self.tracker.ignored().try_into().unwrap_or(i64::MAX),
+            Relaxed,
+        );
+        for (key, why) in outcome.ignored.iter().take(LINES) {
+            tracing::warn!("lease {key} is ignored: {why}");
+        }
+        for change in outcome.changes.iter().take(LINES) {
+            let (what, lease) = match change {
+                PeerChange::Added(lease) => ("added", lease),
+                PeerChange::Changed { new, .. } => ("changed", new),
+                PeerChange::Removed(lease) => ("removed", lease),
+            };
+            tracing::info!("peer {what}: {} at {}", lease.subnet, at(&lease.attrs));
+        }
+        let more = outcome.ignored.len().saturating_sub(LINES)
+            + outcome.changes.len().saturating_sub(LINES);
+        if more > 0 {
+            tracing::info!(
+                "… and {more} more leases in this batch; {} peers now",
+                self.tracker.peers().len()
+            );
+        }
+    }
+
+    /// What must be true now; `None` before the first lease and listing.
+    fn goal(&self) -> Option<Arc<Goal>> {
+        let own = self.own.clone().filter(|_| self.listed)?;
+        let options = self.parts.options;
+        let rules = Wanted::new(&self.parts.config, &own.subnet, options);
+        let desired = Desired {
+            uplink: self.parts.uplink.clone(),
+            own,
+            peers: self.tracker.peers().clone(),
+        };
+        Some(Arc::new(Goal { desired, rules }))
+    }
+
+    fn reconcile(&mut self, trigger: &'static str) {
+        if let Some(goal) = self.goal() {
+            self.retry_at = None;
+            self.parts.datapath.reconcile(&goal, trigger);
+        }
+    }
+
+    fn take_done(&mut self, done: Done) {
+        for (part, errors) in done.errors {
+            // A single change that worked does not prove that the rest is well.
+            if errors.is_empty() && part == Part::Backend && !done.full {
+                continue;
+            }
+            if self.errors.get(&part) != Some(&errors) {
+                for error in errors.iter().take(LINES) {
+                    tracing::warn!("{error}");
+                }
+                if errors.len() > LINES {
+                    tracing::warn!("… and {} more errors", errors.len() - LINES);
+                }
+            }
+            let state = match errors.first() {
+                Some(first) => Err(format!("{} errors, the first: {first}", errors.len())),
+                None => Ok(()),
+            };
+            self.parts.health.set(part, state);
+            self.errors.insert(part, errors);
+        }
+        if done.announcement != self.parts.prepared.announcement {
+            tracing::info!("the backend announces new data; publishing it");
+            self.parts.prepared.announcement = done.announcement;
+            self.publish();
+        }
+        if self.errors.values().all(Vec::is_empty) {
+            (self.failures, self.retry_at) = (0, None);
+        } else if self.retry_at.is_none() {
+            self.retry_later();
+        }
+        if done.full {
+            self.write_subnet_file();
+            if !std::mem::replace(&mut self.settled, true) {
+                self.parts.health.set(Part::Start, Ok(()));
+                tracing::info!("ready: {} peers", self.tracker.peers().len());
+                notify::notify("READY=1");
+            }
+        }
+    }
+
+    fn retry_later(&mut self) {
+        let pause = Duration::from_secs(1 << self.failures.min(6)).min(RECONCILE);
+        self.failures += 1;
+        self.retry_at = Some(Instant::now() + pause);
+    }
+
+    fn write_subnet_file(&self) {
+        let Some(own) = &self.own else { return };
+        let options = self.parts.options;
+        let env = SubnetEnv::new(
+            &self.parts.config,
+            own.subnet,
+            self.parts.prepared.mtu,
+            options.masquerade,
+        );
+        let path = options.subnet_file.display();
+        match env.write(&options.subnet_file) {
+            Ok(true) => tracing::info!(
+                "wrote {path}: {}, MTU {}",
+                own.subnet,
+                self.parts.prepared.mtu
+            ),
+            Ok(false) => {}
+            Err(error) => {
+                let why = format!("write {path}: {error}");
+                if self.parts.health.set(Part::SubnetFile, Err(why.clone())) {
+                    tracing::warn!("{why}; CNI plugins cannot work without it");
+                }
+                return;
+            }
+        }
+        self.parts.health.set(Part::SubnetFile, Ok(()));
+    }
+
+    async fn take_events(&mut self, concern: Concern) {
+        let moved = concern.uplink && self.follow_uplink().await;
+        if concern.datapath && !moved {
+            self.reconcile("event");
+        }
+    }
+
+    async fn wake(&mut self) {
+        let outcome = self.tracker.expire(std::time::Instant::now());
+        self.take_outcome(outcome, false);
+        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.retry_at = None;
+            if self.unprepared {
+                self.follow_uplink().await;
+            }
+            self.reconcile("retry");
+        }
+    }
+
+    /// Takes up a change of the external interface. True when a full look was ordered.
+    async fn follow_uplink(&mut self) -> bool {
+        let Parts {
+            options,
+            config,
+            uplink: current,
+            health,
+            ..
+        } = &self.parts;
+        let found = uplink::observe(&mut self.netlink, &options.iface)
+            .map_err(|error| error.to_string())
+            .and_then(|host| {
+                uplink::follow(&host, &options.iface, startup::families(config), current)
+                    .map_err(|e| e.to_string())
+            });
+        let uplink = match found {
+            Ok(uplink) => uplink,
+            Err(why) => {
+                if health.set(Part::Uplink, Err(why.clone())) {
+                    tracing::warn!("{why}; keeping {} as it was", current.name);
+                }
+                return false;
+            }
+        };
+        health.set(Part::Uplink, Ok(()));
+        if uplink == *current && !self.unprepared {
+            return false;
+        }
+        if uplink != *current {
+            let announced = startup::announced(&uplink);
+            tracing::info!(
+                "external interface is now {}, MTU {}, announcing {announced}",
+                uplink.name,
+                uplink.mtu
+            );
+        }
+        match self
+            .parts
+            .datapath
+            .prepare(uplink.clone(), self.own.clone())
+            .await
+        {
+            Ok(prepared) => {
+                if prepared.mtu != self.parts.prepared.mtu {
+                    tracing::warn!(
+                        "Pods made from now on get MTU {}, before {}",
+                        prepared.mtu,
+                        self.parts.prepared.mtu
+                    );
+                }
+                self.parts.prepared = prepared;
+                self.unprepared = false;
+            }
+            Err(error) => {
+                let why = format!("{error:#}");
+                if self.parts.health.set(Part::Backend, Err(why.clone())) {
+                    tracing::warn!("{why}; trying again");
+                }
+                self.unprepared = true;
+                self.retry_later();
+            }
+        }
+        self.parts.uplink = uplink;
+        let outcome = self.tracker.set_rules(self.rules());
+        self.log(&outcome);
+        self.publish();
+        self.reconcile("interface");
+        true
+    }
+}
+
+/// Where a peer is, for the log.
+fn at(attrs: &LeaseAttrs) -> String {
+    let v4 = attrs.public_ip.map(|ip| ip.to_string());
+    let v6 = attrs.public_ipv6.map(|ip| ip.to_string());
+    v4.into_iter().chain(v6).collect::<Vec<_>>().join(" and ")
+}

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# usage: sudo scripts/bench.sh [--strict] [cni|peers]…
+# Measures against the reference in the same run and says which promise of SPECIFICATION.md holds.
+# Writes target/bench/*.json and *.svg. With --strict a missed promise is a failure.
+set -euo pipefail
+
+case "${1:-}" in -h | --help) sed -n '2,4s/^# //p' "$0" && exit ;; esac
+# shellcheck source=scripts/deps.sh
+. "$(dirname "$0")/deps.sh"
+
+if [ "$(id -u)" != 0 ]; then
+    echo "the benchmarks make network namespaces and need root: sudo scripts/bench.sh" >&2
+    exit 1
+fi
+need ip=iproute2 etcd=etcd-server etcdctl=etcd-client iptables=iptables nft=nftables
+need /usr/lib/cni/bridge=containernetworking-plugins
+need_rust
+as_builder cargo build --quiet --release --workspace --bins
+cd "$REPOSITORY"
+as_builder mkdir -p "$(target_folder)/bench"
+exec "$(target_folder)/release/bench" --folder "$(target_folder)/bench" "$@"

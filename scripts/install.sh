@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# usage: sudo scripts/install.sh [--prefix DIR] [--uninstall]
+# Installs the CNI plugins to /opt/cni/bin, the daemon to /usr/local/bin, a systemd unit (not
+# started) and a sample conflist to /usr/local/share/weft; --uninstall removes them and puts back
+# plugins of the same name that were there before. With --prefix everything goes below DIR.
+set -euo pipefail
+
+usage() { sed -n '2,5s/^# //p' "$0"; }
+prefix='' uninstall=''
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help) usage && exit ;;
+        --prefix) prefix=${2:?--prefix wants a folder} && shift ;;
+        --prefix=*) prefix=${1#*=} ;;
+        --uninstall) uninstall=yes ;;
+        *) usage >&2 && exit 2 ;;
+    esac
+    shift
+done
+plugins="$prefix/opt/cni/bin" bin="$prefix/usr/local/bin" share="$prefix/usr/local/share/weft"
+units="$prefix/etc/systemd/system"
+saved="$share/plugins-before"
+
+reload_units() {
+    if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+}
+
+if [ -n "$uninstall" ]; then
+    if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then
+        systemctl disable --now flanneld-rs.service 2>/dev/null || true
+    fi
+    # Only what is ours: the links to weft-cni.
+    if [ -e "$plugins/weft-cni" ]; then
+        find "$plugins" -maxdepth 1 -samefile "$plugins/weft-cni" ! -name weft-cni -delete
+        rm -f "$plugins/weft-cni"
+    fi
+    [ ! -d "$saved" ] || find "$saved" -type f -exec mv -n -t "$plugins" {} +
+    rm -rf "$share"
+    rm -f "$bin/flanneld-rs" "$units/flanneld-rs.service"
+    reload_units
+    echo "removed. What the daemon made in the kernel goes with 'flanneld-rs cleanup', run before this."
+    exit
+fi
+
+# shellcheck source=scripts/deps.sh
+. "$(dirname "$0")/deps.sh"
+need_rust
+as_builder cargo build --quiet --release -p plugins -p flanneld-rs
+built="$(target_folder)/release"
+install -d "$plugins" "$bin" "$units" "$share"
+# Another vendor's plugin under one of our names is kept, once, for --uninstall.
+for name in $("$built/weft-cni" list); do
+    if [ -f "$plugins/$name" ] && ! [ "$plugins/$name" -ef "$plugins/weft-cni" ]; then
+        install -d "$saved"
+        mv -n "$plugins/$name" "$saved/"
+    fi
+done
+"$built/weft-cni" install "$plugins"
+install -m 755 "$built/flanneld-rs" "$bin/flanneld-rs"
+install -m 644 "$REPOSITORY/scripts/install/flanneld-rs.service" "$units/"
+install -m 644 "$REPOSITORY/scripts/install/10-flannel.conflist" "$REPOSITORY/README.md" "$share/"
+reload_units
+cat <<END
+installed the daemon to $bin, the unit to $units.
+next:  put FLANNELD_ETCD_ENDPOINTS=… into /etc/default/flanneld-rs
+       write the network: etcdctl put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
+       cp $share/10-flannel.conflist /etc/cni/net.d/
+       systemctl enable --now flanneld-rs
+END

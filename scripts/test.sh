@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# usage: [sudo] scripts/test.sh [FILTER]
+# Runs all unit and integration tests, or those whose name contains FILTER. Those on real network
+# namespaces need root; without it they are skipped, and every skip is named at the end.
+# With WEFT_REQUIRE_ROOT=1 a skip for lack of root is a failure.
+set -euo pipefail
+
+case "${1:-}" in -h | --help) sed -n '2,5s/^# //p' "$0" && exit ;; esac
+# shellcheck source=scripts/deps.sh
+. "$(dirname "$0")/deps.sh"
+
+need ip=iproute2 ping=iputils-ping ss=iproute2 etcd=etcd-server etcdctl=etcd-client \
+    tcpdump=tcpdump iptables=iptables nft=nftables conntrack=conntrack setpriv=util-linux
+need /usr/lib/cni/bridge=containernetworking-plugins
+need_rust
+
+echo "building"
+as_builder cargo build --quiet --workspace --bins
+# One line a test program: the folder of its crate, and the program.
+programs=$(as_builder cargo test --quiet --workspace --no-run --message-format=json |
+    sed -nE 's|.*"manifest_path":"([^"]*)/Cargo.toml".*"test":true\}.*"executable":"([^"]+)".*|\1 \2|p')
+if [ -z "$programs" ]; then
+    echo "cargo named no test programs" >&2
+    exit 1
+fi
+
+export RUST_LIB_BACKTRACE=0
+log=$(mktemp)
+failed=()
+trap '"$(target_folder)/debug/testbed" sweep; rm -f "$log"' EXIT
+while read -r folder program; do
+    echo "== $(basename "$folder"): $(basename "${program%-*}")"
+    # A crate's tests find their files relative to the crate, as under cargo.
+    (cd "$folder" && "$program" "$@" 2>&1 </dev/null) | tee -a "$log" || failed+=("$program")
+done <<<"$programs"
+echo "== examples in the documentation"
+as_builder cargo test --quiet --workspace --doc || failed+=("documentation")
+
+echo
+passed=$(grep -c ' \.\.\. ok$' "$log" || true)
+echo "passed: $passed"
+if grep -q '^SKIPPED' "$log"; then
+    echo "skipped: $(grep -c '^SKIPPED' "$log") of them"
+    grep '^SKIPPED' "$log" | sort | uniq
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+    grep -E '^test .* \.\.\. FAILED$' "$log" || true
+    echo "FAILED: ${failed[*]##*/}"
+    exit 1
+fi

@@ -1,0 +1,91 @@
+//! ICMP echo through the `ping` program.
+
+use crate::namespace::Namespace;
+use anyhow::{Context, Result, ensure};
+use std::net::IpAddr;
+
+/// A ping to be sent.
+#[derive(Clone, Debug)]
+pub struct Ping {
+    to: IpAddr,
+    count: u32,
+    payload: u32,
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PingReport {
+    /// Mean round trip in milliseconds.
+    pub average_ms: f64,
+}
+
+impl Ping {
+    /// Three small packets.
+    pub fn new(to: IpAddr) -> Self {
+        Self {
+            to,
+            count: 3,
+            payload: 56,
+        }
+    }
+
+    /// Sends `count` packets.
+    pub fn count(mut self, count: u32) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// Sends packets with so many bytes of payload, behind IP and ICMP headers.
+    pub fn payload(mut self, bytes: u32) -> Self {
+        self.payload = bytes;
+        self
+    }
+
+    /// Sends them, never in fragments; all must be answered.
+    pub fn run(&self, from: &Namespace) -> Result<PingReport> {
+        let output = from.exec(
+            "ping",
+            &[
+                "-n",
+                "-q",
+                "-c",
+                &self.count.to_string(),
+                "-i",
+                "0.05",
+                "-W",
+                "1",
+                "-M",
+                "do",
+                "-s",
+                &self.payload.to_string(),
+                &self.to.to_string(),
+            ],
+        )?;
+        ensure!(
+            output.contains(" 0% packet loss"),
+            "ping {} from {}: {output}",
+            self.to,
+            from.name()
+        );
+        parse(&output).with_context(|| format!("output of ping: {output:?}"))
+    }
+}
+
+/// Reads `rtt min/avg/max/mdev = 0.013/0.014/0.016/0.001 ms`.
+fn parse(output: &str) -> Option<PingReport> {
+    let (_, times) = output.split_once("rtt ")?.1.split_once(" = ")?;
+    let average_ms = times.split('/').nth(1)?.parse().ok()?;
+    Some(PingReport { average_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn mean_is_the_second_number() {
+        let report = parse("3 packets\nrtt min/avg/max/mdev = 0.013/0.024/0.036/0.001 ms\n");
+        assert_eq!(report.map(|report| report.average_ms), Some(0.024));
+        assert_eq!(parse("3 packets transmitted, 0 received"), None);
+    }
+}
