@@ -105,7 +105,7 @@ pub fn plan_routes(dev: u32, desired: Desired<'_>, observed: &Observed) -> Vec<C
             missing.push(route);
         }
     }
-    missing.into_iter().map(Change::AddRoute).collect()
+    missing.into_iter().map(Change::AddRouteBeside).collect()
 }
 
 /// The first gateway of a family.
@@ -489,7 +489,7 @@ mod tests {
         {
             match change {
                 Change::AddAddress(address) => observed.addresses.push(address),
-                Change::AddRoute(route) => observed.routes.push(route),
+                Change::AddRouteBeside(route) => observed.routes.push(route),
                 other => panic!("{other}"),
             }
         }
