@@ -26,6 +26,9 @@ pub enum Change {
     DeleteAddress(Address),
     /// Add a route; it is an error if there is one of the same destination and metric.
     AddRoute(Route),
+    /// Add a route beside others of the same destination and metric: for IPv6 they become one of
+    /// several next hops, for IPv4 the new one goes first. It is an error if the very same is there.
+    AddRouteBeside(Route),
     /// Add a route or replace the one of the same destination and metric.
     ReplaceRoute(Route),
     /// Remove a route.
@@ -161,7 +164,7 @@ impl Change {
             Self::SetLink(_) => "set link",
             Self::AddAddress(_) => "add address",
             Self::DeleteAddress(_) => "delete address",
-            Self::AddRoute(_) => "add route",
+            Self::AddRoute(_) | Self::AddRouteBeside(_) => "add route",
             Self::ReplaceRoute(_) => "replace route",
             Self::DeleteRoute(_) => "delete route",
             Self::ReplaceNeigh(_) => "replace neigh",
@@ -194,7 +197,9 @@ impl Change {
             Self::SetLink(set) => describe_set(set, name_of),
             Self::AddAddress(a) => format!("add address {} dev {}", a.net, name_of(a.dev)),
             Self::DeleteAddress(a) => format!("delete address {} dev {}", a.net, name_of(a.dev)),
-            Self::AddRoute(r) => format!("add route {}", describe_route(r, name_of)),
+            Self::AddRoute(r) | Self::AddRouteBeside(r) => {
+                format!("add route {}", describe_route(r, name_of))
+            }
             Self::ReplaceRoute(r) => format!("replace route {}", describe_route(r, name_of)),
             Self::DeleteRoute(r) => format!("delete route {}", describe_route(r, name_of)),
             Self::ReplaceNeigh(n) => format!("replace neigh {}", describe_neigh(n, name_of)),

@@ -347,6 +347,7 @@ fn request(change: &Change) -> Request {
         Change::AddAddress(a) => Request::create(M::NewAddress(address::message(a))),
         Change::DeleteAddress(a) => Request::plain(M::DelAddress(address::message(a))),
         Change::AddRoute(r) => Request::create(M::NewRoute(route::message(r))),
+        Change::AddRouteBeside(r) => Request::new(M::NewRoute(route::message(r)), NLM_F_CREATE),
         Change::ReplaceRoute(r) => Request::replace(M::NewRoute(route::message(r))),
         Change::DeleteRoute(r) => Request::plain(M::DelRoute(route::message(r))),
         Change::ReplaceNeigh(n) => Request::replace(M::NewNeighbour(neigh::message(n))),

@@ -27,8 +27,8 @@ impl Plugin for Bridge {
 
     fn add(&self, call: &Call) -> Result<CniResult> {
         let config = Config::read(call)?;
-        let mut changes = attach::BridgeChanges::default();
-        with_undo(|undo| attach::attach(call, &config, &mut changes, undo))
+        let changes = attach::BridgeChanges::default();
+        with_undo(|undo| attach::attach(call, &config, &changes, undo))
     }
 
     fn del(&self, call: &Call) -> Result<()> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kernel::{
-    Address, Change, Link, LinkKind, Mac, Netlink, Netns, NewLink, RouteFilter, SetLink, arp,
+    Address, Change, Link, LinkKind, Mac, Netlink, Netns, NewLink, RouteFilter, SetLink,
     ipnet::IpNet, scope, sysctl,
 };
 
@@ -105,7 +105,7 @@ pub fn plan_routes(dev: u32, desired: Desired<'_>, observed: &Observed) -> Vec<C
             missing.push(route);
         }
     }
-    missing.into_iter().map(Change::AddRoute).collect()
+    missing.into_iter().map(Change::AddRouteBeside).collect()
 }
 
 /// The first gateway of a family.
@@ -224,14 +224,17 @@ pub fn await_carrier(host: &mut Netlink, name: &str) -> Result<Link> {
     }
 }
 
-/// Tells the neighbours where the addresses are now. That is a courtesy to hosts that remember an
-/// earlier owner, so a failure is only noted.
-pub fn announce(link: &Link, ips: &[IpConfig]) {
-    for ip in ips {
-        if let Err(error) = arp::announce(link, ip.address.addr()) {
-            eprintln!("{error}");
-        }
-    }
+/// Has the kernel tell the neighbours where the addresses are now, since they may remember an earlier
+/// owner: with `arp_notify` and `ndisc_notify` set it sends gratuitous ARP and unsolicited neighbour
+/// advertisements whenever the hardware address is set, be it to what it is. (A packet socket of our
+/// own would do too, but closing one waits for an RCU grace period: some 10 ms.)
+pub fn announce(netlink: &mut Netlink, link: &Link) -> Result<()> {
+    let again = Change::SetLink(SetLink {
+        index: link.index,
+        mac: link.mac,
+        ..SetLink::default()
+    });
+    apply(netlink, &[again])
 }
 
 /// Sets a kernel parameter that a host may lack (IPv6 switched off); other failures are noted.
@@ -286,19 +289,19 @@ pub fn check(netlink: &mut Netlink, link: &Link, desired: Desired<'_>) -> Result
     Ok(())
 }
 
-/// Makes a veth pair and gives the host's end, which has a new random name; `change` makes the
+/// Makes a veth pair and gives the name of the host's end, a new random one; `change` makes the
 /// request from that name and the other end.
 pub fn add_veth(
     host: &mut Netlink,
     peer: NewLink,
     change: impl Fn(&str, Box<NewLink>) -> Change,
-) -> Result<Link> {
+) -> Result<String> {
     let mut tries = 0;
     loop {
         let Mac([_, _, a, b, c, d]) = random_mac()?;
         let name = format!("veth{a:02x}{b:02x}{c:02x}{d:02x}");
         match host.apply(&change(&name, Box::new(peer.clone()))) {
-            Ok(()) => return host.expect_link(&name).map_err(failed),
+            Ok(()) => return Ok(name),
             Err(error) => {
                 tries += 1;
                 let taken = error.is_exists() && host.link(&name).map_err(failed)?.is_some();
@@ -486,7 +489,7 @@ mod tests {
         {
             match change {
                 Change::AddAddress(address) => observed.addresses.push(address),
-                Change::AddRoute(route) => observed.routes.push(route),
+                Change::AddRouteBeside(route) => observed.routes.push(route),
                 other => panic!("{other}"),
             }
         }

@@ -160,6 +160,9 @@ fn remove(call: &Call, backend: Backend) -> Result<()> {
         Backend::Iptables => {
             let removal =
                 |saved: &Saved| iptables::removal(&call.network, &call.container_id, saved);
+            if let (Err(error), Err(_)) = (Iptables::find(false), Iptables::find(true)) {
+                return Err(failed(error));
+            }
             change_nat(false, removal).and(change_nat(true, removal))
         }
         Backend::Nftables => {

@@ -140,26 +140,27 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
     let to_host = plan::Pairs::of(&result)?;
 
     let mut host = Netlink::open().map_err(failed)?;
-    let host_link = add_pair(&mut host, config, call, &netns)?;
-    let name = host_link.name.clone();
-    undo.push(format!("delete link {name}"), move || {
-        interface::delete(&name)
+    let name = add_pair(&mut host, config, call, &netns)?;
+    let made = name.clone();
+    undo.push(format!("delete link {made}"), move || {
+        interface::delete(&made)
     });
     // Before it comes up: without duplicate address detection on a link of two the host can ask for
     // the container's IPv6 address at once.
     for key in ["accept_ra", "accept_dad"] {
-        set_quietly(&format!("net/ipv6/conf/{}/{key}", host_link.name), "0");
+        set_quietly(&format!("net/ipv6/conf/{name}/{key}"), "0");
     }
-    interface::apply(&mut host, &to_host.on_host(host_link.index))?;
+    let index = host.expect_link(&name).map_err(failed)?.index;
+    interface::apply(&mut host, &to_host.on_host(index))?;
 
-    let container = netns
-        .run(|| -> Result<Link> {
+    let (container, host_link) = netns
+        .run(|| -> Result<(Link, Link)> {
             let mut netlink = Netlink::open().map_err(failed)?;
             let link = netlink.expect_link(&call.ifname).map_err(failed)?;
             interface::configure(&mut netlink, &link, desired(&result))?;
             interface::apply(&mut netlink, &to_host.in_container(link.index))?;
-            interface::await_carrier(&mut host, &host_link.name)?;
-            Ok(link)
+            let host_link = interface::await_carrier(&mut host, &name)?;
+            Ok((link, host_link))
         })
         .map_err(failed)??;
 
@@ -181,7 +182,7 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
     Ok(result)
 }
 
-fn add_pair(host: &mut Netlink, config: &Config, call: &Call, netns: &Netns) -> Result<Link> {
+fn add_pair(host: &mut Netlink, config: &Config, call: &Call, netns: &Netns) -> Result<String> {
     let peer = NewLink {
         mtu: config.mtu,
         netns: Some(netns.as_fd().as_raw_fd()),

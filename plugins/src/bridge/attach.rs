@@ -4,7 +4,11 @@
 //! Order: what other containers use (bridge, its address) is made before, and undone after, what is
 //! this container's. The host's forwarding switch comes last, because it is never switched back.
 
-use std::{cell::RefCell, os::fd::AsFd as _, os::fd::AsRawFd as _};
+use std::{
+    cell::{Cell, RefCell},
+    os::fd::AsFd as _,
+    os::fd::AsRawFd as _,
+};
 
 use kernel::{Change, Link, LinkKind, Mac, Netlink, Netns, NewLink, NewLinkKind, SetLink};
 
@@ -19,16 +23,19 @@ use crate::{
     masquerade,
 };
 
+/// A bridge that is just being removed by an ADD that failed is made anew this many times.
+const TRIES: usize = 4;
+
 /// What was changed on a bridge, to be taken back if no other container has come to rely on it.
 #[derive(Default)]
 pub struct BridgeChanges {
-    made: bool,
+    made: Cell<bool>,
     reverse: RefCell<Vec<Change>>,
 }
 
-/// The veth pair: its end on the bridge, and the container's hardware address.
+/// The veth pair: the name of its end on the bridge, and the container's hardware address.
 struct Pair {
-    host: Link,
+    port: String,
     mac: Mac,
 }
 
@@ -36,28 +43,21 @@ struct Pair {
 pub fn attach<'a>(
     call: &'a Call,
     config: &'a Config,
-    changes: &'a mut BridgeChanges,
+    changes: &'a BridgeChanges,
     undo: &mut Undo<'a>,
 ) -> Result<CniResult> {
     let netns = interface::open_netns(call)?;
     let mut host = Netlink::open().map_err(failed)?;
-    let (bridge, made) = ensure_bridge(&mut host, config)?;
-    changes.made = made;
-    let changes = &*changes;
     undo.push(format!("restore bridge {}", config.bridge), move || {
         restore_bridge(&config.bridge, changes)
     });
-    for change in plan::bridge_flags(config, &bridge) {
-        changes.apply(&mut host, &bridge, change)?;
-    }
-
-    let pair = add_pair(&mut host, config, call, &netns, &bridge)?;
-    let name = pair.host.name.clone();
-    undo.push(format!("delete link {name}"), move || {
-        interface::delete(&name)
+    let (bridge, pair) = join_bridge(&mut host, config, call, &netns, changes)?;
+    let port = pair.port.clone();
+    undo.push(format!("delete link {port}"), move || {
+        interface::delete(&port)
     });
-    set_quietly(&format!("net/ipv6/conf/{}/accept_ra", pair.host.name), "0");
-    configure_port(&mut host, config, &pair.host)?;
+    set_quietly(&format!("net/ipv6/conf/{}/accept_ra", pair.port), "0");
+    configure_port(&mut host, config, &pair.port)?;
 
     if config.mac_spoof_check {
         let checked = Checked {
@@ -65,7 +65,7 @@ pub fn attach<'a>(
             interface: &call.ifname,
         };
         undo.push("remove MAC spoof check", move || spoofcheck::undo(checked));
-        spoofcheck::apply(checked, &pair.host.name, pair.mac)?;
+        spoofcheck::apply(checked, &pair.port, pair.mac)?;
     }
 
     let mut result = CniResult::default();
@@ -99,7 +99,7 @@ pub fn attach<'a>(
         }
     }
 
-    let container = netns
+    let (container, port) = netns
         .run(|| configure_container(config, call, &result, &mut host, &pair))
         .map_err(failed)??;
 
@@ -113,10 +113,10 @@ pub fn attach<'a>(
     }
     interface::enable_forwarding(gateways.iter().map(|net| net.addr()))?;
 
-    // The addresses of a bridge and of its ports may have changed since they were made.
+    // A bridge's own address may have changed with its ports.
     result.interfaces = vec![
         Interface::of(&host.expect_link(&config.bridge).map_err(failed)?, ""),
-        Interface::of(&host.expect_link(&pair.host.name).map_err(failed)?, ""),
+        Interface::of(&port, ""),
         Interface::of(&container, &call.netns),
     ];
     result.interfaces.extend(vlan_interface);
@@ -189,12 +189,40 @@ fn restore_bridge(name: &str, changes: &BridgeChanges) -> Result<()> {
     if links.iter().any(|link| link.master == Some(bridge.index)) {
         return Ok(());
     }
-    if changes.made {
+    if changes.made.get() {
         return interface::delete(name);
     }
     let mut reverse = changes.reverse.take();
     reverse.reverse();
     interface::apply(&mut host, &reverse)
+}
+
+/// Makes the bridge if need be and puts a new port on it.
+fn join_bridge(
+    host: &mut Netlink,
+    config: &Config,
+    call: &Call,
+    netns: &Netns,
+    changes: &BridgeChanges,
+) -> Result<(Link, Pair)> {
+    let mut tries = 0;
+    loop {
+        let (bridge, made) = ensure_bridge(host, config)?;
+        changes.made.set(changes.made.get() || made);
+        for change in plan::bridge_flags(config, &bridge) {
+            changes.apply(host, &bridge, change)?;
+        }
+        tries += 1;
+        match add_pair(host, config, call, netns, &bridge) {
+            Ok(pair) => return Ok((bridge, pair)),
+            Err(error) => {
+                let gone = host.link_by_index(bridge.index).map_err(failed)?.is_none();
+                if !gone || tries == TRIES {
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 /// Makes the pair: one request puts one end on the bridge, up, and the other into the container
@@ -216,12 +244,12 @@ fn add_pair(
         netns: Some(netns.as_fd().as_raw_fd()),
         ..NewLink::new(&call.ifname, NewLinkKind::Plain)
     };
-    let host = add_veth(host, config.mtu, bridge, peer)?;
-    Ok(Pair { host, mac })
+    let port = add_veth(host, config.mtu, bridge, peer)?;
+    Ok(Pair { port, mac })
 }
 
 /// A veth pair with one end on the bridge.
-fn add_veth(host: &mut Netlink, mtu: Option<u32>, bridge: &Link, peer: NewLink) -> Result<Link> {
+fn add_veth(host: &mut Netlink, mtu: Option<u32>, bridge: &Link, peer: NewLink) -> Result<String> {
     let added = interface::add_veth(host, peer, |name, peer| {
         Change::AddLink(NewLink {
             mtu,
@@ -233,11 +261,15 @@ fn add_veth(host: &mut Netlink, mtu: Option<u32>, bridge: &Link, peer: NewLink) 
     added.map_err(|error| error.context(format!("join bridge {}", bridge.name)))
 }
 
-fn configure_port(host: &mut Netlink, config: &Config, port: &Link) -> Result<()> {
+fn configure_port(host: &mut Netlink, config: &Config, name: &str) -> Result<()> {
+    if !plan::has_port_options(config) {
+        return Ok(());
+    }
+    let port = host.expect_link(name).map_err(failed)?;
     let mut changes = plan::port_options(config, port.index);
     if config.vlan_filtering() {
         let trunk = config.trunk.clone().unwrap_or_default();
-        changes.extend(vlan_changes(host, config, trunk, port)?);
+        changes.extend(vlan_changes(host, config, trunk, &port)?);
     }
     interface::apply(host, &changes)
 }
@@ -277,18 +309,21 @@ fn ensure_vlan_interface(
         ..NewLink::new(&name, NewLinkKind::Plain)
     };
     let port = add_veth(host, Some(bridge.mtu), bridge, peer)?;
-    set_quietly(&format!("net/ipv6/conf/{}/accept_ra", port.name), "0");
-    let in_vlan = vlan_changes(host, config, None, &port)
-        .and_then(|changes| interface::apply(host, &changes))
-        .and_then(|()| host.expect_link(&name).map_err(failed));
+    set_quietly(&format!("net/ipv6/conf/{port}/accept_ra"), "0");
+    let in_vlan = (|| {
+        let port = host.expect_link(&port).map_err(failed)?;
+        let changes = vlan_changes(host, config, None, &port)?;
+        interface::apply(host, &changes)?;
+        host.expect_link(&name).map_err(failed)
+    })();
     // A pair half made would be taken for a good one by the next ADD.
-    in_vlan.map_err(|error| match interface::delete(&port.name) {
+    in_vlan.map_err(|error| match interface::delete(&port) {
         Ok(()) => error,
         Err(also) => error.and_also(&also.to_string()),
     })
 }
 
-/// The container's end, on a thread inside its namespace: switches, addresses, routes; then, when
+/// The container's end and the port, on a thread inside its namespace: switches, addresses, routes; then, when
 /// the bridge forwards for it, an announcement.
 fn configure_container(
     config: &Config,
@@ -296,11 +331,12 @@ fn configure_container(
     result: &CniResult,
     host: &mut Netlink,
     pair: &Pair,
-) -> Result<Link> {
+) -> Result<(Link, Link)> {
     let mut netlink = Netlink::open().map_err(failed)?;
     let link = netlink.expect_link(&call.ifname).map_err(failed)?;
     if config.disable_container_interface {
-        return Ok(link);
+        let port = host.expect_link(&pair.port).map_err(failed)?;
+        return Ok((link, port));
     }
     if config.ipam.is_some() {
         let ipv6 = |key: &str| format!("net/ipv6/conf/{}/{key}", call.ifname);
@@ -311,6 +347,9 @@ fn configure_container(
             set_quietly(&ipv6("accept_dad"), "0");
         }
         set_quietly(&format!("net/ipv4/conf/{}/arp_notify", call.ifname), "1");
+        if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
+            set_quietly(&ipv6("ndisc_notify"), "1");
+        }
     }
     let desired = Desired {
         ips: &result.ips,
@@ -318,7 +357,9 @@ fn configure_container(
         nodad: false,
     };
     interface::configure(&mut netlink, &link, desired)?;
-    interface::await_carrier(host, &pair.host.name)?;
-    interface::announce(&link, &result.ips);
-    Ok(link)
+    let port = interface::await_carrier(host, &pair.port)?;
+    if config.ipam.is_some() {
+        interface::announce(&mut netlink, &link)?;
+    }
+    Ok((link, port))
 }

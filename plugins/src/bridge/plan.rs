@@ -145,6 +145,11 @@ pub fn gateway_addresses(
     Ok(changes)
 }
 
+/// Does the port differ from one that the kernel makes?
+pub fn has_port_options(config: &Config) -> bool {
+    config.hairpin || config.port_isolation || config.vlan_filtering()
+}
+
 /// The options of the bridge port that differ from a new port's.
 pub fn port_options(config: &Config, port: u32) -> Vec<Change> {
     if !config.hairpin && !config.port_isolation {

@@ -231,6 +231,39 @@ impl Bed {
         }
     }
 
+    /// An ADD of ours that is killed after a time; whether it was done by then.
+    pub fn add_killed_after(
+        &self,
+        microseconds: u64,
+        plugin: &str,
+        args: &Args,
+        config: &Value,
+    ) -> bool {
+        // Without `ip netns exec` between, so that the process killed is the plugin.
+        let mut child = self.host.inside(|| {
+            Command::new(ours().join(plugin))
+                .env("CNI_COMMAND", "ADD")
+                .env("CNI_CONTAINERID", &args.id)
+                .env("CNI_NETNS", &args.netns)
+                .env("CNI_IFNAME", &args.ifname)
+                .env("CNI_PATH", ours())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        });
+        let text = config.to_string();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(microseconds));
+        child.kill().unwrap();
+        child.wait().unwrap().success()
+    }
+
     /// A call of ours that must succeed.
     pub fn ours(&self, verb: &str, plugin: &str, args: &Args, config: &Value) -> Value {
         self.call(Whose::Ours, verb, plugin, args, config)

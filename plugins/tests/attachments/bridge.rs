@@ -263,6 +263,35 @@ fn gc_removes_what_no_valid_attachment_owns() {
     assert!(!leases(&bed.data()).contains("10.77.0.2"));
 }
 
+#[test]
+fn an_add_killed_at_any_moment_is_healed_by_del() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({"ipMasq": true, "macspoofchk": true}));
+    // The bridge and the shared chains are there from the first container on.
+    let other = add(&bed, &config, 1).remove(0);
+    bed.host.settle();
+    let before = bed.footprint();
+    let mut cut_short = 0;
+    for microseconds in (200..12_000).step_by(400) {
+        let space = bed.container();
+        let args = Args::of("killed", &space);
+        cut_short += u32::from(!bed.add_killed_after(microseconds, "bridge", &args, &config));
+        bed.ours("DEL", "bridge", &args, &config);
+        // An nft or iptables that the plugin had started goes on for a moment; a runtime repeats
+        // its DEL.
+        for _ in 0..20 {
+            if bed.footprint() == before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            bed.ours("DEL", "bridge", &args, &config);
+        }
+        assert_eq!(before, bed.footprint(), "after {microseconds} microseconds");
+    }
+    assert!(cut_short > 3, "only {cut_short} were cut short");
+    assert!(other.0.pings("10.77.0.1"));
+}
+
 /// The kernel removes the links of a dead namespace a little later.
 fn await_ports(bed: &Bed, count: usize) {
     for _ in 0..200 {

@@ -278,6 +278,80 @@ fn mapped_ports_change_hands() {
 }
 
 #[test]
+fn twelve_at_once_share_one_set_of_chains() {
+    let Some(mapped) = Mapped::new() else { return };
+    for backend in BACKENDS {
+        std::thread::scope(|scope| {
+            for number in 0..12 {
+                let mapped = &mapped;
+                scope.spawn(move || {
+                    let config = mapped.config(backend, json!([mapping(9000 + number, 80, "tcp")]));
+                    let mut args = mapped.args.clone();
+                    args.id = format!("at-once-{number}");
+                    mapped.bed.ours("ADD", "portmap", &args, &config);
+                    mapped.bed.ours("CHECK", "portmap", &args, &config);
+                });
+            }
+        });
+        let rules = mapped.bed.host.must("iptables-save -t nat");
+        if backend == "iptables" {
+            for shared in [
+                "-A PREROUTING",
+                "-A OUTPUT",
+                "-A CNI-HOSTPORT-SETMARK",
+                "-A POSTROUTING",
+            ] {
+                assert_eq!(rules.matches(shared).count(), 1, "{shared}: {rules}");
+            }
+            assert_eq!(rules.matches("-A CNI-HOSTPORT-DNAT").count(), 12, "{rules}");
+        }
+        assert!(tcp(&mapped.world, "192.0.2.1:9011", &mapped.pod, 80).is_some());
+        for number in 0..12 {
+            let config = mapped.config(backend, json!([mapping(9000 + number, 80, "tcp")]));
+            let mut args = mapped.args.clone();
+            args.id = format!("at-once-{number}");
+            mapped.bed.ours("DEL", "portmap", &args, &config);
+        }
+    }
+}
+
+#[test]
+fn legacy_iptables_serves_too() {
+    let Some(mut mapped) = Mapped::new() else {
+        return;
+    };
+    let legacy = std::path::Path::new("/usr/sbin/xtables-legacy-multi");
+    if !legacy.exists() {
+        eprintln!("SKIPPED: needs {}", legacy.display());
+        return;
+    }
+    let folder = mapped.bed.folder.path().join("legacy");
+    std::fs::create_dir(&folder).unwrap();
+    for family in ["iptables", "ip6tables"] {
+        for suffix in ["", "-restore", "-save"] {
+            let link = folder.join(format!("{family}{suffix}"));
+            std::os::unix::fs::symlink(legacy, link).unwrap();
+        }
+    }
+    let path = format!("{}:/usr/sbin:/usr/bin", folder.display());
+    mapped.args = mapped.args.with("PATH", &path);
+    let config = mapped.config("iptables", json!([mapping(8080, 80, "tcp")]));
+    let save = format!("{}/iptables-save -t nat", folder.display());
+    // Once with the shared chains to be made, once with them there.
+    for _ in 0..2 {
+        mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+        mapped.bed.ours("CHECK", "portmap", &mapped.args, &config);
+        assert!(mapped.bed.host.must(&save).contains("CNI-DN-"));
+        assert!(tcp(&mapped.world, "192.0.2.1:8080", &mapped.pod, 80).is_some());
+        mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
+        assert!(!mapped.bed.host.must(&save).contains("CNI-DN-"));
+        mapped
+            .bed
+            .refused("CHECK", "portmap", &mapped.args, &config);
+    }
+}
+
+#[test]
 fn gc_removes_the_chains_of_containers_that_are_gone() {
     let Some(mapped) = Mapped::new() else { return };
     let mut config = mapped.config("iptables", json!([mapping(8080, 80, "tcp")]));

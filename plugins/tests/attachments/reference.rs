@@ -11,7 +11,13 @@ fn config(bed: &Bed, plugin: &str, version: &str, subnets: &[&str], more: &Value
     if !subnets.is_empty() {
         config["ipam"] = bed.host_local(subnets, json!({"routes": [{"dst": "10.200.0.0/16"}]}));
     }
-    merge(&mut config, more.clone());
+    let mut more = more.clone();
+    if let (Some(ipam), false) = (more.get_mut("ipam"), subnets.is_empty()) {
+        let changes = ipam.take();
+        merge(&mut config["ipam"], changes);
+        more.as_object_mut().unwrap().remove("ipam");
+    }
+    merge(&mut config, more);
     config
 }
 
@@ -216,6 +222,12 @@ fn bridge_of_many_kinds() {
         (
             V4,
             json!({"runtimeConfig": {"mac": "02:00:00:00:00:77"}, "bridge": "br0"}),
+        ),
+        (
+            V4,
+            json!({"bridge": "br0", "ipam": {"routes": [
+                {"dst": "10.200.0.0/16", "gw": "10.77.0.9"},
+                {"dst": "10.200.0.0/16", "gw": "10.77.0.8"}]}}),
         ),
         (V4, json!({"enabledad": true, "bridge": "br0"})),
         (&[], json!({"bridge": "br0", "mtu": 9000, "ipam": {}})),
