@@ -14,8 +14,9 @@ struct Case {
     version: &'static str,
     plugins: Value,
     capabilities: Value,
-    /// Whether the reference's CHECK can be asked: portmap's (1.1.1) looks for the IPv6 rules in
-    /// place of the IPv4 ones and fails on what it has made itself.
+    /// Whether the reference's CHECK (1.1.1) can be asked. It fails on what it has made itself if
+    /// there is a port mapping (it looks for the IPv6 rules in place of the IPv4 ones) or a route
+    /// that names no gateway.
     reference_checks: bool,
 }
 
@@ -212,7 +213,9 @@ fn bridge_with_static_addresses_and_routes() -> Result<()> {
         "isGateway": true,
         "dns": { "nameservers": ["10.5.1.53"], "search": ["example.org"] },
     });
-    check(&case(json!([bridge(ipam, more)])))
+    let mut case = case(json!([bridge(ipam, more)]));
+    case.reference_checks = false;
+    check(&case)
 }
 
 #[test]
