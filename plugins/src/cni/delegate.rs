@@ -12,24 +12,24 @@ use std::time::Duration;
 
 /// ADD of the plugin `name` with `config`, in `call`'s environment.
 pub fn add(call: &Call, name: &str, config: &Value) -> Result<CniResult> {
-    match find(name, &call.path)? {
+    let text = match find(name, &call.path)? {
         Found::Own(own) => {
             let env = call.env().for_verb(Verb::Add);
-            let (result, version) = plugin::run(own, &env, Verb::Add, config.clone())?
-                .ok_or_else(|| Error::generic(format!("run plugin {name}: ADD without result")))?;
-            // A result passes through its printed form, as it would between processes.
-            result
-                .seen_as(version)
-                .map_err(|e| Error::generic(format!("read result of plugin {name}: {e}")))
+            plugin::run(own, &env, Verb::Add, config.clone())?.into_bytes()
         }
-        Found::File(file) => {
-            let text = exec(call, &file, Verb::Add, config)?;
-            json::value(&text)
-                .map_err(Into::into)
-                .and_then(|value| CniResult::parse(&value, call.version))
-                .map_err(|e| Error::new(code::DECODE, format!("read result of plugin {name}: {e}")))
-        }
-    }
+        Found::File(file) => exec(call, &file, Verb::Add, config)?,
+    };
+    json::value(&text)
+        .map_err(Into::into)
+        .and_then(|value| CniResult::parse(&value, call.version))
+        .map_err(|e| {
+            let error = Error::new(code::DECODE, format!("read result of plugin {name}: {e}"));
+            // It succeeded, so it made something that nobody will be told of.
+            match run(call, Verb::Del, name, config) {
+                Ok(()) => error,
+                Err(undo) => error.and_also(&format!("undo failed: DEL of {name}: {undo}")),
+            }
+        })
 }
 
 /// A verb without result of the plugin `name` with `config`, in `call`'s environment but for

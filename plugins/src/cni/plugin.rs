@@ -29,22 +29,35 @@ pub trait Plugin: Sync {
     }
 }
 
-/// Runs one verb; the result is there for ADD only.
-pub(crate) fn run(
-    plugin: &dyn Plugin,
-    env: &Env,
-    verb: Verb,
-    config: Value,
-) -> Result<Option<(CniResult, Version)>> {
+/// Runs one verb and gives what a process would print: the result of an ADD, else nothing.
+pub(crate) fn run(plugin: &dyn Plugin, env: &Env, verb: Verb, config: Value) -> Result<String> {
     let call = Call::new(env, verb, config)?;
     match verb {
-        Verb::Add => return Ok(Some((plugin.add(&call)?, call.version))),
+        Verb::Add => {
+            let result = plugin.add(&call)?;
+            return result.render(call.version).map_err(|e| {
+                let error =
+                    Error::generic(format!("print result in version {}: {e}", call.version));
+                unmake(plugin, &call, error)
+            });
+        }
         Verb::Del => plugin.del(&call)?,
         Verb::Check => plugin.check(&call)?,
         Verb::Status => plugin.status(&call)?,
         Verb::Gc => plugin.gc(&call)?,
     }
-    Ok(None)
+    Ok(String::new())
+}
+
+/// Takes back an ADD whose result cannot be told: 0.2.0 has no words for an interface without
+/// address.
+fn unmake(plugin: &dyn Plugin, call: &Call, error: Error) -> Error {
+    let deleted =
+        Call::new(call.env(), Verb::Del, call.config().clone()).and_then(|call| plugin.del(&call));
+    match deleted {
+        Ok(()) => error,
+        Err(e) => error.and_also(&format!("undo failed: DEL of {}: {e}", plugin.name())),
+    }
 }
 
 /// Serves one call as a process does: configuration from `stdin`, result or error to `stdout`.
@@ -112,12 +125,7 @@ fn answer(
     {
         *version = known;
     }
-    match run(plugin, env, verb, config)? {
-        None => Ok(String::new()),
-        Some((result, version)) => result
-            .render(version)
-            .map_err(|e| Error::generic(format!("print result in version {version}: {e}"))),
-    }
+    run(plugin, env, verb, config)
 }
 
 /// The answer to VERSION: one line.
@@ -209,7 +217,17 @@ mod tests {
         );
         let (_, out, _) = serve_text("DEL", "{");
         assert!(out.contains("\"code\": 6"), "{out}");
+    }
+
+    #[test]
+    fn an_add_whose_result_cannot_be_told_is_taken_back() {
         let (_, out, _) = serve_text("ADD", r#"{"name":"n","cniVersion":"0.2.0"}"#);
-        assert!(out.contains("no valid IP addresses"), "{out}");
+        let error = Error::parse(out.as_bytes()).unwrap();
+        assert_eq!(
+            error.msg,
+            "print result in version 0.2.0: cannot convert: no valid IP addresses"
+        );
+        // This plugin's DEL always fails, which shows that it was called.
+        assert_eq!(error.details, "undo failed: DEL of probe: busy");
     }
 }

@@ -51,6 +51,11 @@ fn host_local_inputs() -> Vec<(&'static str, &'static str, Value)> {
             json!({"IPAM": {"Subnet": "10.1.0.0/24", "RANGESTART": "10.1.0.40"}}),
         ),
         (
+            "resolv.conf",
+            "",
+            json!({"ipam": {"subnet": "10.1.0.0/24", "resolvConf": "written by the test"}}),
+        ),
+        (
             "no such range",
             "",
             json!({"ipam": {"subnet": "10.1.0.0/31"}}),
@@ -87,6 +92,13 @@ fn config(base: &Value, version: &str, dir: &Path) -> Value {
     for key in ["ipam", "IPAM"] {
         if let Some(ipam) = config.get_mut(key) {
             ipam["dataDir"] = dir.to_str().unwrap().into();
+            if ipam.get("resolvConf").is_some() {
+                let file = dir.join("resolv.conf");
+                let text =
+                    "#x\nnameserver 10.0.0.1\ndomain a.b\nsearch a b\nsearch c\noptions ndots:5\n";
+                std::fs::write(&file, text).unwrap();
+                ipam["resolvConf"] = file.to_str().unwrap().into();
+            }
         }
     }
     config

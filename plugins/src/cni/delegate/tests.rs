@@ -68,6 +68,19 @@ fn a_plugin_that_says_nothing_sensible_is_quoted() {
 }
 
 #[test]
+fn an_add_whose_result_cannot_be_read_is_taken_back() {
+    let (dir, call) =
+        script(r#"cat >/dev/null; echo $CNI_COMMAND >> $(dirname $0)/calls; echo '{"ips":3}'"#);
+    let error = add(&call, "probe", &json!({})).unwrap_err();
+    assert!(
+        error.msg.starts_with("read result of plugin probe: ips: "),
+        "{error}"
+    );
+    let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert_eq!(calls, "ADD\nDEL\n");
+}
+
+#[test]
 fn a_large_configuration_to_a_plugin_that_does_not_read_it_is_no_hang() {
     let (_dir, call) = script("exit 0");
     let config = json!({"pad": "x".repeat(1 << 20)});

@@ -29,11 +29,6 @@ impl CniResult {
         }
     }
 
-    /// The same result as its reader will see it in `version`.
-    pub fn seen_as(&self, version: Version) -> Result<Self, FormError> {
-        Self::parse(&json::value(self.render(version)?.as_bytes())?, version)
-    }
-
     fn render_old(&self, version: Version) -> Result<String, FormError> {
         // These versions have room for one address of each family.
         let side = |is_ipv4: bool| {
