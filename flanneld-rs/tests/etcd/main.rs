@@ -2,6 +2,7 @@
 //! test with a server, data folder and loopback ports of its own.
 
 mod daemon;
+mod node;
 mod registrar;
 mod secure;
 mod server;
