@@ -305,16 +305,18 @@ fn ensure_vlan_interface(
     }
     let peer = NewLink {
         mtu: Some(bridge.mtu),
-        up: true,
         ..NewLink::new(&name, NewLinkKind::Plain)
     };
     let port = add_veth(host, Some(bridge.mtu), bridge, peer)?;
     set_quietly(&format!("net/ipv6/conf/{port}/accept_ra"), "0");
-    let in_vlan = (|| {
+    let in_vlan = (|| -> Result<Link> {
         let port = host.expect_link(&port).map_err(failed)?;
         let changes = vlan_changes(host, config, None, &port)?;
         interface::apply(host, &changes)?;
-        host.expect_link(&name).map_err(failed)
+        let link = host.expect_link(&name).map_err(failed)?;
+        // The kernel refuses to make the second end up, as it has no first end then.
+        host.ensure_up(&link).map_err(failed)?;
+        Ok(link)
     })();
     // A pair half made would be taken for a good one by the next ADD.
     in_vlan.map_err(|error| match interface::delete(&port) {
