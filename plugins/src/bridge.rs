@@ -46,7 +46,10 @@ impl Plugin for Bridge {
             }));
         }
         if config.masquerade && config.ipam.is_some() {
-            outcome = outcome.and(masquerade::teardown(owner(call)));
+            outcome = outcome.and(masquerade::teardown(
+                owner(call),
+                &masquerade::remembered(call),
+            ));
         }
         outcome
     }

@@ -77,7 +77,10 @@ impl Plugin for Ptp {
             outcome = delegate::run(call, Verb::Del, &config.ipam, call.config());
         }
         if config.masquerade {
-            outcome = outcome.and(masquerade::teardown(owner(call)));
+            outcome = outcome.and(masquerade::teardown(
+                owner(call),
+                &masquerade::remembered(call),
+            ));
         }
         outcome
     }
@@ -167,7 +170,7 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
     if config.masquerade {
         let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
         undo.push("remove masquerade rules", || {
-            masquerade::teardown(owner(call))
+            masquerade::teardown(owner(call), &[])
         });
         masquerade::setup(config.masquerade_backend, &addresses, owner(call))?;
     }

@@ -107,7 +107,7 @@ pub fn attach<'a>(
         let owner = super::owner(call);
         let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
         undo.push("remove masquerade rules", move || {
-            masquerade::teardown(owner)
+            masquerade::teardown(owner, &[])
         });
         masquerade::setup(config.masquerade_backend, &addresses, owner)?;
     }

@@ -198,6 +198,40 @@ fn the_mac_asked_for_is_the_mac_given() {
 }
 
 #[test]
+fn neighbours_hear_of_a_new_owner_at_once() {
+    let Some(bed) = Bed::new() else { return };
+    let mut config = config(&bed, json!({}));
+    let made = add(&bed, &config, 2);
+    for address in ["10.77.0.3", "fd77::3"] {
+        assert!(made[0].0.pings(address), "{address}");
+    }
+    bed.ours("DEL", "bridge", &made[1].1, &config);
+    // The kernel holds on to a neighbour for a second against contradicting news.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    config["args"] = json!({"cni": {"ips": ["10.77.0.3", "fd77::3"]}});
+    let heir = bed.container();
+    let result = bed.ours("ADD", "bridge", &Args::of("heir", &heir), &config);
+    let mac = result["interfaces"][2]["mac"].as_str().unwrap();
+    for address in ["10.77.0.3", "fd77::3"] {
+        let known = made[0].0.must(&format!("ip neigh show {address}"));
+        assert!(known.contains(mac), "{address} is at {mac}: {known}");
+    }
+}
+
+#[test]
+fn ipv6_is_switched_on_where_it_is_asked_for() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({}));
+    let space = bed.container();
+    for name in ["all", "default"] {
+        space.must(&format!("sysctl -w net.ipv6.conf.{name}.disable_ipv6=1"));
+    }
+    bed.ours("ADD", "bridge", &Args::of("c", &space), &config);
+    assert!(space.must("ip -6 addr show eth0").contains("fd77::2/64"));
+    assert!(space.must("ip -6 addr show lo").contains("::1/128"));
+}
+
+#[test]
 fn a_disabled_container_interface_stays_down() {
     let Some(bed) = Bed::new() else { return };
     let config = json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge",
