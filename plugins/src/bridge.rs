@@ -11,7 +11,7 @@ use kernel::Netlink;
 
 use crate::{
     cni::{Call, CniResult, Plugin, Result, Verb, delegate, with_undo},
-    interface::{self, failed},
+    interface,
     masquerade::{self, Owner},
 };
 use config::Config;
@@ -46,7 +46,10 @@ impl Plugin for Bridge {
             }));
         }
         if config.masquerade && config.ipam.is_some() {
-            outcome = outcome.and(masquerade::teardown(owner(call)));
+            outcome = outcome.and(masquerade::teardown(
+                owner(call),
+                &masquerade::remembered(call),
+            ));
         }
         outcome
     }
@@ -91,8 +94,6 @@ fn owner(call: &Call) -> Owner<'_> {
 }
 
 fn collect_spoof_checks() -> Result<()> {
-    let links = Netlink::open()
-        .and_then(|mut host| host.links())
-        .map_err(failed)?;
+    let links = Netlink::open().and_then(|mut host| host.links())?;
     spoofcheck::collect_garbage(|name| links.iter().any(|link| link.name == name))
 }

@@ -97,13 +97,25 @@ fn setup_iptables(ipv6: bool, addresses: &[IpNet], owner: Owner<'_>) -> Result<(
 
 /// Removes an attachment's rules from both backends, since it may have been made under another
 /// configuration. Goes on past errors and gives the first.
-pub fn teardown(owner: Owner<'_>) -> Result<()> {
+///
+/// `addresses` are those of the attachment, if known: a family that has none has no rules.
+pub fn teardown(owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
     let chain = crate::netfilter::names::chain("", owner.network, owner.container);
     let mut outcome = Ok(());
     for ipv6 in [false, true] {
-        outcome = outcome.and(change_nat(ipv6, |saved| saved.remove_chain(&chain)));
+        let has_family = |net: &IpNet| net.addr().is_ipv6() == ipv6;
+        if addresses.is_empty() || addresses.iter().any(has_family) {
+            outcome = outcome.and(change_nat(ipv6, |saved| saved.remove_chain(&chain)));
+        }
     }
     outcome.and(change_listed(|listed| nftables::teardown(owner, listed)))
+}
+
+/// The addresses that the runtime remembers of an ADD; none if it does not say.
+pub fn remembered(call: &Call) -> Vec<IpNet> {
+    // What cannot be read is no reason to leave the container's rules behind.
+    let result = call.prev_result().ok().flatten().unwrap_or_default();
+    result.ips.iter().map(|ip| ip.address).collect()
 }
 
 /// GC: removes the rules of every attachment of the network that is not listed as valid.

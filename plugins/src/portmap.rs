@@ -12,7 +12,6 @@ use kernel::{Netlink, conntrack, ipnet::IpNet, iptables::Iptables, nft, sysctl};
 
 use crate::{
     cni::{Call, CniResult, Error, Plugin, Result, with_undo},
-    interface::failed,
     masquerade::Backend,
     netfilter::{change_nat, listed::Listed, nat_transaction, saved::Saved},
 };
@@ -136,23 +135,23 @@ fn forward(call: &Call, config: &Config, backend: Backend, addresses: &[IpNet]) 
                 .iter()
                 .map(|address| nftables::setup(config, *address, &call.container_id))
                 .collect();
-            nft::apply(&script).map_err(failed)
+            Ok(nft::apply(&script)?)
         }
     }
 }
 
 fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
-    let tables = Iptables::find(address.addr().is_ipv6()).map_err(failed)?;
+    let tables = Iptables::find(address.addr().is_ipv6())?;
     let desired = iptables::desired(config, address, &call.network, &call.container_id);
     let mut outcome = tables.restore(&nat_transaction(&desired.optimistic()));
     for _ in 1..TRIES {
         if outcome.is_ok() {
             break;
         }
-        let saved = Saved::parse(&tables.save("nat").map_err(failed)?);
+        let saved = Saved::parse(&tables.save("nat")?);
         outcome = tables.restore(&nat_transaction(&desired.plan(&saved)));
     }
-    outcome.map_err(failed)
+    Ok(outcome?)
 }
 
 fn remove(call: &Call, backend: Backend) -> Result<()> {
@@ -161,7 +160,7 @@ fn remove(call: &Call, backend: Backend) -> Result<()> {
             let removal =
                 |saved: &Saved| iptables::removal(&call.network, &call.container_id, saved);
             if let (Err(error), Err(_)) = (Iptables::find(false), Iptables::find(true)) {
-                return Err(failed(error));
+                return Err(error.into());
             }
             change_nat(false, removal).and(change_nat(true, removal))
         }
@@ -175,15 +174,14 @@ fn remove(call: &Call, backend: Backend) -> Result<()> {
             if script.is_empty() {
                 return Ok(());
             }
-            nft::apply(&script).map_err(failed)
+            Ok(nft::apply(&script)?)
         }
     }
 }
 
 fn list(ipv6: bool) -> Result<Option<Listed>> {
     let family = nftables::family(ipv6);
-    nft::list_table_json(family, nftables::TABLE)
-        .map_err(failed)?
+    nft::list_table_json(family, nftables::TABLE)?
         .map(|json| {
             Listed::parse(&json).map_err(|cause| {
                 Error::generic(format!(
@@ -200,7 +198,7 @@ fn check_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
     Iptables::find(address.addr().is_ipv6())
         .and_then(|tables| tables.restore(&nat_transaction(&desired.checks())))
         .map_err(|cause| {
-            failed(cause).context(format!("rules that forward ports to {address} are missing"))
+            Error::from(cause).context(format!("rules that forward ports to {address} are missing"))
         })
 }
 
@@ -239,15 +237,14 @@ fn route_localnet(addresses: &[IpNet]) -> Result<()> {
     let Some(address) = addresses.iter().find(|net| net.addr().is_ipv4()) else {
         return Ok(());
     };
-    let mut netlink = Netlink::open().map_err(failed)?;
+    let mut netlink = Netlink::open()?;
     // A container that the host has no route to is not reached by way of it either.
     let route = netlink.route_to(address.addr()).ok().flatten();
     let Some(dev) = route.and_then(|route| route.dev) else {
         return Ok(());
     };
-    if let Some(link) = netlink.link_by_index(dev).map_err(failed)? {
-        sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", link.name), "1")
-            .map_err(failed)?;
+    if let Some(link) = netlink.link_by_index(dev)? {
+        sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", link.name), "1")?;
     }
     Ok(())
 }

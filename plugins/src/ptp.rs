@@ -13,7 +13,7 @@ use crate::{
         Call, CniResult, Dns, Error, Interface, Plugin, Result, Undo, Verb, config::Ipam, delegate,
         with_undo,
     },
-    interface::{self, Desired, failed, set_quietly},
+    interface::{self, Desired, set_quietly},
     masquerade::{self, Backend, Owner},
 };
 
@@ -77,7 +77,10 @@ impl Plugin for Ptp {
             outcome = delegate::run(call, Verb::Del, &config.ipam, call.config());
         }
         if config.masquerade {
-            outcome = outcome.and(masquerade::teardown(owner(call)));
+            outcome = outcome.and(masquerade::teardown(
+                owner(call),
+                &masquerade::remembered(call),
+            ));
         }
         outcome
     }
@@ -87,13 +90,11 @@ impl Plugin for Ptp {
         delegate::run(call, Verb::Check, &config.ipam, call.config())?;
         let result = call.required_prev_result()?;
         let listed = interface::listed(call, &result)?;
-        interface::open_netns(call)?
-            .run(|| {
-                let mut netlink = Netlink::open().map_err(failed)?;
-                let link = interface::expect_veth(&mut netlink, listed)?;
-                interface::check(&mut netlink, &link, desired(&result))
-            })
-            .map_err(failed)?
+        interface::open_netns(call)?.run(|| {
+            let mut netlink = Netlink::open()?;
+            let link = interface::expect_veth(&mut netlink, listed)?;
+            interface::check(&mut netlink, &link, desired(&result))
+        })?
     }
 
     fn status(&self, call: &Call) -> Result<()> {
@@ -139,7 +140,7 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
     }
     let to_host = plan::Pairs::of(&result)?;
 
-    let mut host = Netlink::open().map_err(failed)?;
+    let mut host = Netlink::open()?;
     let name = add_pair(&mut host, config, call, &netns)?;
     let made = name.clone();
     undo.push(format!("delete link {made}"), move || {
@@ -150,24 +151,22 @@ fn attach<'a>(call: &'a Call, config: &'a Config, undo: &mut Undo<'a>) -> Result
     for key in ["accept_ra", "accept_dad"] {
         set_quietly(&format!("net/ipv6/conf/{name}/{key}"), "0");
     }
-    let index = host.expect_link(&name).map_err(failed)?.index;
+    let index = host.expect_link(&name)?.index;
     interface::apply(&mut host, &to_host.on_host(index))?;
 
-    let (container, host_link) = netns
-        .run(|| -> Result<(Link, Link)> {
-            let mut netlink = Netlink::open().map_err(failed)?;
-            let link = netlink.expect_link(&call.ifname).map_err(failed)?;
-            interface::configure(&mut netlink, &link, desired(&result))?;
-            interface::apply(&mut netlink, &to_host.in_container(link.index))?;
-            let host_link = interface::await_carrier(&mut host, &name)?;
-            Ok((link, host_link))
-        })
-        .map_err(failed)??;
+    let (container, host_link) = netns.run(|| -> Result<(Link, Link)> {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.expect_link(&call.ifname)?;
+        interface::configure(&mut netlink, &link, desired(&result))?;
+        interface::apply(&mut netlink, &to_host.in_container(link.index))?;
+        let host_link = interface::await_carrier(&mut host, &name)?;
+        Ok((link, host_link))
+    })??;
 
     if config.masquerade {
         let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
         undo.push("remove masquerade rules", || {
-            masquerade::teardown(owner(call))
+            masquerade::teardown(owner(call), &[])
         });
         masquerade::setup(config.masquerade_backend, &addresses, owner(call))?;
     }

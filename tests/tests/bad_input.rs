@@ -68,7 +68,7 @@ fn missing_configuration_is_waited_for() -> Result<()> {
     let options = Options::new("vxlan").nodes(1);
     let cluster = Cluster::prepare(&options)?;
     cluster.etcd.delete(&config_key())?;
-    waits_then_starts(&cluster, &["/config"], || {
+    waits_then_starts(&cluster, &[&config_key()], || {
         cluster
             .etcd
             .put(&config_key(), &options.network_config().to_string())
@@ -106,7 +106,7 @@ fn malformed_configuration_is_named() -> Result<()> {
         ("{\"Network\": \"10.5.0.0/33\"}", "10.5.0.0/33"),
         (
             "{\"Network\": \"10.5.0.0/16\", \"SubnetLen\": 12}",
-            "four subnets",
+            "SubnetLen",
         ),
         (
             "{\"Network\": \"10.5.0.0/16\", \"SubnetMin\": \"10.6.0.0\"}",

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cni::{Call, CniResult, Error, Interface, Result, Undo, Verb, delegate},
-    interface::{self, Desired, failed, set_quietly},
+    interface::{self, Desired, set_quietly},
     masquerade,
 };
 
@@ -47,7 +47,7 @@ pub fn attach<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<CniResult> {
     let netns = interface::open_netns(call)?;
-    let mut host = Netlink::open().map_err(failed)?;
+    let mut host = Netlink::open()?;
     undo.push(format!("restore bridge {}", config.bridge), move || {
         restore_bridge(&config.bridge, changes)
     });
@@ -91,7 +91,7 @@ pub fn attach<'a>(
                 link
             }
         };
-        let observed = host.addresses(Some(owner.index)).map_err(failed)?;
+        let observed = host.addresses(Some(owner.index))?;
         let force = config.force_address;
         let spare = interface::random_mac()?;
         for change in plan::gateway_addresses(&owner, &gateways, &observed, force, spare)? {
@@ -99,15 +99,14 @@ pub fn attach<'a>(
         }
     }
 
-    let (container, port) = netns
-        .run(|| configure_container(config, call, &result, &mut host, &pair))
-        .map_err(failed)??;
+    let (container, port) =
+        netns.run(|| configure_container(config, call, &result, &mut host, &pair))??;
 
     if config.masquerade && config.ipam.is_some() {
         let owner = super::owner(call);
         let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
         undo.push("remove masquerade rules", move || {
-            masquerade::teardown(owner)
+            masquerade::teardown(owner, &[])
         });
         masquerade::setup(config.masquerade_backend, &addresses, owner)?;
     }
@@ -115,7 +114,7 @@ pub fn attach<'a>(
 
     // A bridge's own address may have changed with its ports.
     result.interfaces = vec![
-        Interface::of(&host.expect_link(&config.bridge).map_err(failed)?, ""),
+        Interface::of(&host.expect_link(&config.bridge)?, ""),
         Interface::of(&port, ""),
         Interface::of(&container, &call.netns),
     ];
@@ -128,12 +127,11 @@ pub fn attach<'a>(
 
 /// The bridge, and whether it was made.
 fn ensure_bridge(host: &mut Netlink, config: &Config) -> Result<(Link, bool)> {
-    let (bridge, made) = match host.link(&config.bridge).map_err(failed)? {
+    let (bridge, made) = match host.link(&config.bridge)? {
         Some(bridge) => (bridge, false),
         None => {
             let mac = interface::random_mac()?;
-            host.ensure_link(&plan::new_bridge(config, mac))
-                .map_err(failed)?
+            host.ensure_link(&plan::new_bridge(config, mac))?
         }
     };
     if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
@@ -156,7 +154,7 @@ impl BridgeChanges {
             Err(error) if matches!(change, Change::AddAddress(_)) && error.is_exists() => {
                 return Ok(());
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         }
         let reverse = match change {
             Change::AddAddress(address) => Change::DeleteAddress(address),
@@ -181,11 +179,11 @@ impl BridgeChanges {
 /// Takes back what was changed on the bridge, unless other containers are on it by now: they may
 /// rely on it, and the next ADD finds it as it needs it.
 fn restore_bridge(name: &str, changes: &BridgeChanges) -> Result<()> {
-    let mut host = Netlink::open().map_err(failed)?;
-    let Some(bridge) = host.link(name).map_err(failed)? else {
+    let mut host = Netlink::open()?;
+    let Some(bridge) = host.link(name)? else {
         return Ok(());
     };
-    let links = host.links().map_err(failed)?;
+    let links = host.links()?;
     if links.iter().any(|link| link.master == Some(bridge.index)) {
         return Ok(());
     }
@@ -216,7 +214,7 @@ fn join_bridge(
         match add_pair(host, config, call, netns, &bridge) {
             Ok(pair) => return Ok((bridge, pair)),
             Err(error) => {
-                let gone = host.link_by_index(bridge.index).map_err(failed)?.is_none();
+                let gone = host.link_by_index(bridge.index)?.is_none();
                 if !gone || tries == TRIES {
                     return Err(error);
                 }
@@ -265,7 +263,7 @@ fn configure_port(host: &mut Netlink, config: &Config, name: &str) -> Result<()>
     if !plan::has_port_options(config) {
         return Ok(());
     }
-    let port = host.expect_link(name).map_err(failed)?;
+    let port = host.expect_link(name)?;
     let mut changes = plan::port_options(config, port.index);
     if config.vlan_filtering() {
         let trunk = config.trunk.clone().unwrap_or_default();
@@ -280,7 +278,7 @@ fn vlan_changes(
     trunk: impl IntoIterator<Item = u16>,
     port: &Link,
 ) -> Result<Vec<Change>> {
-    let observed = host.bridge_vlans(port.index).map_err(failed)?;
+    let observed = host.bridge_vlans(port.index)?;
     let preserve = config.preserve_default_vlan;
     Ok(plan::port_vlans(
         config.vlan,
@@ -300,21 +298,23 @@ fn ensure_vlan_interface(
     vlan: u16,
 ) -> Result<Link> {
     let name = format!("{}.{vlan}", bridge.name);
-    if let Some(link) = host.link(&name).map_err(failed)? {
+    if let Some(link) = host.link(&name)? {
         return Ok(link);
     }
     let peer = NewLink {
         mtu: Some(bridge.mtu),
-        up: true,
         ..NewLink::new(&name, NewLinkKind::Plain)
     };
     let port = add_veth(host, Some(bridge.mtu), bridge, peer)?;
     set_quietly(&format!("net/ipv6/conf/{port}/accept_ra"), "0");
-    let in_vlan = (|| {
-        let port = host.expect_link(&port).map_err(failed)?;
+    let in_vlan = (|| -> Result<Link> {
+        let port = host.expect_link(&port)?;
         let changes = vlan_changes(host, config, None, &port)?;
         interface::apply(host, &changes)?;
-        host.expect_link(&name).map_err(failed)
+        let link = host.expect_link(&name)?;
+        // The kernel refuses to make the second end up, as it has no first end then.
+        host.ensure_up(&link)?;
+        Ok(link)
     })();
     // A pair half made would be taken for a good one by the next ADD.
     in_vlan.map_err(|error| match interface::delete(&port) {
@@ -332,10 +332,10 @@ fn configure_container(
     host: &mut Netlink,
     pair: &Pair,
 ) -> Result<(Link, Link)> {
-    let mut netlink = Netlink::open().map_err(failed)?;
-    let link = netlink.expect_link(&call.ifname).map_err(failed)?;
+    let mut netlink = Netlink::open()?;
+    let link = netlink.expect_link(&call.ifname)?;
     if config.disable_container_interface {
-        let port = host.expect_link(&pair.port).map_err(failed)?;
+        let port = host.expect_link(&pair.port)?;
         return Ok((link, port));
     }
     if config.ipam.is_some() {

@@ -6,33 +6,31 @@ use kernel::{Link, LinkKind, Netlink};
 use super::config::Config;
 use crate::{
     cni::{Call, CniResult, Error, Result},
-    interface::{self, Desired, failed},
+    interface::{self, Desired},
 };
 
 /// Compares a result with the kernel.
 pub fn check(call: &Call, config: &Config, result: &CniResult) -> Result<()> {
     let netns = interface::open_netns(call)?;
-    let mut host = Netlink::open().map_err(failed)?;
+    let mut host = Netlink::open()?;
     let bridge = expect_bridge(&mut host, config, result)?;
     let listed = interface::listed(call, result)?;
-    let container = netns
-        .run(|| -> Result<Link> {
-            let mut netlink = Netlink::open().map_err(failed)?;
-            let link = interface::expect_veth(&mut netlink, listed)?;
-            let desired = Desired {
-                ips: &result.ips,
-                routes: &result.routes,
-                nodad: false,
-            };
-            interface::check(&mut netlink, &link, desired)?;
-            Ok(link)
-        })
-        .map_err(failed)??;
+    let container = netns.run(|| -> Result<Link> {
+        let mut netlink = Netlink::open()?;
+        let link = interface::expect_veth(&mut netlink, listed)?;
+        let desired = Desired {
+            ips: &result.ips,
+            routes: &result.routes,
+            nodad: false,
+        };
+        interface::check(&mut netlink, &link, desired)?;
+        Ok(link)
+    })??;
     for listed in &result.interfaces {
         if listed.name == bridge.name || !listed.sandbox.is_empty() {
             continue;
         }
-        let Some(port) = host.link(&listed.name).map_err(failed)? else {
+        let Some(port) = host.link(&listed.name)? else {
             return Err(Error::generic(format!(
                 "interface {} not found",
                 listed.name
@@ -55,7 +53,7 @@ fn expect_bridge(host: &mut Netlink, config: &Config, result: &CniResult) -> Res
         .iter()
         .find(|interface| interface.name == config.bridge && interface.sandbox.is_empty())
         .ok_or_else(|| Error::generic(format!("bridge {} is not in prevResult", config.bridge)))?;
-    let bridge = host.expect_link(&config.bridge).map_err(failed)?;
+    let bridge = host.expect_link(&config.bridge)?;
     if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
         return Err(Error::generic(format!("{} is no bridge", bridge.name)));
     }

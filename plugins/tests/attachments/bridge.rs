@@ -198,6 +198,40 @@ fn the_mac_asked_for_is_the_mac_given() {
 }
 
 #[test]
+fn neighbours_hear_of_a_new_owner_at_once() {
+    let Some(bed) = Bed::new() else { return };
+    let mut config = config(&bed, json!({}));
+    let made = add(&bed, &config, 2);
+    for address in ["10.77.0.3", "fd77::3"] {
+        assert!(made[0].0.pings(address), "{address}");
+    }
+    bed.ours("DEL", "bridge", &made[1].1, &config);
+    // The kernel holds on to a neighbour for a second against contradicting news.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    config["args"] = json!({"cni": {"ips": ["10.77.0.3", "fd77::3"]}});
+    let heir = bed.container();
+    let result = bed.ours("ADD", "bridge", &Args::of("heir", &heir), &config);
+    let mac = result["interfaces"][2]["mac"].as_str().unwrap();
+    for address in ["10.77.0.3", "fd77::3"] {
+        let known = made[0].0.must(&format!("ip neigh show {address}"));
+        assert!(known.contains(mac), "{address} is at {mac}: {known}");
+    }
+}
+
+#[test]
+fn ipv6_is_switched_on_where_it_is_asked_for() {
+    let Some(bed) = Bed::new() else { return };
+    let config = config(&bed, json!({}));
+    let space = bed.container();
+    for name in ["all", "default"] {
+        space.must(&format!("sysctl -w net.ipv6.conf.{name}.disable_ipv6=1"));
+    }
+    bed.ours("ADD", "bridge", &Args::of("c", &space), &config);
+    assert!(space.must("ip -6 addr show eth0").contains("fd77::2/64"));
+    assert!(space.must("ip -6 addr show lo").contains("::1/128"));
+}
+
+#[test]
 fn a_disabled_container_interface_stays_down() {
     let Some(bed) = Bed::new() else { return };
     let config = json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge",
@@ -330,26 +364,110 @@ fn a_duplicate_ipv6_address_is_found_when_asked_for() {
     bed.ours("ADD", "bridge", &args, &config(false));
 }
 
-#[test]
-fn vlans_keep_containers_apart() {
-    let Some(bed) = Bed::new() else { return };
+/// Whether bridges of this kernel can keep VLANs apart.
+pub fn has_vlans(bed: &Bed) -> bool {
     let probe = bed
         .host
         .run("ip link add probe type bridge vlan_filtering 1");
     if !probe.status.success() {
         eprintln!("SKIPPED: this kernel has no VLAN filtering");
-        return;
+        return false;
     }
     bed.host.must("ip link del probe");
+    true
+}
+
+/// The VLANs of a port as `bridge vlan` prints them.
+pub fn vlans(bed: &Bed, port: &str) -> Vec<String> {
+    let list = bed.host.json(&format!("bridge -j vlan show dev {port}"));
+    list[0]["vlans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|vlan| {
+            let end = vlan["vlanEnd"].as_u64().map(|end| format!("-{end}"));
+            let flags: Vec<_> = vlan["flags"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|flag| flag.as_str())
+                .collect();
+            format!(
+                "{}{} {}",
+                vlan["vlan"],
+                end.unwrap_or_default(),
+                flags.join(",")
+            )
+            .trim()
+            .to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn vlans_keep_containers_apart() {
+    let Some(bed) = Bed::new() else { return };
+    if !has_vlans(&bed) {
+        return;
+    }
     let vlan = |id: u16, subnet: &str| {
         json!({"cniVersion": "1.1.0", "name": format!("net{id}"), "type": "bridge",
             "bridge": "br0", "isGateway": true, "vlan": id, "preserveDefaultVlan": false,
             "ipam": bed.host_local(&[subnet], json!({}))})
     };
-    let (red, _, result) = add(&bed, &vlan(100, "10.100.0.0/24"), 1).remove(0);
+    let (red, args, result) = add(&bed, &vlan(100, "10.100.0.0/24"), 1).remove(0);
     let (blue, ..) = add(&bed, &vlan(200, "10.200.0.0/24"), 1).remove(0);
     assert_eq!(result["interfaces"][3]["name"], "br0.100");
     assert!(red.pings("10.100.0.1") && blue.pings("10.200.0.1"));
+    // The host forwards between the two, so the stranger has to be on the same subnet.
     blue.must("ip addr add 10.100.0.9/24 dev eth0");
     assert!(!red.pings("10.100.0.9"));
+    let port = result["interfaces"][1]["name"].as_str().unwrap();
+    assert_eq!(vlans(&bed, port), ["100 PVID,Egress Untagged"]);
+    // A second container of the VLAN finds the gateway's interface there.
+    let second = bed.container();
+    let config = vlan(100, "10.100.0.0/24");
+    let more = bed.ours("ADD", "bridge", &Args::of("second", &second), &config);
+    assert_eq!(more["interfaces"][3], result["interfaces"][3]);
+    assert!(second.pings("10.100.0.2"));
+    let mut config = vlan(100, "10.100.0.0/24");
+    config["prevResult"] = result;
+    bed.ours("CHECK", "bridge", &args, &config);
+    bed.ours("DEL", "bridge", &args, &config);
+}
+
+#[test]
+fn a_trunk_port_has_its_vlans() {
+    let Some(bed) = Bed::new() else { return };
+    if !has_vlans(&bed) {
+        return;
+    }
+    for (more, expected) in [
+        (json!({}), &["1 PVID,Egress Untagged", "7", "100-102"][..]),
+        (json!({"preserveDefaultVlan": false}), &["7", "100-102"][..]),
+        (
+            json!({"vlan": 7, "preserveDefaultVlan": false}),
+            &["7 PVID,Egress Untagged", "100-102"][..],
+        ),
+        (
+            json!({"vlan": 7}),
+            &["1 Egress Untagged", "7 PVID,Egress Untagged", "100-102"][..],
+        ),
+    ] {
+        let mut config = json!({"cniVersion": "1.1.0", "name": "trunk", "type": "bridge",
+            "bridge": "br0", "vlanTrunk": [{"id": 7}, {"minID": 100, "maxID": 102}]});
+        merge(&mut config, more);
+        let (_space, args, result) = add(&bed, &config, 1).remove(0);
+        let port = result["interfaces"][1]["name"].as_str().unwrap();
+        let single: Vec<String> = vlans(&bed, port);
+        let expanded: Vec<_> = expected
+            .iter()
+            .flat_map(|text| match *text {
+                "100-102" if !single.iter().any(|v| v == "100-102") => vec!["100", "101", "102"],
+                text => vec![text],
+            })
+            .collect();
+        assert_eq!(single, expanded, "{config}");
+        bed.ours("DEL", "bridge", &args, &config);
+    }
 }

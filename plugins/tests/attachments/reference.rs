@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::bed::{Args, Bed, Space, Whose, leases, merge};
+use crate::{
+    bed::{Args, Bed, Space, Whose, leases, merge},
+    bridge,
+};
 
 /// A configuration for both, in a version that Debian's 1.1.1 knows.
 fn config(bed: &Bed, plugin: &str, version: &str, subnets: &[&str], more: &Value) -> Value {
@@ -234,6 +237,31 @@ fn bridge_of_many_kinds() {
     ] {
         compare("bridge", "1.0.0", subnets, &more);
     }
+}
+
+#[test]
+fn bridge_with_vlans() {
+    let Some(bed) = Bed::with_reference() else {
+        return;
+    };
+    if !bridge::has_vlans(&bed) {
+        return;
+    }
+    let more = json!({"bridge": "br0", "isGateway": true, "vlan": 100});
+    compare("bridge", "1.0.0", V4, &more);
+    let container = bed.container();
+    let args = Args::of("vlan", &container);
+    let config = config(&bed, "bridge", "1.0.0", V4, &more);
+    let mut seen = Vec::new();
+    for whose in [Whose::Ours, Whose::Reference] {
+        let result = bed.call(whose, "ADD", "bridge", &args, &config).unwrap();
+        seen.push(bridge::vlans(
+            &bed,
+            result["interfaces"][1]["name"].as_str().unwrap(),
+        ));
+        bed.call(whose, "DEL", "bridge", &args, &config).unwrap();
+    }
+    assert_eq!(seen[0], seen[1]);
 }
 
 #[test]
