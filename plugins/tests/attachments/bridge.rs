@@ -160,6 +160,53 @@ fn fifty_at_once_get_fifty_addresses() {
 }
 
 #[test]
+fn rules_of_many_at_once_are_all_there_and_all_go() {
+    let Some(bed) = Bed::new() else { return };
+    for backend in ["iptables", "nftables"] {
+        let more = json!({"ipMasq": true, "ipMasqBackend": backend, "macspoofchk": true});
+        let config = config(&bed, more);
+        let spaces: Vec<_> = (0..16).map(|_| bed.container()).collect();
+        let at_once = |verb: &str| {
+            std::thread::scope(|scope| {
+                for (number, space) in spaces.iter().enumerate() {
+                    let (bed, config) = (&bed, &config);
+                    let verb = verb.to_owned();
+                    scope.spawn(move || {
+                        let args = Args::of(&format!("many{number}-"), space);
+                        bed.ours(&verb, "bridge", &args, config);
+                    });
+                }
+            });
+        };
+        at_once("ADD");
+        let footprint = bed.footprint();
+        for number in 0..16 {
+            let id = format!("many{number}-");
+            assert!(footprint.contains(&id), "{backend} {id}: {footprint}");
+            assert!(
+                footprint.contains(&format!("macspoofchk-{id}")),
+                "{id}: {footprint}"
+            );
+        }
+        at_once("DEL");
+        let footprint = bed.footprint();
+        assert!(!footprint.contains("many"), "{backend}: {footprint}");
+    }
+}
+
+#[test]
+fn status_asks_the_ipam_plugin() {
+    let Some(bed) = Bed::new() else { return };
+    let space = bed.container();
+    let args = Args::of("", &space);
+    let mut config = config(&bed, json!({}));
+    bed.ours("STATUS", "bridge", &args, &config);
+    config["ipam"] = json!({"type": "no-such-ipam"});
+    let message = bed.refused("STATUS", "bridge", &args, &config);
+    assert!(message.contains("no-such-ipam"), "{message}");
+}
+
+#[test]
 fn a_spoofed_source_address_is_dropped_only_when_checked() {
     let Some(bed) = Bed::new() else { return };
     for (checked, passes) in [(false, true), (true, false)] {
