@@ -174,11 +174,13 @@ fn remove(call: &Call, backend: Backend, addresses: &[IpNet]) -> Result<()> {
             {
                 return Err(error.into());
             }
-            families.fold(Ok(()), |outcome, ipv6| {
-                outcome.and(change_nat(ipv6, |saved| {
+            let mut outcome = Ok(());
+            for ipv6 in families {
+                outcome = outcome.and(change_nat(ipv6, |saved| {
                     iptables::removal(&call.network, &call.container_id, saved)
-                }))
-            })
+                }));
+            }
+            outcome
         }
         Backend::Nftables => {
             let mut script = String::new();
