@@ -15,6 +15,6 @@ fi
 need ip=iproute2 ping=iputils-ping etcd=etcd-server etcdctl=etcd-client tcpdump=tcpdump \
     iptables=iptables nft=nftables
 need_rust
-echo "building (release)"
-as_builder cargo build --quiet --release --workspace --bins
-exec "$(target_folder)/release/demo" "$@"
+echo "building"
+as_builder cargo build --quiet --workspace --bins
+exec "$(target_folder)/debug/demo" "$@"

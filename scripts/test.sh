@@ -18,7 +18,7 @@ echo "building"
 as_builder cargo build --quiet --workspace --bins
 # One line a test program: the folder of its crate, and the program.
 programs=$(as_builder cargo test --quiet --workspace --no-run --message-format=json |
-    sed -nE 's|.*"manifest_path":"([^"]*)/Cargo.toml".*"test":true\}.*"executable":"([^"]+)".*|\1 \2|p')
+    sed -nE 's|.*"manifest_path":"([^"]*)/Cargo.toml".*"profile":\{[^}]*"test":true\}.*"executable":"([^"]+)".*|\1 \2|p')
 if [ -z "$programs" ]; then
     echo "cargo named no test programs" >&2
     exit 1

@@ -90,6 +90,14 @@ pub trait Backend: Send {
     fn cleanup(&mut self) -> Report;
 }
 
+/// Why a peer's lease cannot be used although its backend is ours: what it announces is garbage.
+pub fn unusable(lease: &Lease) -> Option<String> {
+    match lease.attrs.backend_type.as_str() {
+        vxlan::NAME => vxlan::unusable(lease),
+        _ => None,
+    }
+}
+
 /// Makes the backend that the network configuration asks for.
 pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
     match config.backend.clone() {

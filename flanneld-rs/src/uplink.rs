@@ -74,7 +74,7 @@ pub struct Host {
 
 /// Why there is no external interface (yet).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("external interface: {0}")]
+#[error("{0}")]
 pub struct NotFound(String);
 
 /// Reads the host in the calling thread's namespace.

@@ -22,9 +22,9 @@ fn address_changes(options: &Options) -> Result<()> {
     let n2 = &cluster.nodes[1];
     let subnet = n2.subnet(Family::V4)?;
     n2.namespace.ip_batch(
-        "address add 192.168.66.32/24 dev eth0
-         address del 192.168.66.12/24 dev eth0
-         route replace default via 192.168.66.1",
+        "address del 192.168.66.12/24 dev eth0
+         address add 192.168.66.32/24 dev eth0
+         route add default via 192.168.66.1",
     )?;
     let key = format!("{PREFIX}/subnets/{}", subnet.to_string().replace('/', "-"));
     eventually(

@@ -99,6 +99,7 @@ impl Udp {
                 );
             }
             let path = DataPath::start(DEVICE, bind, Arc::clone(&self.table))?;
+            tracing::info!("udp data path on {DEVICE} and {bind}");
             self.datapath = Some(path);
             report.changed("start datapath", || {
                 format!("start datapath {DEVICE} on {bind}")
@@ -189,7 +190,10 @@ impl Backend for Udp {
         &["", "udp"]
     }
 
-    fn prepare(&mut self, _: &Uplink, _: Option<&Lease>) -> anyhow::Result<Announcement> {
+    /// Opens device and port before a lease is taken: a node that cannot carry packets must not
+    /// draw them.
+    fn prepare(&mut self, uplink: &Uplink, _: Option<&Lease>) -> anyhow::Result<Announcement> {
+        self.ensure_running(uplink, &mut Report::default())?;
         Ok(self.announcement())
     }
 

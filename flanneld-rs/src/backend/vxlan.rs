@@ -34,7 +34,7 @@ use data::VxlanData;
 use plan::{Device, DevicePlan, Entries, Tunnel, Tunnels};
 
 /// The `BackendType` of its leases.
-const NAME: &str = "vxlan";
+pub const NAME: &str = "vxlan";
 /// The kernel's default port (older than the IANA's 4789), which flannel uses.
 const DEFAULT_PORT: u16 = 8472;
 /// Outer IPv4, UDP, VXLAN and inner Ethernet headers.
@@ -47,6 +47,28 @@ pub struct Vxlan {
     config: Config,
     families: Vec<Family>,
     netlink: Netlink,
+}
+
+/// Why the backend data of a lease cannot be used, if so.
+pub fn unusable(lease: &Lease) -> Option<String> {
+    let (subnet, attrs) = (&lease.subnet, &lease.attrs);
+    let needed = [
+        ("BackendData", subnet.v4.is_some(), &attrs.backend_data),
+        ("BackendV6Data", subnet.v6.is_some(), &attrs.backend_v6_data),
+    ];
+    let verdicts: Vec<Result<VxlanData, String>> = needed
+        .into_iter()
+        .filter(|(_, needed, _)| *needed)
+        .map(|(member, _, data)| {
+            VxlanData::parse(data.as_ref())
+                .map_err(|why| format!("its {member} cannot be used: {why}"))
+        })
+        .collect();
+    // One good family is served; the other is named when its entries are made.
+    if verdicts.iter().any(Result::is_ok) {
+        return None;
+    }
+    verdicts.into_iter().find_map(Result::err)
 }
 
 /// One family's part.

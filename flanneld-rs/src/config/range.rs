@@ -155,9 +155,11 @@ impl<N: Family> Wanted<N> {
                 return fail(format!("{len_key} must be less than /{}", N::MAX_LEN + 1));
             }
             Some(len) if len < u64::from(prefix) + 2 => {
-                return fail(
-                    "network must be able to accommodate at least four subnets".to_owned(),
-                );
+                return fail(format!(
+                    "network must be able to accommodate at least four subnets: {len_key} {len} is \
+                     less than {} for {network}",
+                    prefix + 2
+                ));
             }
             Some(len) => u8::try_from(len).unwrap_or(N::MAX_LEN),
             None if prefix > N::MAX_NETWORK => {

@@ -74,7 +74,7 @@ fn ranges_that_do_not_fit_are_refused_in_flannels_words() {
         ),
         (
             r#""Network":"10.3.0.0/16","SubnetLen":17"#,
-            "network must be able to accommodate at least four subnets",
+            "network must be able to accommodate at least four subnets: SubnetLen 17 is less than 18 for 10.3.0.0/16",
         ),
         (
             r#""Network":"10.3.0.0/29""#,

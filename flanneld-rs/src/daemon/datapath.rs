@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -17,6 +17,9 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::peers::PeerChange;
 use crate::uplink::Uplink;
+
+/// How long the end of the daemon waits for the job in hand.
+const STOP: Duration = Duration::from_secs(5);
 
 /// Everything that must be true.
 #[derive(Clone, Debug)]
@@ -70,7 +73,8 @@ pub struct Done {
 /// A handle on the thread; dropping it lets the current job end and stops the backend.
 pub struct Datapath {
     jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    ended: mpsc::Receiver<()>,
 }
 
 struct Worker {
@@ -90,13 +94,14 @@ impl Datapath {
         done: UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
+        let (alive, ended) = mpsc::channel();
         let mut worker = Worker {
             backend,
             firewall,
             blackhole,
             metrics,
         };
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("datapath".to_owned())
             .spawn(move || {
                 for job in queue {
@@ -106,10 +111,11 @@ impl Datapath {
                     }
                 }
                 worker.backend.stop();
+                drop(alive);
             })?;
         Ok(Self {
             jobs: Some(jobs),
-            thread: Some(thread),
+            ended,
         })
     }
 
@@ -164,9 +170,9 @@ impl Datapath {
 impl Drop for Datapath {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic there has printed itself.
-            let _ = thread.join();
+        // An operator's command that hangs must not keep the daemon from ending.
+        if self.ended.recv_timeout(STOP) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("the data path thread is still busy; ending without it");
         }
     }
 }

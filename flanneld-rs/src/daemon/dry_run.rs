@@ -31,7 +31,8 @@ pub async fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> 
         .ok_or_else(|| anyhow!("the network configuration is missing in the store"))?;
     let config = NetworkConfig::parse(&text)?;
     let host = uplink::observe(&mut Netlink::open()?, &options.iface)?;
-    let uplink = uplink::choose(&host, &options.iface, startup::families(&config))?;
+    let uplink = uplink::choose(&host, &options.iface, startup::families(&config))
+        .context("external interface")?;
     let listing = store.list().await?;
 
     let mut backend = backend::build(&config).context("open the backend")?;

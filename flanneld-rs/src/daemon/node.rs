@@ -1,5 +1,7 @@
 //! The running node: folds news of the store, kernel events and timers into goals for the data path.
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +14,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::datapath::{Datapath, Done, Goal, Prepared};
 use super::events::{Concern, Events, Scope};
 use super::registrar::News;
-use super::startup;
 use crate::backend::Desired;
 use crate::cli::Options;
 use crate::config::NetworkConfig;
@@ -24,7 +25,7 @@ use crate::peers::tracker::Outcome;
 use crate::peers::{PeerChange, Rules, Tracker};
 use crate::record::Record;
 use crate::subnet_env::SubnetEnv;
-use crate::uplink::{self, Uplink};
+use crate::uplink::Uplink;
 
 /// Everything is compared with the kernel at least this often.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -418,76 +419,6 @@ impl<'a> Node<'a> {
             }
             self.reconcile("retry");
         }
-    }
-
-    /// Takes up a change of the external interface. True when a full look was ordered.
-    async fn follow_uplink(&mut self) -> bool {
-        let Parts {
-            options,
-            config,
-            uplink: current,
-            health,
-            ..
-        } = &self.parts;
-        let found = uplink::observe(&mut self.netlink, &options.iface)
-            .map_err(|error| error.to_string())
-            .and_then(|host| {
-                uplink::follow(&host, &options.iface, startup::families(config), current)
-                    .map_err(|e| e.to_string())
-            });
-        let uplink = match found {
-            Ok(uplink) => uplink,
-            Err(why) => {
-                if health.set(Part::Uplink, Err(why.clone())) {
-                    tracing::warn!("{why}; keeping {} as it was", current.name);
-                }
-                return false;
-            }
-        };
-        health.set(Part::Uplink, Ok(()));
-        if uplink == *current && !self.unprepared {
-            return false;
-        }
-        if uplink != *current {
-            let announced = startup::announced(&uplink);
-            tracing::info!(
-                "external interface is now {}, MTU {}, announcing {announced}",
-                uplink.name,
-                uplink.mtu
-            );
-        }
-        match self
-            .parts
-            .datapath
-            .prepare(uplink.clone(), self.own.clone())
-            .await
-        {
-            Ok(prepared) => {
-                if prepared.mtu != self.parts.prepared.mtu {
-                    tracing::warn!(
-                        "Pods made from now on get MTU {}, before {}",
-                        prepared.mtu,
-                        self.parts.prepared.mtu
-                    );
-                }
-                self.parts.prepared = prepared;
-                self.unprepared = false;
-            }
-            Err(error) => {
-                let why = format!("{error:#}");
-                if self.parts.health.set(Part::Backend, Err(why.clone())) {
-                    tracing::warn!("{why}; trying again");
-                }
-                self.unprepared = true;
-                self.retry_later();
-            }
-        }
-        self.parts.uplink = uplink;
-        let outcome = self.tracker.set_rules(self.rules());
-        self.log(&outcome);
-        self.publish();
-        self.reconcile("interface");
-        true
     }
 }
 

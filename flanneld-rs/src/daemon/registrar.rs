@@ -82,6 +82,8 @@ pub struct Registrar<S> {
     listed: bool,
     reset: bool,
     up: Option<bool>,
+    /// The refusal logged last.
+    complaint: Option<String>,
 }
 
 /// Why a session ended.
@@ -120,6 +122,7 @@ impl<S: LeaseStore> Registrar<S> {
             listed: false,
             reset: false,
             up: None,
+            complaint: None,
         }
     }
 
@@ -341,7 +344,9 @@ impl<S: LeaseStore> Registrar<S> {
                 match &error {
                     // The session goes on: the other nodes' leases are still followed.
                     Error::Refused(why) => {
-                        tracing::warn!("{why}; trying again");
+                        if self.complaint.replace(why.clone()).as_ref() != Some(why) {
+                            tracing::warn!("{why}; trying again");
+                        }
                         if self.renewal.holds() {
                             Ok(())
                         } else {
@@ -453,6 +458,7 @@ impl<S: LeaseStore> Registrar<S> {
             None => tracing::info!("{verb} the reserved lease of {subnet}"),
         }
         self.published = Some(attrs.clone());
+        self.complaint = None;
         self.tell(News::Own(Lease { subnet, attrs })).await
     }
 

@@ -85,7 +85,7 @@ pub async fn network_config(store: &impl LeaseStore, health: &Health) -> (String
         let (kind, why) = match store.config().await {
             Ok(None) => (
                 "no network configuration",
-                "put it to <etcd-prefix>/config".to_owned(),
+                format!("write one to {}", store.config_place()),
             ),
             Ok(Some(text)) => match NetworkConfig::parse(&text) {
                 Ok(config) => {

@@ -105,6 +105,9 @@ pub trait LeaseStore {
     /// An open watch.
     type Watch: LeaseWatch;
 
+    /// Where the network configuration is, for messages: a key or a path.
+    fn config_place(&self) -> String;
+
     /// The network configuration text; `None` when there is none.
     async fn config(&self) -> Result<Option<String>, Error>;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{PeerChange, Peers};
+use crate::backend;
 use crate::lease::store::{Entry, Event};
 use crate::lease::{Lease, Subnet, key};
 
@@ -209,6 +210,8 @@ impl Rules {
             "it has no public address of its subnet's family".to_owned()
         } else if !self.backend_types.contains(&attrs.backend_type.as_str()) {
             format!("its backend is \"{}\"", attrs.backend_type)
+        } else if let Some(reason) = backend::unusable(lease) {
+            reason
         } else {
             return Verdict::Serve;
         };

@@ -166,6 +166,10 @@ impl EtcdStore {
 impl LeaseStore for EtcdStore {
     type Watch = EtcdWatch;
 
+    fn config_place(&self) -> String {
+        format!("etcd key {}", self.config_key())
+    }
+
     async fn config(&self) -> Result<Option<String>, Error> {
         let name = self.config_key();
         let what = format!("read {name}");

@@ -1,12 +1,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::lease::LeaseAttrs;
+use crate::lease::{BackendData, LeaseAttrs};
 
 fn entry(name: &str, last: u8, kind: &str) -> Entry {
     let attrs = LeaseAttrs {
         public_ip: Some([192, 168, 66, last].into()),
         backend_type: kind.to_owned(),
+        backend_data: Some(BackendData::new(
+            &serde_json::json!({"VtepMAC": "02:00:00:00:00:01"}),
+        )),
         ..LeaseAttrs::default()
     };
     let lease = key::parse(name)
@@ -74,9 +77,13 @@ fn what_cannot_be_served_is_named_once_and_the_others_still_are() {
     };
     let mut nowhere = entry("10.3.8.0-24", 13, "vxlan");
     nowhere.lease.as_mut().unwrap().attrs.public_ip = None;
+    let mut no_mac = entry("10.3.10.0-24", 14, "vxlan");
+    no_mac.lease.as_mut().unwrap().attrs.backend_data =
+        Some(BackendData::new(&serde_json::json!({"VtepMAC": "x"})));
     let entries = [
         garbage,
         nowhere,
+        no_mac,
         entry("nonsense", 13, "vxlan"),
         entry("10.3.2.0-24", 12, "vxlan"),
         entry("10.3.0.0-20", 13, "vxlan"),
@@ -96,6 +103,8 @@ fn what_cannot_be_served_is_named_once_and_the_others_still_are() {
         reasons,
         [
             "10.3.0.0-20: it overlaps this node's own subnet",
+            "10.3.10.0-24: its BackendData cannot be used: VtepMAC: \"x\" is not a MAC address (six \
+             pairs of hex digits, as in 0a:58:0a:f4:01:02)",
             "10.3.5.0-24: not JSON",
             "10.3.6.0-24: it carries this node's own address 192.168.66.11",
             "10.3.7.0-24: its backend is \"host-gw\"",
@@ -105,7 +114,7 @@ fn what_cannot_be_served_is_named_once_and_the_others_still_are() {
             "nonsense: no subnet",
         ]
     );
-    assert_eq!(tracker.ignored(), 8);
+    assert_eq!(tracker.ignored(), 9);
     assert_eq!(
         tracker.replace(&entries, Instant::now(), None),
         Outcome::default()

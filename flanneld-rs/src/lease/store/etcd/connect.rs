@@ -68,7 +68,7 @@ impl Access {
             options = options.with_user(self.username.clone(), self.password.0.clone());
         }
         if !endpoint.starts_with("http://")
-            && let Some(tls) = self.tls().await?
+            && let Some(tls) = self.tls(endpoint.starts_with("https://")).await?
         {
             options = options.with_tls(tls);
         }
@@ -85,19 +85,21 @@ impl Access {
             .unwrap_or_default()
     }
 
-    /// Files are read on every connect, so renewed certificates are taken up.
-    async fn tls(&self) -> Result<Option<TlsOptions>, Error> {
+    /// Files are read on every connect, so renewed certificates are taken up. An endpoint without a
+    /// scheme is `secure` when a client certificate or an authority is given.
+    async fn tls(&self, secure: bool) -> Result<Option<TlsOptions>, Error> {
         let read = |path: PathBuf| async move {
             std::fs::read(&path)
                 .map_err(|error| Error::Unavailable(format!("read {}: {error}", path.display())))
         };
         let mut tls = TlsOptions::new();
-        if let Some(ca) = self.ca_file.clone() {
-            tls = tls.ca_certificate(Certificate::from_pem(read(ca).await?));
-        }
+        tls = match self.ca_file.clone() {
+            Some(ca) => tls.ca_certificate(Certificate::from_pem(read(ca).await?)),
+            None => tls.with_native_roots(),
+        };
         if let (Some(cert), Some(key)) = (self.cert_file.clone(), self.key_file.clone()) {
             tls = tls.identity(Identity::from_pem(read(cert).await?, read(key).await?));
-        } else if self.ca_file.is_none() {
+        } else if !secure && self.ca_file.is_none() {
             return Ok(None);
         }
         Ok(Some(tls))
