@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bed::{Args, Bed, Space, leases, merge};
+use crate::bed::{Args, Bed, NO_PROGRAMS, Space, leases, merge};
 
 pub fn config(bed: &Bed, more: Value) -> Value {
     let mut config = json!({
@@ -119,7 +119,7 @@ fn without_rules_no_program_is_needed() {
     let config = config(&bed, json!({}));
     let space = bed.container();
     let mut args = Args::of("c", &space);
-    args.without_programs = true;
+    args.hide = NO_PROGRAMS;
     bed.ours("ADD", "bridge", &args, &config);
     bed.ours("DEL", "bridge", &args, &config);
     let masquerading = json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge",
