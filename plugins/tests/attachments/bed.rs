@@ -17,6 +17,12 @@ use serde_json::Value;
 /// Where Debian puts the reference plugins.
 pub const REFERENCE: &str = "/usr/lib/cni";
 
+/// Hides nft, iptables and whatever else is in /usr/sbin.
+pub const NO_PROGRAMS: &str = "mount -t tmpfs none /usr/sbin &&";
+/// Hides iptables.
+pub const NO_IPTABLES: &str = "mount --bind /dev/null /usr/sbin/xtables-nft-multi && \
+    mount --bind /dev/null /usr/sbin/xtables-legacy-multi &&";
+
 /// Whose plugins to call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -113,8 +119,8 @@ pub struct Args {
     pub netns: String,
     pub ifname: String,
     pub more: Vec<(String, String)>,
-    /// Hide the programs of /usr/sbin (nft, iptables, …) from the plugin.
-    pub without_programs: bool,
+    /// A shell command that hides programs from the plugin.
+    pub hide: &'static str,
 }
 
 impl Args {
@@ -124,7 +130,7 @@ impl Args {
             netns: container.path(),
             ifname: "eth0".into(),
             more: Vec::new(),
-            without_programs: false,
+            hide: "",
         }
     }
 
@@ -194,10 +200,7 @@ impl Bed {
         command
             .args(["netns", "exec", &self.host.name])
             // `ip netns exec` makes a mount namespace, so this is for the plugin alone.
-            .args(match args.without_programs {
-                true => &["sh", "-c", "mount -t tmpfs none /usr/sbin && exec \"$0\""][..],
-                false => &[],
-            })
+            .args(["sh", "-c", &format!("{} exec \"$0\"", args.hide)])
             .arg(folder.join(plugin))
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &args.id)

@@ -122,6 +122,23 @@ fn what_is_in_the_way_is_named() {
 }
 
 #[test]
+fn a_second_add_fails_and_leaves_the_first_alone() {
+    let Some(bed) = Bed::new() else { return };
+    for plugin in ["bridge", "ptp"] {
+        let mut config = bridge::config(&bed, json!({"ipMasq": true, "macspoofchk": true}));
+        merge(&mut config, json!({"type": plugin, "name": plugin}));
+        let container = bed.container();
+        let args = Args::of("twice", &container);
+        bed.ours("ADD", plugin, &args, &config);
+        bed.host.settle();
+        fails(&bed, &container, plugin, &config, &args, "");
+        assert!(container.pings("10.77.0.1"), "{plugin}");
+        bed.ours("DEL", plugin, &args, &config);
+        bed.host.run("ip link del br0");
+    }
+}
+
+#[test]
 fn a_path_that_is_no_namespace_is_named() {
     let Some(bed) = Bed::new() else { return };
     let container = bed.container();
