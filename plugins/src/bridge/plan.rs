@@ -64,12 +64,12 @@ fn default_net(of: IpAddr) -> IpNet {
     }
 }
 
-/// The bridge to be made where there is none. As a gateway it keeps the address it is made with:
+/// The bridge to be made where there is none. As a gateway of its own it keeps the address it is made with:
 /// otherwise a bridge takes the lowest of its ports', and changes as they come and go.
 pub fn new_bridge(config: &Config, mac: Mac) -> NewLink {
     NewLink {
         mtu: config.mtu,
-        mac: config.gateway.then_some(mac),
+        mac: (config.gateway && config.vlan == 0).then_some(mac),
         up: true,
         ..NewLink::new(
             &config.bridge,

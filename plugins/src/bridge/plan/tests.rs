@@ -107,6 +107,8 @@ fn without_a_gateway_the_bridge_gets_no_address() {
 fn only_a_gateway_bridge_keeps_an_address_of_its_own() {
     let mac = Mac([2, 0, 0, 0, 0, 9]);
     assert_eq!(new_bridge(&config("{}"), mac).mac, None);
+    let vlan = config(r#"{"isGateway": true, "vlan": 5}"#);
+    assert_eq!(new_bridge(&vlan, mac).mac, None);
     assert_eq!(
         new_bridge(&config(r#"{"isGateway": true}"#), mac).mac,
         Some(mac)
