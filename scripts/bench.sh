@@ -15,7 +15,7 @@ fi
 need ip=iproute2 etcd=etcd-server etcdctl=etcd-client iptables=iptables nft=nftables
 need /usr/lib/cni/bridge=containernetworking-plugins
 need_rust
-as_builder cargo build --quiet --release --workspace --bins
+build_release flanneld-rs tests
 cd "$REPOSITORY"
 as_builder mkdir -p "$(target_folder)/bench"
 exec "$(target_folder)/release/bench" --folder "$(target_folder)/bench" "$@"

@@ -45,7 +45,7 @@ fi
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 need_rust
-as_builder cargo build --quiet --release -p plugins -p flanneld-rs
+build_release flanneld-rs
 built="$(target_folder)/release"
 install -d "$plugins" "$bin" "$units" "$share"
 # Another vendor's plugin under one of our names is kept, once, for --uninstall.
