@@ -195,3 +195,22 @@ fn vlans_of_a_port() {
         ]
     );
 }
+
+#[test]
+fn vlans_that_are_there_are_left_alone() {
+    let there = [
+        BridgeVlan {
+            vid: 100,
+            pvid: true,
+            untagged: true,
+        },
+        BridgeVlan {
+            vid: 200,
+            pvid: false,
+            untagged: false,
+        },
+    ];
+    for preserve in [false, true] {
+        assert!(port_vlans(100, [200], preserve, 7, &there).is_empty());
+    }
+}
