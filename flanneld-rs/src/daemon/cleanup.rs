@@ -66,7 +66,7 @@ async fn configs(options: &Options) -> Vec<NetworkConfig> {
         return vec![config];
     }
     let store = EtcdStore::new(options.etcd.clone(), Arc::new(Metrics::default()));
-    match tokio::time::timeout(Duration::from_secs(6), store.config()).await {
+    match tokio::time::timeout(Duration::from_secs(12), store.config()).await {
         Ok(Ok(Some(text))) => match NetworkConfig::parse(&text) {
             Ok(config) => return vec![config],
             Err(error) => tracing::warn!("{error}"),
