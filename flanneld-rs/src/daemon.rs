@@ -7,7 +7,8 @@
 //!              └────attributes───┘ │ └─────done───────┘
 //!                       kernel events, timers
 //! ```
-//! Nothing but a signal ends it: whatever fails is logged once, shown by `/readyz` and tried again.
+//! A signal ends it, or at the start options that cannot work on this host. Whatever else fails is
+//! logged once, shown by `/readyz` and tried again.
 //! At the end the data path is left as it is.
 
 pub mod cleanup;
