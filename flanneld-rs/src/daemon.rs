@@ -87,9 +87,11 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
     )
     .context("start the data path thread")?;
 
-    let uplink = startup::uplink(options, &config, health).await?;
-    let previous = startup::own_lease(&store, &config, &uplink, &memory, health).await;
-    let prepared = startup::prepare(&datapath, &uplink, previous.clone(), health).await;
+    let startup::Started {
+        uplink,
+        previous,
+        prepared,
+    } = startup::prepare(options, &store, &config, &memory, &datapath, health).await?;
 
     let (news_sender, news) = mpsc::channel(64);
     let (attrs_sender, attrs) = watch::channel(LeaseAttrs::default());
