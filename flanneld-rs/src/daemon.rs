@@ -17,6 +17,7 @@ pub mod dry_run;
 pub mod events;
 mod node;
 pub mod registrar;
+mod retire;
 mod startup;
 
 use std::sync::Arc;
@@ -69,7 +70,7 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
     startup::check_bridge_filter(&config);
     let memory = startup::Memory::read(&options.subnet_file);
 
-    startup::retire_old_backend(&options.subnet_file, &config);
+    let earlier = retire::retire(options, &text, &config);
     let backend = backend::build(&config).context("open the backend")?;
     let firewall = firewall::build(config.nftables);
     let peer_types = backend.peer_types();
@@ -99,6 +100,7 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
         options,
         config: Arc::clone(&config),
         config_text: text,
+        earlier,
         health: Arc::clone(health),
         datapath,
         uplink,

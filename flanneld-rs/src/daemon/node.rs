@@ -42,6 +42,8 @@ pub struct Parts<'a> {
     pub options: &'a Options,
     pub config: Arc<NetworkConfig>,
     pub config_text: String,
+    /// Configurations of earlier lives whose traces are still on this host.
+    pub earlier: Vec<String>,
     pub health: Arc<Health>,
     pub datapath: Datapath,
     pub uplink: Uplink,
@@ -243,6 +245,7 @@ impl<'a> Node<'a> {
         self.parts.health.set(Part::Lease, Ok(()));
         let record = Record {
             config: self.parts.config_text.clone(),
+            earlier: self.parts.earlier.clone(),
             key: key::render(&lease.subnet),
             value: lease.attrs.to_json(),
             interface: self.parts.uplink.name.clone(),

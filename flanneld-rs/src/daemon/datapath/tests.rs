@@ -127,7 +127,7 @@ fn while_a_job_hangs_the_queue_stays_short_and_the_hang_is_told() {
         datapath.update(&goal("updated"), Vec::new());
         datapath.rules(&goal(name));
     }
-    let mut outdated = datapath.prepare(uplink("outdated"), None);
+    let outdated = datapath.prepare(uplink("outdated"), None);
     drop(outdated);
     let _wanted = datapath.prepare(uplink("wanted"), None);
     datapath.update(&goal("last"), Vec::new());
