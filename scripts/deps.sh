@@ -4,11 +4,12 @@ set -euo pipefail
 
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# need PROGRAM=PACKAGE…: installs the Debian packages of those programs that are missing.
+# need PROGRAM=PACKAGE…: installs the Debian packages of those programs (or files) that are missing.
 need() {
     local pair missing=()
     for pair in "$@"; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+        [ -e "${pair%%=*}" ] || PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null ||
+            missing+=("${pair#*=}")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ]; then
@@ -56,9 +57,10 @@ as_builder() {
     fi
 }
 
-# A Rust toolchain and a C linker.
+# A Rust toolchain, a C linker, and the protocol compiler that etcd-client's build calls.
 need_rust() {
-    need cc=gcc
+    need cc=gcc protoc=protobuf-compiler \
+        /usr/include/google/protobuf/descriptor.proto=libprotobuf-dev
     if ! as_builder cargo --version >/dev/null 2>&1; then
         echo "no Rust toolchain for $(builder): install one as in https://rustup.rs, then run this again" >&2
         return 1

@@ -68,6 +68,7 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
     startup::check_bridge_filter(&config);
     let memory = startup::Memory::read(&options.subnet_file);
 
+    startup::retire_old_backend(&options.subnet_file, &config);
     let backend = backend::build(&config).context("open the backend")?;
     let firewall = firewall::build(config.nftables);
     let peer_types = backend.peer_types();

@@ -7,6 +7,8 @@
 pub mod iptables;
 pub mod nftables;
 
+use std::path::Path;
+
 use kernel::{ipnet::IpNet, iptables::Iptables, nft};
 
 use crate::{
@@ -47,13 +49,23 @@ impl Backend {
         .transpose()
     }
 
-    /// What the reference takes when none is configured: iptables, unless only nftables is there.
+    /// What the reference takes when none is configured: iptables, unless only nftables works.
     pub fn detect() -> Self {
-        if Iptables::find(false).is_err() && nft::available() {
+        if !iptables_works() && nft::available() {
             Self::Nftables
         } else {
             Self::Iptables
         }
+    }
+}
+
+/// Is there an iptables whose kernel side is there too? Asked without starting it, as far as that
+/// can be told.
+fn iptables_works() -> bool {
+    match Iptables::find(false) {
+        Err(_) => false,
+        Ok(tables) if !tables.is_legacy() => nft::generation().is_ok(),
+        Ok(tables) => Path::new("/proc/net/ip_tables_names").exists() || tables.save("nat").is_ok(),
     }
 }
 

@@ -40,7 +40,9 @@ impl Plugin for Portmap {
         let backend = config.backend_in_use()?;
         let addresses = container_addresses(&result, &call.ifname);
         with_undo(|undo| {
-            undo.push("remove the forwarded ports", || remove(call, backend));
+            undo.push("remove the forwarded ports", || {
+                remove(call, backend, &addresses)
+            });
             forward(call, &config, backend, &addresses)?;
             forget_flows(&config, &addresses);
             if config.snat {
@@ -56,7 +58,11 @@ impl Plugin for Portmap {
         if config.mappings.is_empty() {
             return Ok(());
         }
-        let outcome = remove(call, config.backend_in_use()?);
+        // What the runtime remembers of ADD tells the families; unreadable, it is no reason to
+        // leave rules behind.
+        let result = call.prev_result().ok().flatten().unwrap_or_default();
+        let addresses = container_addresses(&result, &call.ifname);
+        let outcome = remove(call, config.backend_in_use()?, &addresses);
         // Else a client that keeps its source port would be sent to the dead address on and on.
         let any: [IpNet; 2] = [
             ipnet::Ipv4Net::default().into(),
@@ -154,19 +160,31 @@ fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> 
     Ok(outcome?)
 }
 
-fn remove(call: &Call, backend: Backend) -> Result<()> {
+/// Removes a container's rules, of the families of its addresses or, if it is not known to have
+/// any, of both.
+fn remove(call: &Call, backend: Backend, addresses: &[IpNet]) -> Result<()> {
+    let has = |ipv6: bool| addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
+    let families = [false, true]
+        .into_iter()
+        .filter(|&ipv6| addresses.is_empty() || has(ipv6));
     match backend {
         Backend::Iptables => {
-            let removal =
-                |saved: &Saved| iptables::removal(&call.network, &call.container_id, saved);
-            if let (Err(error), Err(_)) = (Iptables::find(false), Iptables::find(true)) {
+            if let Err(error) = Iptables::find(false)
+                && Iptables::find(true).is_err()
+            {
                 return Err(error.into());
             }
-            change_nat(false, removal).and(change_nat(true, removal))
+            let mut outcome = Ok(());
+            for ipv6 in families {
+                outcome = outcome.and(change_nat(ipv6, |saved| {
+                    iptables::removal(&call.network, &call.container_id, saved)
+                }));
+            }
+            outcome
         }
         Backend::Nftables => {
             let mut script = String::new();
-            for ipv6 in [false, true] {
+            for ipv6 in families {
                 if let Some(listed) = list(ipv6)? {
                     script += &nftables::teardown(ipv6, &call.container_id, &listed);
                 }

@@ -102,6 +102,14 @@ impl BackendConfig {
         }
     }
 
+    /// True when what `old` made in the kernel is not taken over by this backend.
+    pub fn supersedes(&self, old: &Self) -> bool {
+        match (self, old) {
+            (Self::Vxlan(new), Self::Vxlan(old)) => new.vni != old.vni,
+            (new, old) => std::mem::discriminant(new) != std::mem::discriminant(old),
+        }
+    }
+
     /// The backend's name as an operator writes it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -210,6 +210,22 @@ fn commands_of_extension_are_read() {
 }
 
 #[test]
+fn another_backend_or_vni_supersedes_and_other_keys_do_not() {
+    let backend = |keys: &str| {
+        NetworkConfig::parse(&format!(
+            r#"{{"Network":"10.3.0.0/16","Backend":{{{keys}}}}}"#
+        ))
+        .unwrap()
+        .backend
+    };
+    let vxlan = backend(r#""Type":"vxlan""#);
+    assert!(!backend(r#""Type":"vxlan","MTU":1400,"Port":4789"#).supersedes(&vxlan));
+    assert!(backend(r#""Type":"vxlan","VNI":2"#).supersedes(&vxlan));
+    assert!(backend(r#""Type":"host-gw""#).supersedes(&vxlan));
+    assert!(!backend(r#""Type":"udp","Port":1"#).supersedes(&backend(r#""Type":"udp""#)));
+}
+
+#[test]
 fn the_range_allows_exactly_its_subnets() {
     let range = range(r#"{"Network":"10.3.0.0/16","SubnetMin":"10.3.5.0","SubnetMax":"10.3.7.0"}"#);
     let all: Vec<String> = range.subnets().map(|net| net.to_string()).collect();

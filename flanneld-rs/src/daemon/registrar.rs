@@ -176,8 +176,6 @@ impl<S: LeaseStore> Registrar<S> {
             );
             (self.listed, self.reset) = (false, true);
         }
-        self.report_up().await?;
-        self.tell(News::Config(config)).await?;
         let listing = if self.listed {
             None
         } else {
@@ -188,6 +186,9 @@ impl<S: LeaseStore> Registrar<S> {
         }
         self.renewal.store_is_back();
         self.act().await?;
+        // Only now, so that the node is not called ready between the store's return and ours.
+        self.report_up().await?;
+        self.tell(News::Config(config)).await?;
         if let Some(Listing { entries, revision }) = listing {
             // Told after our own lease, so that it is never taken for a peer's.
             let reset = std::mem::take(&mut self.reset);

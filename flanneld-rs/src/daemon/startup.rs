@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use kernel::Netlink;
 
 use super::datapath::{Datapath, Prepared};
+use crate::backend;
 use crate::cli::Options;
 use crate::config::NetworkConfig;
 use crate::health::{Health, Part};
@@ -65,6 +66,29 @@ pub fn check_bridge_filter(config: &NetworkConfig) {
                 "/proc/sys/net/bridge/{name} is missing: load the module br_netfilter, or Services may not work between Pods of one node"
             );
         }
+    }
+}
+
+/// Removes what another backend made in an earlier life: its device and routes would stand in the
+/// way of the new ones.
+pub fn retire_old_backend(subnet_file: &Path, config: &NetworkConfig) {
+    let Some(old) = Record::read(subnet_file).and_then(|record| record.config()) else {
+        return;
+    };
+    if !config.backend.supersedes(&old.backend) {
+        return;
+    }
+    tracing::info!(
+        "the backend was {} before: removing what it made",
+        old.backend.name()
+    );
+    match backend::build(&old) {
+        Ok(mut backend) => {
+            for error in backend.cleanup().errors {
+                tracing::warn!("{error}");
+            }
+        }
+        Err(error) => tracing::warn!("{error:#}"),
     }
 }
 

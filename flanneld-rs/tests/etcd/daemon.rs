@@ -312,3 +312,61 @@ fn a_dry_run_changes_nothing_and_cleanup_leaves_nothing() {
         );
     });
 }
+
+#[test]
+fn another_backend_after_a_restart_finds_no_trace_of_the_old_one() {
+    in_a_node(|| async {
+        let etcd = Etcd::start().await;
+        etcd.put("config", VXLAN).await;
+        let mut daemon = Daemon::start(&etcd, &[]);
+        daemon.ready().await;
+        assert!(
+            Netlink::open()
+                .unwrap()
+                .link("flannel.1")
+                .unwrap()
+                .is_some()
+        );
+        let env = daemon.env().unwrap();
+        etcd.put("config", &VXLAN.replace("vxlan", "host-gw")).await;
+        daemon.restart(&[]);
+        daemon
+            .until("MTU of host-gw", async || {
+                daemon.env().is_some_and(|env| env.mtu == Some(1500))
+            })
+            .await;
+        assert_eq!(Netlink::open().unwrap().link("flannel.1").unwrap(), None);
+        assert_eq!(daemon.env().unwrap().subnet, env.subnet);
+    });
+}
+
+#[test]
+fn an_operators_command_that_hangs_does_not_keep_the_daemon_from_ending() {
+    in_a_node(|| async {
+        let etcd = Etcd::start().await;
+        let config = r#"{"Network":"10.3.0.0/16","Backend":{"Type":"extension","PreStartupCommand":"echo hello",
+            "SubnetAddCommand":"sleep 20"}}"#;
+        etcd.put("config", config).await;
+        let mut daemon = Daemon::start(&etcd, &[]);
+        daemon.ready().await;
+        let net = daemon.env().unwrap().subnet.unwrap().v4.unwrap();
+        let (value, _) = etcd
+            .get(&format!("subnets/{}-24", net.addr()))
+            .await
+            .unwrap();
+        assert!(
+            value.ends_with(r#""BackendType":"extension","BackendData":"hello"}"#),
+            "{value}"
+        );
+        etcd.put(
+            "subnets/10.3.250.0-24",
+            r#"{"PublicIP":"192.168.66.12","BackendType":"extension"}"#,
+        )
+        .await;
+        daemon.logged("peer added").await;
+        let started = std::time::Instant::now();
+        assert_eq!(terminate(&mut daemon.child), 0);
+        assert!(started.elapsed() < Duration::from_secs(15));
+        daemon.logged("still busy").await;
+    });
+}

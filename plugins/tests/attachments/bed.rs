@@ -17,6 +17,12 @@ use serde_json::Value;
 /// Where Debian puts the reference plugins.
 pub const REFERENCE: &str = "/usr/lib/cni";
 
+/// Hides nft, iptables and whatever else is in /usr/sbin.
+pub const NO_PROGRAMS: &str = "mount -t tmpfs none /usr/sbin &&";
+/// Hides iptables.
+pub const NO_IPTABLES: &str = "mount --bind /dev/null /usr/sbin/xtables-nft-multi && \
+    mount --bind /dev/null /usr/sbin/xtables-legacy-multi &&";
+
 /// Whose plugins to call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -113,8 +119,8 @@ pub struct Args {
     pub netns: String,
     pub ifname: String,
     pub more: Vec<(String, String)>,
-    /// Hide the programs of /usr/sbin (nft, iptables, …) from the plugin.
-    pub without_programs: bool,
+    /// A shell command that hides programs from the plugin.
+    pub hide: &'static str,
 }
 
 impl Args {
@@ -124,7 +130,7 @@ impl Args {
             netns: container.path(),
             ifname: "eth0".into(),
             more: Vec::new(),
-            without_programs: false,
+            hide: "",
         }
     }
 
@@ -138,7 +144,7 @@ impl Bed {
     /// A host, or nothing where there is no root: then the test has to return.
     pub fn new() -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+            skipped("needs root");
             return None;
         }
         sweep();
@@ -151,7 +157,7 @@ impl Bed {
     /// The same, where the reference plugins are installed.
     pub fn with_reference() -> Option<Self> {
         if !Path::new(REFERENCE).join("bridge").exists() {
-            eprintln!("SKIPPED: needs Debian's containernetworking-plugins in {REFERENCE}");
+            skipped("needs the reference plugins (apt-get install containernetworking-plugins)");
             return None;
         }
         Self::new()
@@ -194,10 +200,7 @@ impl Bed {
         command
             .args(["netns", "exec", &self.host.name])
             // `ip netns exec` makes a mount namespace, so this is for the plugin alone.
-            .args(match args.without_programs {
-                true => &["sh", "-c", "mount -t tmpfs none /usr/sbin && exec \"$0\""][..],
-                false => &[],
-            })
+            .args(["sh", "-c", &format!("{} exec \"$0\"", args.hide)])
             .arg(folder.join(plugin))
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &args.id)
@@ -325,6 +328,15 @@ impl Bed {
         text += &leases(&self.data());
         text
     }
+}
+
+/// Says that the running test is skipped, past the test harness, which keeps what passing tests print.
+pub fn skipped(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("test"));
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    let required = std::env::var("WEFT_REQUIRE_ROOT").is_ok_and(|value| value == "1");
+    assert!(!(required && reason == "needs root"), "{reason}");
 }
 
 /// The addresses that host-local has given out.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bed::{Args, Bed, Space, leases, merge};
+use crate::bed::{Args, Bed, NO_PROGRAMS, Space, leases, merge, skipped};
 
 pub fn config(bed: &Bed, more: Value) -> Value {
     let mut config = json!({
@@ -119,7 +119,7 @@ fn without_rules_no_program_is_needed() {
     let config = config(&bed, json!({}));
     let space = bed.container();
     let mut args = Args::of("c", &space);
-    args.without_programs = true;
+    args.hide = NO_PROGRAMS;
     bed.ours("ADD", "bridge", &args, &config);
     bed.ours("DEL", "bridge", &args, &config);
     let masquerading = json!({"cniVersion": "1.1.0", "name": "net1", "type": "bridge",
@@ -157,6 +157,53 @@ fn fifty_at_once_get_fifty_addresses() {
     let ports = bed.host.json("ip -j link show master br0");
     assert_eq!(ports.as_array().unwrap().len(), 50);
     assert!(spaces[0].pings("10.77.0.40"));
+}
+
+#[test]
+fn rules_of_many_at_once_are_all_there_and_all_go() {
+    let Some(bed) = Bed::new() else { return };
+    for backend in ["iptables", "nftables"] {
+        let more = json!({"ipMasq": true, "ipMasqBackend": backend, "macspoofchk": true});
+        let config = config(&bed, more);
+        let spaces: Vec<_> = (0..16).map(|_| bed.container()).collect();
+        let at_once = |verb: &str| {
+            std::thread::scope(|scope| {
+                for (number, space) in spaces.iter().enumerate() {
+                    let (bed, config) = (&bed, &config);
+                    let verb = verb.to_owned();
+                    scope.spawn(move || {
+                        let args = Args::of(&format!("many{number}-"), space);
+                        bed.ours(&verb, "bridge", &args, config);
+                    });
+                }
+            });
+        };
+        at_once("ADD");
+        let footprint = bed.footprint();
+        for number in 0..16 {
+            let id = format!("many{number}-");
+            assert!(footprint.contains(&id), "{backend} {id}: {footprint}");
+            assert!(
+                footprint.contains(&format!("macspoofchk-{id}")),
+                "{id}: {footprint}"
+            );
+        }
+        at_once("DEL");
+        let footprint = bed.footprint();
+        assert!(!footprint.contains("many"), "{backend}: {footprint}");
+    }
+}
+
+#[test]
+fn status_asks_the_ipam_plugin() {
+    let Some(bed) = Bed::new() else { return };
+    let space = bed.container();
+    let args = Args::of("", &space);
+    let mut config = config(&bed, json!({}));
+    bed.ours("STATUS", "bridge", &args, &config);
+    config["ipam"] = json!({"type": "no-such-ipam"});
+    let message = bed.refused("STATUS", "bridge", &args, &config);
+    assert!(message.contains("no-such-ipam"), "{message}");
 }
 
 #[test]
@@ -370,7 +417,7 @@ pub fn has_vlans(bed: &Bed) -> bool {
         .host
         .run("ip link add probe type bridge vlan_filtering 1");
     if !probe.status.success() {
-        eprintln!("SKIPPED: this kernel has no VLAN filtering");
+        skipped("this kernel has no VLAN filtering (scripts/test-vm.sh runs it on one that has)");
         return false;
     }
     bed.host.must("ip link del probe");

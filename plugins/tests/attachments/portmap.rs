@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::bed::{Args, Bed, Space, Whose};
+use crate::bed::{Args, Bed, NO_IPTABLES, NO_PROGRAMS, Space, Whose, skipped};
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 const WAIT: Duration = Duration::from_secs(2);
@@ -194,7 +194,7 @@ fn a_udp_flow_finds_the_new_container() {
 fn without_mappings_no_program_is_needed() {
     let Some(mapped) = Mapped::new() else { return };
     let mut args = mapped.args.clone();
-    args.without_programs = true;
+    args.hide = NO_PROGRAMS;
     let none = mapped.config("iptables", json!([]));
     let before = mapped.bed.footprint();
     for verb in ["ADD", "CHECK", "DEL"] {
@@ -204,6 +204,32 @@ fn without_mappings_no_program_is_needed() {
     let one = mapped.config("iptables", json!([mapping(8080, 80, "tcp")]));
     let message = mapped.bed.refused("ADD", "portmap", &args, &one);
     assert!(message.contains("iptables"), "{message}");
+}
+
+#[test]
+fn nftables_is_taken_where_there_is_no_iptables() {
+    let Some(mapped) = Mapped::new() else { return };
+    let mut config = mapped.config("", json!([mapping(8080, 80, "tcp")]));
+    config.as_object_mut().unwrap().remove("backend");
+    let mut args = mapped.args.clone();
+    args.hide = NO_IPTABLES;
+    mapped.bed.ours("ADD", "portmap", &args, &config);
+    assert!(tcp(&mapped.world, "192.0.2.1:8080", &mapped.pod, 80).is_some());
+    let rules = mapped.bed.host.must("nft list table ip cni_hostport");
+    assert!(rules.contains("10.77.0.2:80"), "{rules}");
+    mapped.bed.ours("CHECK", "portmap", &args, &config);
+    mapped.bed.ours("DEL", "portmap", &args, &config);
+    let rules = mapped.bed.host.must("nft list table ip cni_hostport");
+    assert!(!rules.contains("10.77.0.2:80"), "{rules}");
+    let mut config = crate::bridge::config(&mapped.bed, json!({"ipMasq": true, "name": "masq"}));
+    config["bridge"] = json!("br1");
+    config["ipam"] = mapped.bed.host_local(&["10.79.0.0/24"], json!({}));
+    let space = mapped.bed.container();
+    let mut args = Args::of("masq", &space);
+    args.hide = NO_IPTABLES;
+    mapped.bed.ours("ADD", "bridge", &args, &config);
+    let seen = crate::masquerade::seen_by(&mapped.world, "192.0.2.2", &space);
+    assert_eq!(seen, "192.0.2.1");
 }
 
 #[test]
@@ -322,7 +348,7 @@ fn legacy_iptables_serves_too() {
     };
     let legacy = std::path::Path::new("/usr/sbin/xtables-legacy-multi");
     if !legacy.exists() {
-        eprintln!("SKIPPED: needs {}", legacy.display());
+        skipped(&format!("needs {}", legacy.display()));
         return;
     }
     let folder = mapped.bed.folder.path().join("legacy");

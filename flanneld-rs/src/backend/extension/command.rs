@@ -35,6 +35,8 @@ pub fn run(text: &str, env: &[(&'static str, String)], input: &str) -> anyhow::R
         .stdin(Stdio::piped())
         .stderr(write_end.try_clone().with_context(what)?)
         .stdout(write_end);
+    // The operator's command has no business with the store.
+    command.env_remove("FLANNELD_ETCD_PASSWORD");
     let mut child = command.spawn().with_context(what)?;
     // Our copies of the pipe's write end live in `command`; reading ends when the child's are closed too.
     drop(command);

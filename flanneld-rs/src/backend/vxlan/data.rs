@@ -6,7 +6,10 @@
 use kernel::Mac;
 use serde::Serialize;
 
-use crate::{config::folded::Folded, lease::BackendData};
+use crate::{
+    config::folded::Folded,
+    lease::{BackendData, Lease},
+};
 
 /// What a vxlan node announces for one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,28 @@ impl VxlanData {
             mac: mac.to_string(),
         })
     }
+}
+
+/// Why the backend data of a lease cannot be used, if so.
+pub fn unusable(lease: &Lease) -> Option<String> {
+    let (subnet, attrs) = (&lease.subnet, &lease.attrs);
+    let needed = [
+        ("BackendData", subnet.v4.is_some(), &attrs.backend_data),
+        ("BackendV6Data", subnet.v6.is_some(), &attrs.backend_v6_data),
+    ];
+    let verdicts: Vec<Result<VxlanData, String>> = needed
+        .into_iter()
+        .filter(|(_, needed, _)| *needed)
+        .map(|(member, _, data)| {
+            VxlanData::parse(data.as_ref())
+                .map_err(|why| format!("its {member} cannot be used: {why}"))
+        })
+        .collect();
+    // One good family is served; the other is named when its entries are made.
+    if verdicts.iter().any(Result::is_ok) {
+        return None;
+    }
+    verdicts.into_iter().find_map(Result::err)
 }
 
 #[cfg(test)]
