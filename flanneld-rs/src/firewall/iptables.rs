@@ -82,16 +82,18 @@ impl IptablesMode {
             self.other_mode_cleaned = true;
         }
         self.seen = None;
-        let mut tables = BTreeMap::new();
+        // Taken before the rules are read, and kept only if they need no change: what someone else
+        // changes meanwhile, or after our own change, is then seen at the next look.
+        let tables = fingerprints(wanted)?;
+        let mut in_order = true;
         for (iptables, planned) in self.plans(wanted)? {
             if let Some(script) = &planned.script {
                 iptables.restore(script)?;
                 report.changed("replace iptables chain", || planned.to_string());
+                in_order = false;
             }
-            let table = planned.chain.table;
-            tables.insert((iptables.is_ipv6(), table), iptables.fingerprint(table)?);
         }
-        self.seen = Some((wanted.clone(), tables));
+        self.seen = in_order.then(|| (wanted.clone(), tables));
         Ok(())
     }
 }
@@ -127,6 +129,19 @@ impl Firewall for IptablesMode {
         report.merge(nft::remove_tables());
         report
     }
+}
+
+/// How the tables look that the wanted rules are in.
+fn fingerprints(wanted: &Wanted) -> anyhow::Result<Fingerprints> {
+    let mut tables = Fingerprints::new();
+    for nets in &wanted.families {
+        let iptables = Iptables::find(nets.network.addr().is_ipv6())?;
+        for chain in [POSTROUTING, FORWARD] {
+            let print = iptables.fingerprint(chain.table)?;
+            tables.insert((iptables.is_ipv6(), chain.table), print);
+        }
+    }
+    Ok(tables)
 }
 
 /// Removes our chains and the jumps to them, of both families, wherever iptables is installed.
