@@ -137,7 +137,6 @@ pub fn addresses(wanted: &Device, link: &Link, addresses: &[Address]) -> Vec<Cha
         };
         ours && Some(address.net) != wanted.address
     });
-    changes.extend(foreign.cloned().map(Change::DeleteAddress));
     if let Some(net) = wanted.address
         && !addresses.iter().any(|address| address.net == net)
     {
@@ -146,6 +145,8 @@ pub fn addresses(wanted: &Device, link: &Link, addresses: &[Address]) -> Vec<Cha
             ..Address::new(link.index, net)
         }));
     }
+    // Last, for the same reason: the device is never without an address.
+    changes.extend(foreign.cloned().map(Change::DeleteAddress));
     if !link.up {
         changes.push(Change::SetLink(SetLink {
             index: link.index,

@@ -137,8 +137,8 @@ fn addresses_of_a_former_subnet_go() {
     assert_eq!(
         text(&addresses(&wanted, &link, &present)),
         [
-            "delete address 10.244.9.0/32 dev flannel.1",
             "add address 10.244.1.0/32 dev flannel.1",
+            "delete address 10.244.9.0/32 dev flannel.1",
             "set link flannel.1 up",
         ]
     );
