@@ -316,7 +316,8 @@ impl Bed {
                 .must(command)
                 .lines()
                 .filter(|line| !line.starts_with(['#', ':']) || line.starts_with(":CNI"))
-                .map(|line| format!("{line}\n"))
+                // Duplicate address detection ends when it ends.
+                .map(|line| format!("{}\n", line.replace(" tentative", "")))
                 .collect::<String>();
         }
         // Table and base chain of the spoof check are shared and stay, as the reference has it.
