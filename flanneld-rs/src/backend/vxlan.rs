@@ -6,7 +6,9 @@
 //! 14 Ethernet). flannel takes 50 for both, which leaves IPv6 packets too big for the underlay; Pods
 //! get the smaller of the two, because one veth carries both families.
 
+mod checksum;
 mod data;
+mod paths;
 mod plan;
 
 use std::{
@@ -31,7 +33,9 @@ use crate::{
     uplink::Uplink,
 };
 use data::VxlanData;
-use plan::{Device, DevicePlan, Entries, Tunnel, Tunnels};
+pub use data::unusable;
+use paths::{Paths, left_over, subnet_of};
+use plan::{Device, DevicePlan, Entries};
 
 /// The `BackendType` of its leases.
 pub const NAME: &str = "vxlan";
@@ -42,49 +46,19 @@ const OVERHEAD_V4: u32 = 50;
 /// The same with an outer IPv6 header.
 const OVERHEAD_V6: u32 = 70;
 
-/// The backend; `macs` are those announced, kept for as long as the daemon lives.
+/// The backend.
 pub struct Vxlan {
     config: Config,
     families: Vec<Family>,
     netlink: Netlink,
 }
 
-/// Why the backend data of a lease cannot be used, if so.
-pub fn unusable(lease: &Lease) -> Option<String> {
-    let (subnet, attrs) = (&lease.subnet, &lease.attrs);
-    let needed = [
-        ("BackendData", subnet.v4.is_some(), &attrs.backend_data),
-        ("BackendV6Data", subnet.v6.is_some(), &attrs.backend_v6_data),
-    ];
-    let verdicts: Vec<Result<VxlanData, String>> = needed
-        .into_iter()
-        .filter(|(_, needed, _)| *needed)
-        .map(|(member, _, data)| {
-            VxlanData::parse(data.as_ref())
-                .map_err(|why| format!("its {member} cannot be used: {why}"))
-        })
-        .collect();
-    // One good family is served; the other is named when its entries are made.
-    if verdicts.iter().any(Result::is_ok) {
-        return None;
-    }
-    verdicts.into_iter().find_map(Result::err)
-}
-
 /// One family's part.
 struct Family {
     range: SubnetRange,
     v6: bool,
+    /// The announced MAC, kept for as long as the daemon lives.
     mac: Option<Mac>,
-}
-
-/// How peers of one family are reached.
-#[derive(Default)]
-struct Paths {
-    tunnels: Tunnels,
-    direct: peer_routes::Gateways,
-    /// Leases that cannot be used, and why.
-    unusable: Vec<String>,
 }
 
 impl Vxlan {
@@ -106,8 +80,10 @@ impl Vxlan {
         })
     }
 
+    /// The configured MTU, but never more than the external interface carries: the kernel refuses
+    /// a larger device, and would drop what is larger.
     fn base_mtu(&self, uplink: &Uplink) -> u32 {
-        self.config.mtu.unwrap_or(uplink.mtu)
+        self.config.mtu.unwrap_or(u32::MAX).min(uplink.mtu)
     }
 
     /// The device that one family must have. `own` is our subnet, once we have one.
@@ -152,7 +128,7 @@ impl Vxlan {
                     // Without IPv6 in the kernel there is nothing to switch off.
                     tracing::debug!("{error}");
                 }
-                mend_checksum_offload(&wanted.name);
+                checksum::mend_offload(&wanted.name);
             }
         }
         let link = self.netlink.expect_link(&wanted.name)?;
@@ -169,46 +145,17 @@ impl Vxlan {
         uplink: &Uplink,
         peers: impl Iterator<Item = &'a Arc<Lease>>,
     ) -> Paths {
-        let mut paths = Paths::default();
-        let mut on_link: BTreeMap<IpAddr, bool> = BTreeMap::new();
-        for lease in peers {
-            let Some(subnet) = subnet_of(v6, &lease.subnet) else {
-                continue;
-            };
-            let (public, data) = if v6 {
-                let public = lease.attrs.public_ipv6.map(IpAddr::from);
-                (public, &lease.attrs.backend_v6_data)
-            } else {
-                let public = lease.attrs.public_ip.map(IpAddr::from);
-                (public, &lease.attrs.backend_data)
-            };
-            let Some(public) = public else {
-                paths
-                    .unusable
-                    .push(format!("lease {subnet}: no public address"));
-                continue;
-            };
-            if self.config.direct_routing {
-                let netlink = &mut self.netlink;
-                let direct = on_link.entry(public).or_insert_with(|| {
+        let (netlink, wanted) = (&mut self.netlink, self.config.direct_routing);
+        let mut known: BTreeMap<IpAddr, bool> = BTreeMap::new();
+        Paths::new(v6, peers, |public| {
+            wanted
+                && *known.entry(public).or_insert_with(|| {
                     // No route, or a failed look-up, is not a direct neighbour.
                     let route = netlink.route_to(public).ok().flatten();
                     route
                         .is_some_and(|route| route.via.is_none() && route.dev == Some(uplink.index))
-                });
-                if *direct {
-                    paths.direct.insert(subnet, public);
-                    continue;
-                }
-            }
-            match VxlanData::parse(data.as_ref()) {
-                Ok(VxlanData { mac, .. }) => {
-                    paths.tunnels.insert(subnet, Tunnel { mac, public });
-                }
-                Err(why) => paths.unusable.push(format!("lease {subnet}: {why}")),
-            }
-        }
-        paths
+                })
+        })
     }
 
     /// What one family's entries and direct routes lack, device present.
@@ -242,7 +189,7 @@ impl Vxlan {
             &paths.direct,
             &outside,
         );
-        let tunnels = plan::entries(device, &paths.tunnels, &found);
+        let tunnels = plan::entries(device, range.network, &paths.tunnels, &found);
         let replaced: BTreeSet<IpNet> = paths.tunnels.keys().copied().collect();
         changes.retain(|change| match change {
             Change::DeleteRoute(route) => !replaced.contains(&route.dst),
@@ -269,7 +216,7 @@ impl Vxlan {
         let link = self.ensure_device(&wanted, report)?;
         let v6 = self.families[at].v6;
         let paths = self.paths(v6, &desired.uplink, desired.peers.iter());
-        warn_unusable(&paths);
+        paths.warn_unusable();
         let changes = self.entry_changes(link.index, at, &desired.uplink, &paths)?;
         apply(&mut self.netlink, &changes, report);
         Ok(())
@@ -285,6 +232,15 @@ impl Vxlan {
         let v6 = self.families[at].v6;
         let name = device_name(v6, self.config.vni);
         let link = self.netlink.expect_link(&name)?;
+        let in_use: BTreeSet<Mac> = if changes.iter().all(|c| matches!(c, PeerChange::Added(_))) {
+            BTreeSet::new()
+        } else {
+            self.paths(v6, &desired.uplink, desired.peers.iter())
+                .tunnels
+                .values()
+                .map(|tunnel| tunnel.mac)
+                .collect()
+        };
         for chunk in changes.chunks(CHUNK / 3) {
             let mut steps = Vec::with_capacity(CHUNK);
             let gone = chunk.iter().filter_map(|change| match change {
@@ -297,7 +253,7 @@ impl Vxlan {
             });
             let old = self.paths(v6, &desired.uplink, gone);
             let new = self.paths(v6, &desired.uplink, come);
-            warn_unusable(&new);
+            new.warn_unusable();
             for (subnet, tunnel) in &new.tunnels {
                 steps.extend(plan::entries_of(link.index, *subnet, *tunnel));
             }
@@ -305,48 +261,16 @@ impl Vxlan {
                 let route = peer_routes::route(desired.uplink.index, *subnet, *gateway);
                 steps.push(Change::ReplaceRoute(route));
             }
-            steps.extend(left_over(link.index, desired.uplink.index, &old, &new));
+            steps.extend(left_over(
+                link.index,
+                desired.uplink.index,
+                &old,
+                &new,
+                &in_use,
+            ));
             apply(&mut self.netlink, &steps, report);
         }
         Ok(())
-    }
-}
-
-/// What the paths `old` had made and `new` does not need: routes first, so that no packet meets a
-/// route without its neighbour.
-fn left_over(device: u32, uplink: u32, old: &Paths, new: &Paths) -> Vec<Change> {
-    let mut routes = Vec::new();
-    let mut rest = Vec::new();
-    let has = |subnet| new.tunnels.contains_key(subnet) || new.direct.contains_key(subnet);
-    for (subnet, tunnel) in &old.tunnels {
-        let [neigh, fdb, route] = plan::entries_of(device, *subnet, *tunnel);
-        if let Change::ReplaceRoute(route) = route
-            && !has(subnet)
-        {
-            routes.push(Change::DeleteRoute(route));
-        }
-        if let Change::ReplaceFdb(fdb) = fdb
-            && !new.tunnels.values().any(|other| other.mac == tunnel.mac)
-        {
-            rest.push(Change::DeleteFdb(fdb));
-        }
-        if let Change::ReplaceNeigh(neigh) = neigh
-            && !new.tunnels.contains_key(subnet)
-        {
-            rest.push(Change::DeleteNeigh(neigh));
-        }
-    }
-    let direct = old.direct.iter().filter(|(subnet, _)| !has(subnet));
-    routes.extend(direct.map(|(subnet, gateway)| {
-        Change::DeleteRoute(peer_routes::route(uplink, *subnet, *gateway))
-    }));
-    routes.extend(rest);
-    routes
-}
-
-fn warn_unusable(paths: &Paths) {
-    for why in &paths.unusable {
-        tracing::warn!("peer ignored: {why}");
     }
 }
 
@@ -364,10 +288,6 @@ impl Family {
     }
 }
 
-fn subnet_of(v6: bool, subnet: &Subnet) -> Option<IpNet> {
-    subnet.nets().find(|net| net.addr().is_ipv6() == v6)
-}
-
 fn device_name(v6: bool, vni: u32) -> String {
     if v6 {
         format!("flannel-v6.{vni}")
@@ -378,26 +298,6 @@ fn device_name(v6: bool, vni: u32) -> String {
 
 fn full_length(ip: IpAddr) -> IpNet {
     IpNet::from(ip)
-}
-
-/// Kernels before 5.7 send wrong checksums when a packet that leaves by the device was translated
-/// (flannel#1279); without hardware checksums they are computed, and right.
-fn mend_checksum_offload(device: &str) {
-    let release = sysctl::read("kernel.osrelease").unwrap_or_default();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (5, 7) {
-        return;
-    }
-    match kernel::ethtool::set_tx_checksum(device, false) {
-        Ok(()) => tracing::info!(
-            "switched transmit checksum offload of {device} off: kernel {release} computes wrong \
-             checksums for translated packets"
-        ),
-        Err(error) => tracing::warn!("{error}; Pods may see checksum errors on this kernel"),
-    }
 }
 
 impl Backend for Vxlan {
@@ -488,7 +388,8 @@ impl Backend for Vxlan {
                     lines.extend(describe(&mut self.netlink, &changes));
                     // Index 0 stands for the device that is yet to be made.
                     let name = wanted.name.clone();
-                    let entries = plan::entries(0, &paths.tunnels, &Entries::default());
+                    let entries =
+                        plan::entries(0, wanted.network, &paths.tunnels, &Entries::default());
                     lines.extend(
                         wanted
                             .address

@@ -30,6 +30,8 @@ const TRIES: usize = 4;
 #[derive(Default)]
 pub struct BridgeChanges {
     made: Cell<bool>,
+    /// Ports made for gateways in a VLAN, by name.
+    gateway_ports: RefCell<Vec<String>>,
     reverse: RefCell<Vec<Change>>,
 }
 
@@ -86,7 +88,7 @@ pub fn attach<'a>(
         let owner = match config.vlan {
             0 => bridge.clone(),
             vlan => {
-                let link = ensure_vlan_interface(&mut host, config, &bridge, vlan)?;
+                let link = ensure_vlan_interface(&mut host, config, &bridge, vlan, changes)?;
                 vlan_interface = Some(Interface::of(&link, ""));
                 link
             }
@@ -154,6 +156,9 @@ impl BridgeChanges {
             Err(error) if matches!(change, Change::AddAddress(_)) && error.is_exists() => {
                 return Ok(());
             }
+            Err(error) if matches!(change, Change::DeleteAddress(_)) && error.is_not_found() => {
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         }
         let reverse = match change {
@@ -183,9 +188,16 @@ fn restore_bridge(name: &str, changes: &BridgeChanges) -> Result<()> {
     let Some(bridge) = host.link(name)? else {
         return Ok(());
     };
+    let ours = changes.gateway_ports.take();
     let links = host.links()?;
-    if links.iter().any(|link| link.master == Some(bridge.index)) {
+    let mut ports = links
+        .iter()
+        .filter(|link| link.master == Some(bridge.index));
+    if ports.any(|port| !ours.contains(&port.name)) {
         return Ok(());
+    }
+    for port in ours {
+        interface::delete(&port)?;
     }
     if changes.made.get() {
         return interface::delete(name);
@@ -267,7 +279,7 @@ fn configure_port(host: &mut Netlink, config: &Config, name: &str) -> Result<()>
     let mut changes = plan::port_options(config, port.index);
     if config.vlan_filtering() {
         let trunk = config.trunk.clone().unwrap_or_default();
-        changes.extend(vlan_changes(host, config, trunk, &port)?);
+        changes.extend(vlan_changes(host, config, trunk, port.index)?);
     }
     interface::apply(host, &changes)
 }
@@ -276,15 +288,15 @@ fn vlan_changes(
     host: &mut Netlink,
     config: &Config,
     trunk: impl IntoIterator<Item = u16>,
-    port: &Link,
+    port: u32,
 ) -> Result<Vec<Change>> {
-    let observed = host.bridge_vlans(port.index)?;
+    let observed = host.bridge_vlans(port)?;
     let preserve = config.preserve_default_vlan;
     Ok(plan::port_vlans(
         config.vlan,
         trunk,
         preserve,
-        port.index,
+        port,
         &observed,
     ))
 }
@@ -296,35 +308,39 @@ fn ensure_vlan_interface(
     config: &Config,
     bridge: &Link,
     vlan: u16,
+    changes: &BridgeChanges,
 ) -> Result<Link> {
     let name = format!("{}.{vlan}", bridge.name);
-    if let Some(link) = host.link(&name)? {
-        return Ok(link);
-    }
-    let peer = NewLink {
-        mtu: Some(bridge.mtu),
-        ..NewLink::new(&name, NewLinkKind::Plain)
+    let link = match host.link(&name)? {
+        Some(link) => link,
+        None => {
+            let peer = NewLink {
+                mtu: Some(bridge.mtu),
+                ..NewLink::new(&name, NewLinkKind::Plain)
+            };
+            match add_veth(host, Some(bridge.mtu), bridge, peer) {
+                Ok(port) => {
+                    set_quietly(&format!("net/ipv6/conf/{port}/accept_ra"), "0");
+                    changes.gateway_ports.borrow_mut().push(port);
+                    host.expect_link(&name)?
+                }
+                // Another ADD may have been quicker.
+                Err(error) => host.link(&name)?.ok_or(error)?,
+            }
+        }
     };
-    let port = add_veth(host, Some(bridge.mtu), bridge, peer)?;
-    set_quietly(&format!("net/ipv6/conf/{port}/accept_ra"), "0");
-    let in_vlan = (|| -> Result<Link> {
-        let port = host.expect_link(&port)?;
-        let changes = vlan_changes(host, config, None, &port)?;
+    // Also of one that is there: an ADD may have been killed before it came so far.
+    if let Some(port) = link.parent.filter(|_| link.kind == LinkKind::Veth) {
+        let changes = vlan_changes(host, config, None, port)?;
         interface::apply(host, &changes)?;
-        let link = host.expect_link(&name)?;
-        // The kernel refuses to make the second end up, as it has no first end then.
-        host.ensure_up(&link)?;
-        Ok(link)
-    })();
-    // A pair half made would be taken for a good one by the next ADD.
-    in_vlan.map_err(|error| match interface::delete(&port) {
-        Ok(()) => error,
-        Err(also) => error.and_also(&also.to_string()),
-    })
+    }
+    // The kernel refuses to make the second end of a pair up, as it has no first end then.
+    host.ensure_up(&link)?;
+    Ok(link)
 }
 
-/// The container's end and the port, on a thread inside its namespace: switches, addresses, routes; then, when
-/// the bridge forwards for it, an announcement.
+/// The container's end and the port, on a thread inside its namespace: switches, addresses, routes;
+/// then, when the bridge forwards for it, an announcement.
 fn configure_container(
     config: &Config,
     call: &Call,

@@ -64,12 +64,12 @@ fn default_net(of: IpAddr) -> IpNet {
     }
 }
 
-/// The bridge to be made where there is none. As a gateway it keeps the address it is made with:
+/// The bridge to be made where there is none. As a gateway of its own it keeps the address it is made with:
 /// otherwise a bridge takes the lowest of its ports', and changes as they come and go.
 pub fn new_bridge(config: &Config, mac: Mac) -> NewLink {
     NewLink {
         mtu: config.mtu,
-        mac: config.gateway.then_some(mac),
+        mac: (config.gateway && config.vlan == 0).then_some(mac),
         up: true,
         ..NewLink::new(
             &config.bridge,
@@ -172,41 +172,44 @@ pub fn port_vlans(
     port: u32,
     observed: &[BridgeVlan],
 ) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut native = Vec::new();
-    for there in observed {
-        if preserve_default {
-            native.push(there.vid);
-        } else {
-            changes.push(Change::DeleteBridgeVlan {
-                dev: port,
-                vid: there.vid,
-                on_bridge: false,
-            });
-        }
-    }
-    let mut add = |vid, untagged| {
-        changes.push(Change::AddBridgeVlan {
-            dev: port,
-            vlan: BridgeVlan {
+    let untagged = |vid| BridgeVlan {
+        vid,
+        pvid: true,
+        untagged: true,
+    };
+    let mut desired: Vec<BridgeVlan> = match vlan {
+        0 => Vec::new(),
+        vid => vec![untagged(vid)],
+    };
+    // A VLAN that is untagged and one that is kept stay so, even if the trunk names them too.
+    let kept = |vid: u16| preserve_default && observed.iter().any(|there| there.vid == vid);
+    desired.extend(
+        trunk
+            .into_iter()
+            .filter(|&vid| vid != vlan && !kept(vid))
+            .map(|vid| BridgeVlan {
                 vid,
-                pvid: untagged,
-                untagged,
-            },
+                pvid: false,
+                untagged: false,
+            }),
+    );
+    let surplus = observed
+        .iter()
+        .filter(|there| !preserve_default && !desired.iter().any(|vlan| vlan.vid == there.vid))
+        .map(|there| Change::DeleteBridgeVlan {
+            dev: port,
+            vid: there.vid,
             on_bridge: false,
         });
-    };
-    if vlan != 0 {
-        add(vlan, true);
-        native.push(vlan);
-    }
-    for vid in trunk {
-        // Adding the untagged VLAN once more as a tagged one would undo it.
-        if !native.contains(&vid) {
-            add(vid, false);
-        }
-    }
-    changes
+    let missing = desired
+        .iter()
+        .filter(|vlan| !observed.contains(vlan))
+        .map(|vlan| Change::AddBridgeVlan {
+            dev: port,
+            vlan: *vlan,
+            on_bridge: false,
+        });
+    surplus.chain(missing).collect()
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl Bed {
     /// A host, or nothing where there is no root: then the test has to return.
     pub fn new() -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+            skipped("needs root");
             return None;
         }
         sweep();
@@ -157,7 +157,7 @@ impl Bed {
     /// The same, where the reference plugins are installed.
     pub fn with_reference() -> Option<Self> {
         if !Path::new(REFERENCE).join("bridge").exists() {
-            eprintln!("SKIPPED: needs Debian's containernetworking-plugins in {REFERENCE}");
+            skipped("needs the reference plugins (apt-get install containernetworking-plugins)");
             return None;
         }
         Self::new()
@@ -328,6 +328,15 @@ impl Bed {
         text += &leases(&self.data());
         text
     }
+}
+
+/// Says that the running test is skipped, past the test harness, which keeps what passing tests print.
+pub fn skipped(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("test"));
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    let required = std::env::var("WEFT_REQUIRE_ROOT").is_ok_and(|value| value == "1");
+    assert!(!(required && reason == "needs root"), "{reason}");
 }
 
 /// The addresses that host-local has given out.

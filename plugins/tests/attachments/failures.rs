@@ -52,6 +52,26 @@ fn bridge_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_vlan_gateway_goes_with_the_bridge_made_for_it() {
+    let Some(bed) = Bed::new() else { return };
+    if !bridge::has_vlans(&bed) {
+        return;
+    }
+    let container = bed.container();
+    let late = json!({"vlan": 100, "ipam": bed.host_local(&["10.77.0.0/24"],
+        json!({"routes": [{"dst": "10.200.0.0/16", "gw": "172.31.0.1"}]}))});
+    let config = bridge::config(&bed, late);
+    fails(
+        &bed,
+        &container,
+        "bridge",
+        &config,
+        &Args::of("c", &container),
+        "172.31.0.1",
+    );
+}
+
+#[test]
 fn bridge_leaves_other_containers_alone() {
     let Some(bed) = Bed::new() else { return };
     let other = bed.container();

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::bed::{Args, Bed, NO_IPTABLES, NO_PROGRAMS, Space, Whose};
+use crate::bed::{Args, Bed, NO_IPTABLES, NO_PROGRAMS, Space, Whose, skipped};
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 const WAIT: Duration = Duration::from_secs(2);
@@ -348,7 +348,7 @@ fn legacy_iptables_serves_too() {
     };
     let legacy = std::path::Path::new("/usr/sbin/xtables-legacy-multi");
     if !legacy.exists() {
-        eprintln!("SKIPPED: needs {}", legacy.display());
+        skipped(&format!("needs {}", legacy.display()));
         return;
     }
     let folder = mapped.bed.folder.path().join("legacy");

@@ -6,7 +6,10 @@
 use kernel::Mac;
 use serde::Serialize;
 
-use crate::{config::folded::Folded, lease::BackendData};
+use crate::{
+    config::folded::Folded,
+    lease::{BackendData, Lease},
+};
 
 /// What a vxlan node announces for one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +37,16 @@ impl VxlanData {
             .get("VtepMAC")
             .map_err(|error| format!("VtepMAC: {error}"))?;
         let mac = mac.ok_or("VtepMAC is missing")?;
+        let mac: Mac = mac.parse().map_err(|error| format!("VtepMAC: {error}"))?;
+        // The all-zero entry would take every frame without one of its own.
+        if mac.0 == [0; 6] || mac.0[0] & 1 != 0 {
+            return Err(format!("VtepMAC: {mac} is no station's address"));
+        }
         Ok(Self {
             vni: members
                 .get("VNI")
                 .map_err(|error| format!("VNI: {error}"))?,
-            mac: mac.parse().map_err(|error| format!("VtepMAC: {error}"))?,
+            mac,
         })
     }
 
@@ -49,6 +57,28 @@ impl VxlanData {
             mac: mac.to_string(),
         })
     }
+}
+
+/// Why the backend data of a lease cannot be used, if so.
+pub fn unusable(lease: &Lease) -> Option<String> {
+    let (subnet, attrs) = (&lease.subnet, &lease.attrs);
+    let needed = [
+        ("BackendData", subnet.v4.is_some(), &attrs.backend_data),
+        ("BackendV6Data", subnet.v6.is_some(), &attrs.backend_v6_data),
+    ];
+    let verdicts: Vec<Result<VxlanData, String>> = needed
+        .into_iter()
+        .filter(|(_, needed, _)| *needed)
+        .map(|(member, _, data)| {
+            VxlanData::parse(data.as_ref())
+                .map_err(|why| format!("its {member} cannot be used: {why}"))
+        })
+        .collect();
+    // One good family is served; the other is named when its entries are made.
+    if verdicts.iter().any(Result::is_ok) {
+        return None;
+    }
+    verdicts.into_iter().find_map(Result::err)
 }
 
 #[cfg(test)]

@@ -107,6 +107,8 @@ fn without_a_gateway_the_bridge_gets_no_address() {
 fn only_a_gateway_bridge_keeps_an_address_of_its_own() {
     let mac = Mac([2, 0, 0, 0, 0, 9]);
     assert_eq!(new_bridge(&config("{}"), mac).mac, None);
+    let vlan = config(r#"{"isGateway": true, "vlan": 5}"#);
+    assert_eq!(new_bridge(&vlan, mac).mac, None);
     assert_eq!(
         new_bridge(&config(r#"{"isGateway": true}"#), mac).mac,
         Some(mac)
@@ -192,4 +194,23 @@ fn vlans_of_a_port() {
             "add vlan dev port vid 100 pvid untagged"
         ]
     );
+}
+
+#[test]
+fn vlans_that_are_there_are_left_alone() {
+    let there = [
+        BridgeVlan {
+            vid: 100,
+            pvid: true,
+            untagged: true,
+        },
+        BridgeVlan {
+            vid: 200,
+            pvid: false,
+            untagged: false,
+        },
+    ];
+    for preserve in [false, true] {
+        assert!(port_vlans(100, [200], preserve, 7, &there).is_empty());
+    }
 }
