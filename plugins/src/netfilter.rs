@@ -56,7 +56,7 @@ pub fn change_nat(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Resul
     };
     let saved = match tables.save("nat") {
         Ok(text) => Saved::parse(&text),
-        Err(error) if error.to_string().contains("Table does not exist") => return Ok(()),
+        Err(error) if has_no_table(&error.to_string()) => return Ok(()),
         Err(error) => return Err(Error::generic(error.to_string())),
     };
     let lines = plan(&saved);
@@ -66,6 +66,19 @@ pub fn change_nat(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Resul
     tables
         .restore(&nat_transaction(&lines))
         .map_err(|error| Error::generic(error.to_string()))
+}
+
+/// Is this complaint that of an iptables whose kernel side is missing? Nothing of ours can be there.
+fn has_no_table(complaint: &str) -> bool {
+    [
+        "Table does not exist",
+        // No ip_tables module, as on a host that has only nftables.
+        "do you need to insmod?",
+        // ip6tables under ipv6.disable=1.
+        "Address family not supported by protocol",
+    ]
+    .iter()
+    .any(|text| complaint.contains(text))
 }
 
 #[cfg(test)]

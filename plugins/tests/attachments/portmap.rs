@@ -48,6 +48,20 @@ impl Mapped {
     }
 }
 
+/// Binds a socket, though a process that another test just starts may hold on to the last one for a
+/// moment, between fork and exec.
+fn bind<T>(attempt: impl Fn() -> std::io::Result<T>) -> T {
+    for _ in 0..100 {
+        match attempt() {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+    attempt().unwrap()
+}
+
 /// Can `client` open a TCP connection to `target` that `server` gets on `port`? The peer's address
 /// as the server sees it.
 fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr> {
@@ -56,7 +70,7 @@ fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr
     } else {
         "0.0.0.0".parse().unwrap()
     };
-    let listener = server.inside(|| TcpListener::bind((bound, port)).unwrap());
+    let listener = bind(|| server.inside(|| TcpListener::bind((bound, port))));
     let target: SocketAddr = target.parse().unwrap();
     let stream = client.inside(move || TcpStream::connect_timeout(&target, WAIT));
     let stream = stream.ok()?;
@@ -67,7 +81,7 @@ fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr
 
 /// Does a datagram from `socket` to `target` get an answer from `server` on `port`?
 fn udp(socket: &UdpSocket, target: &str, server: &Space, port: u16) -> bool {
-    let echo = server.inside(|| UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    let echo = bind(|| server.inside(|| UdpSocket::bind(("0.0.0.0", port))));
     echo.set_read_timeout(Some(WAIT)).unwrap();
     socket.set_read_timeout(Some(WAIT)).unwrap();
     socket.send_to(b"ping", target).unwrap();
