@@ -1,7 +1,8 @@
 //! `portmap` by both backends: real connections through the host's ports.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -59,16 +60,26 @@ fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr
     let listener = server.inside(|| TcpListener::bind((bound, port)).unwrap());
     let target: SocketAddr = target.parse().unwrap();
     let stream = client.inside(move || TcpStream::connect_timeout(&target, WAIT));
-    let stream = stream.ok()?;
-    let peer = listener.accept().unwrap().1.ip();
-    drop(stream);
-    Some(peer)
+    let peer = stream
+        .is_ok()
+        .then(|| listener.accept().unwrap().1.ip().to_canonical());
+    // Closing alone does not free the port: a process that another test is just starting has its
+    // own copy of the socket until it calls exec, and the next bind would fail.
+    TcpStream::from(OwnedFd::from(listener))
+        .shutdown(Shutdown::Both)
+        .unwrap();
+    peer
 }
 
-/// Does a datagram from `socket` to `target` get an answer from `server` on `port`?
-fn udp(socket: &UdpSocket, target: &str, server: &Space, port: u16) -> bool {
+/// A socket for [`udp`] to answer from; a test keeps one throughout, for the same reason.
+fn echo(server: &Space, port: u16) -> UdpSocket {
     let echo = server.inside(|| UdpSocket::bind(("0.0.0.0", port)).unwrap());
     echo.set_read_timeout(Some(WAIT)).unwrap();
+    echo
+}
+
+/// Does a datagram from `socket` to `target` get an answer from `echo`?
+fn udp(socket: &UdpSocket, target: &str, echo: &UdpSocket) -> bool {
     socket.set_read_timeout(Some(WAIT)).unwrap();
     socket.send_to(b"ping", target).unwrap();
     let mut buffer = [0; 16];
@@ -86,6 +97,7 @@ fn mapping(host: u16, container: u16, protocol: &str) -> Value {
 #[test]
 fn tcp_and_udp_from_outside_from_the_host_and_from_the_container_itself() {
     let Some(mapped) = Mapped::new() else { return };
+    let dns = echo(&mapped.pod, 53);
     for backend in BACKENDS {
         let config = mapped.config(
             backend,
@@ -101,7 +113,7 @@ fn tcp_and_udp_from_outside_from_the_host_and_from_the_container_itself() {
         let seen = tcp(world, "[2001:db8::1]:8080", pod, 80);
         assert_eq!(seen, Some("2001:db8::2".parse().unwrap()), "{backend}");
         let socket = world.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-        assert!(udp(&socket, "192.0.2.1:5353", pod, 53), "{backend}");
+        assert!(udp(&socket, "192.0.2.1:5353", &dns), "{backend}");
         // From the host, also by 127.0.0.1, which takes route_localnet and masquerading.
         assert!(tcp(host, "192.0.2.1:8080", pod, 80).is_some(), "{backend}");
         assert!(
@@ -132,6 +144,50 @@ fn tcp_and_udp_from_outside_from_the_host_and_from_the_container_itself() {
         mapped
             .bed
             .refused("CHECK", "portmap", &mapped.args, &config);
+    }
+}
+
+#[test]
+fn only_traffic_to_the_host_itself_is_forwarded() {
+    let Some(mapped) = Mapped::new() else { return };
+    let (world, host, pod) = (&mapped.world, &mapped.bed.host, &mapped.pod);
+    world.must("ip route add 10.77.0.0/24 via 192.0.2.1");
+    world.must("ip -6 route add fd77::/64 via 2001:db8::1");
+    for backend in BACKENDS {
+        let with = |port, ip: &str| json!({"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": ip});
+        // The second's address is none of the host's.
+        let config = mapped.config(
+            backend,
+            json!([mapping(8080, 80, "tcp"), with(8081, "192.0.2.2")]),
+        );
+        mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+        assert!(tcp(world, "192.0.2.1:8080", pod, 80).is_some(), "{backend}");
+        // Forwarded through the host, with the mapped port: from the container outwards, ...
+        for (target, source) in [
+            ("192.0.2.2:8080", "10.77.0.2"),
+            ("[2001:db8::2]:8080", "fd77::2"),
+            ("192.0.2.2:8081", "10.77.0.2"),
+        ] {
+            let port = target.parse::<SocketAddr>().unwrap().port();
+            let seen = tcp(pod, target, world, port);
+            assert_eq!(seen, Some(source.parse().unwrap()), "{backend} {target}");
+        }
+        // ... from outside to a container, ...
+        for (target, source) in [
+            ("10.77.0.2:8080", "192.0.2.2"),
+            ("[fd77::2]:8080", "2001:db8::2"),
+        ] {
+            let seen = tcp(world, target, pod, 8080);
+            assert_eq!(seen, Some(source.parse().unwrap()), "{backend} {target}");
+        }
+        // ... and what the host itself sends elsewhere.
+        for target in ["192.0.2.2:8080", "[2001:db8::2]:8080"] {
+            assert!(
+                tcp(host, target, world, 8080).is_some(),
+                "{backend} {target}"
+            );
+        }
+        mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
     }
 }
 
@@ -171,6 +227,7 @@ fn a_host_address_limits_a_mapping() {
 #[test]
 fn a_udp_flow_finds_the_new_container() {
     let Some(mapped) = Mapped::new() else { return };
+    let dns = echo(&mapped.pod, 53);
     for backend in BACKENDS {
         // The client keeps its source port throughout, as a resolver does; before the mapping
         // exists its datagrams make a flow that leads to the host itself.
@@ -185,7 +242,7 @@ fn a_udp_flow_finds_the_new_container() {
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();
         let _ = socket.recv_from(&mut [0; 16]);
-        assert!(udp(&socket, "192.0.2.1:5353", &mapped.pod, 53), "{backend}");
+        assert!(udp(&socket, "192.0.2.1:5353", &dns), "{backend}");
         mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
     }
 }
@@ -230,6 +287,30 @@ fn nftables_is_taken_where_there_is_no_iptables() {
     mapped.bed.ours("ADD", "bridge", &args, &config);
     let seen = crate::masquerade::seen_by(&mapped.world, "192.0.2.2", &space);
     assert_eq!(seen, "192.0.2.1");
+}
+
+#[test]
+fn masq_all_hides_the_source_of_what_is_forwarded() {
+    let Some(mapped) = Mapped::new() else { return };
+    mapped.world.must("ip route add 10.77.0.0/24 via 192.0.2.1");
+    for backend in BACKENDS {
+        let mut config = mapped.config(backend, json!([mapping(8080, 80, "tcp")]));
+        config["masqAll"] = json!(true);
+        mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+        mapped.bed.ours("CHECK", "portmap", &mapped.args, &config);
+        for (client, target, source) in [
+            (&mapped.world, "192.0.2.1:8080", "10.77.0.1"),
+            (&mapped.world, "[2001:db8::1]:8080", "fd77::1"),
+            (&mapped.bed.host, "127.0.0.1:8080", "10.77.0.1"),
+            (&mapped.pod, "192.0.2.1:8080", "10.77.0.1"),
+            // Without the mapping the source is kept.
+            (&mapped.world, "10.77.0.2:80", "192.0.2.2"),
+        ] {
+            let seen = tcp(client, target, &mapped.pod, 80);
+            assert_eq!(seen, Some(source.parse().unwrap()), "{backend} {target}");
+        }
+        mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
+    }
 }
 
 #[test]
