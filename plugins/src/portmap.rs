@@ -37,7 +37,7 @@ impl Plugin for Portmap {
         if config.mappings.is_empty() {
             return Ok(result);
         }
-        let backend = config.backend_in_use()?;
+        let backend = config.backend_in_use(Backend::detect)?;
         let addresses = container_addresses(&result, &call.ifname);
         with_undo(|undo| {
             undo.push("remove the forwarded ports", || {
@@ -62,7 +62,7 @@ impl Plugin for Portmap {
         // leave rules behind.
         let result = call.prev_result().ok().flatten().unwrap_or_default();
         let addresses = container_addresses(&result, &call.ifname);
-        let outcome = remove(call, config.backend_in_use()?, &addresses);
+        let outcome = remove(call, config.backend_in_use(Backend::detect)?, &addresses);
         // Else a client that keeps its source port would be sent to the dead address on and on.
         let any: [IpNet; 2] = [
             ipnet::Ipv4Net::default().into(),
@@ -78,7 +78,7 @@ impl Plugin for Portmap {
         if config.mappings.is_empty() {
             return Ok(());
         }
-        let backend = config.backend_in_use()?;
+        let backend = config.backend_in_use(Backend::detect)?;
         container_addresses(&result, &call.ifname)
             .into_iter()
             .try_for_each(|address| match backend {
@@ -100,15 +100,6 @@ impl Plugin for Portmap {
             .collect();
         let garbage = |saved: &Saved| iptables::garbage(&call.network, &valid, saved);
         change_nat(false, garbage).and(change_nat(true, garbage))
-    }
-}
-
-impl Config {
-    /// The backend asked for, or the one found on the host.
-    fn backend_in_use(&self) -> Result<Backend> {
-        let backend = self.backend.unwrap_or_else(Backend::detect);
-        self.check_backend(backend)?;
-        Ok(backend)
     }
 }
 

@@ -186,18 +186,40 @@ impl Written {
                 .collect::<Result<_>>()?,
         };
         if let Some(backend) = backend {
-            config.check_backend(backend)?;
+            config.backend_in_use(|| backend)?;
         }
         Ok(config)
     }
 }
 
 impl Config {
-    /// Refuses options that belong to the other backend than the one in use.
-    pub fn check_backend(&self, backend: Backend) -> Result<()> {
-        let mut foreign = Vec::new();
-        if matches!(self.mark, Mark::Chain(_)) && backend == Backend::Nftables {
-            foreign.push("externalSetMarkChain");
+    /// The backend to use: the one asked for, else the one whose options are given, else the one
+    /// that `detect` finds on the host. Options of the other one are refused.
+    pub fn backend_in_use(&self, detect: impl FnOnce() -> Backend) -> Result<Backend> {
+        let options = self.options_of_one_backend();
+        let backend = self
+            .backend
+            .or(options.first().map(|(backend, _)| *backend))
+            .unwrap_or_else(detect);
+        let foreign: Vec<_> = options
+            .iter()
+            .filter(|(language, _)| *language != backend)
+            .map(|(_, name)| *name)
+            .collect();
+        if foreign.is_empty() {
+            return Ok(backend);
+        }
+        Err(Error::config(format!(
+            "{backend:?} backend is in use but these options are for the other one: {}",
+            foreign.join(", ")
+        )))
+    }
+
+    /// The options given that only one backend understands, with that backend.
+    fn options_of_one_backend(&self) -> Vec<(Backend, &'static str)> {
+        let mut options = Vec::new();
+        if matches!(self.mark, Mark::Chain(_)) {
+            options.push((Backend::Iptables, "externalSetMarkChain"));
         }
         for (name, conditions) in [
             ("conditionsV4", &self.conditions_v4),
@@ -205,21 +227,14 @@ impl Config {
         ] {
             let language = match conditions.first().map(String::as_str) {
                 None | Some("") => continue,
-                // Every iptables condition starts with an option, no nftables one does.
-                Some(first) if first.starts_with('-') => Backend::Iptables,
+                // Every iptables condition starts with an option or its negation, as in
+                // `! -s 10.0.0.0/8`; no nftables one does.
+                Some(first) if first.starts_with(['-', '!']) => Backend::Iptables,
                 Some(_) => Backend::Nftables,
             };
-            if language != backend {
-                foreign.push(name);
-            }
+            options.push((language, name));
         }
-        if foreign.is_empty() {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "{backend:?} backend is in use but these options are for the other one: {}",
-            foreign.join(", ")
-        )))
+        options
     }
 }
 
@@ -242,12 +257,16 @@ impl WrittenMapping {
             })?,
             host_ip: match self.host_ip.as_str() {
                 "" => None,
-                text => Some(text.parse().map_err(|_| {
-                    Error::config(format!(
-                        "invalid hostIP {text:?} of host port {}",
-                        self.host_port
-                    ))
-                })?),
+                text => {
+                    let ip = text.parse::<IpAddr>().map_err(|_| {
+                        Error::config(format!(
+                            "invalid hostIP {text:?} of host port {}",
+                            self.host_port
+                        ))
+                    })?;
+                    // ::ffff:192.0.2.1 is an IPv4 address.
+                    Some(ip.to_canonical())
+                }
             },
         })
     }
@@ -291,6 +310,50 @@ mod tests {
         assert_eq!(all_v4.destination(), None);
         assert!(!one_v6.applies_to(false));
         assert_eq!(one_v6.destination(), Some("fd00::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_one() {
+        for (text, destination) in [
+            ("::ffff:192.0.2.1", Some("192.0.2.1".parse().unwrap())),
+            ("::ffff:0.0.0.0", None),
+        ] {
+            let config = parse(&format!(
+                r#"{{"runtimeConfig": {{"portMappings": [
+                    {{"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "{text}"}}]}}}}"#
+            ))
+            .unwrap();
+            let mapping = &config.mappings[0];
+            assert!(mapping.applies_to(false) && !mapping.applies_to(true));
+            assert_eq!(mapping.destination(), destination);
+        }
+    }
+
+    #[test]
+    fn conditions_tell_their_backend() {
+        use Backend::{Iptables, Nftables};
+        for (conditions, fits) in [
+            (r#"["-s", "192.0.2.0/24"]"#, Iptables),
+            (r#"["!", "-s", "192.0.2.0/24"]"#, Iptables),
+            (r#"["! -s 192.0.2.0/24"]"#, Iptables),
+            (r#"["ip saddr != 192.0.2.0/24"]"#, Nftables),
+        ] {
+            for (found, named) in [(Iptables, "iptables"), (Nftables, "nftables")] {
+                let config = parse(&format!(r#"{{"conditionsV4": {conditions}}}"#)).unwrap();
+                assert_eq!(config.backend_in_use(|| found), Ok(fits), "{conditions}");
+                let outcome = parse(&format!(
+                    r#"{{"backend": "{named}", "conditionsV4": {conditions}}}"#
+                ));
+                assert_eq!(outcome.is_ok(), found == fits, "{conditions} {named}");
+            }
+        }
+        let mixed =
+            parse(r#"{"conditionsV4": ["-s", "::"], "conditionsV6": ["ip6 saddr ::"]}"#).unwrap();
+        assert!(mixed.backend_in_use(|| Iptables).is_err());
+        assert_eq!(
+            parse("{}").unwrap().backend_in_use(|| Nftables),
+            Ok(Nftables)
+        );
     }
 
     #[test]
