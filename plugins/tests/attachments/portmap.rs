@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
+    process::Command,
     time::Duration,
 };
 
@@ -46,6 +47,27 @@ impl Mapped {
         json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": backend,
             "capabilities": {"portMappings": true},
             "runtimeConfig": {"portMappings": mappings}, "prevResult": self.result})
+    }
+}
+
+impl Mapped {
+    /// Every rule about forwarded ports on the host that names the container or an address of it.
+    fn rules(&self) -> String {
+        [
+            "iptables-save -t nat",
+            "ip6tables-save -t nat",
+            "nft list ruleset",
+        ]
+        .map(|command| self.bed.host.must(command))
+        .concat()
+        .lines()
+        .filter(|line| {
+            ["CNI-DN-", "mapped", "10.77.0.2", "fd77::2"]
+                .iter()
+                .any(|own| line.contains(own))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect()
     }
 }
 
@@ -264,6 +286,108 @@ fn without_mappings_no_program_is_needed() {
 }
 
 #[test]
+fn del_clears_both_backends_and_families_whatever_the_configuration_says_now() {
+    let Some(mapped) = Mapped::new() else { return };
+    for (added, now) in [("iptables", "nftables"), ("nftables", "iptables")] {
+        let mut config = mapped.config(added, json!([mapping(8080, 80, "tcp")]));
+        mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+        assert!(mapped.rules().contains("fd77::2"), "{}", mapped.rules());
+        // The operator has changed the backend, with conditions that fit neither; and of what the
+        // container had the runtime remembers half.
+        config["backend"] = json!(now);
+        config["conditionsV4"] = json!(["-s", "192.0.2.0/24"]);
+        config["conditionsV6"] = json!(["ip6 saddr ::1"]);
+        config["prevResult"]["ips"]
+            .as_array_mut()
+            .unwrap()
+            .truncate(1);
+        mapped.bed.refused("ADD", "portmap", &mapped.args, &config);
+        assert!(mapped.rules().contains("10.77.0.2"), "{added}");
+        mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
+        assert_eq!(mapped.rules(), "", "{added} then {now}");
+    }
+    let mut args = mapped.args.clone();
+    args.hide = NO_PROGRAMS;
+    let config = mapped.config("iptables", json!([mapping(8080, 80, "tcp")]));
+    let message = mapped.bed.refused("DEL", "portmap", &args, &config);
+    assert!(message.contains("neither nft nor iptables"), "{message}");
+}
+
+#[test]
+fn a_second_add_that_fails_leaves_the_first_one_s_ports() {
+    let Some(mapped) = Mapped::new() else { return };
+    for (backend, nonsense) in [
+        ("iptables", json!(["-m", "no-such-match"])),
+        ("nftables", json!(["no such condition"])),
+    ] {
+        let config = mapped.config(backend, json!([mapping(8080, 80, "tcp")]));
+        mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+        let before = mapped.rules();
+        // IPv4 would do, IPv6 does not.
+        let mut second = mapped.config(backend, json!([mapping(9090, 80, "tcp")]));
+        second["conditionsV6"] = nonsense;
+        mapped.bed.refused("ADD", "portmap", &mapped.args, &second);
+        assert_eq!(mapped.rules(), before, "{backend}");
+        mapped.bed.ours("CHECK", "portmap", &mapped.args, &config);
+        for (target, reached) in [
+            ("192.0.2.1:8080", true),
+            ("[2001:db8::1]:8080", true),
+            ("192.0.2.1:9090", false),
+        ] {
+            let seen = tcp(&mapped.world, target, &mapped.pod, 80);
+            assert_eq!(seen.is_some(), reached, "{backend} {target}");
+        }
+        mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
+        // The first ADD of all that fails leaves nothing.
+        mapped.bed.refused("ADD", "portmap", &mapped.args, &second);
+        assert_eq!(mapped.rules(), "", "{backend}");
+    }
+}
+
+#[test]
+fn a_kernel_without_ipv6_is_no_obstacle_for_del() {
+    let Some(mut mapped) = Mapped::new() else {
+        return;
+    };
+    let mut config = mapped.config("iptables", json!([mapping(8080, 80, "tcp")]));
+    config["prevResult"]["ips"]
+        .as_array_mut()
+        .unwrap()
+        .truncate(1);
+    let folder = mapped.bed.folder.path().join("no-ipv6");
+    std::fs::create_dir(&folder).unwrap();
+    let path = format!("{}:/usr/sbin:/usr/bin:/bin", folder.display());
+    mapped.args = mapped.args.with("PATH", &path);
+    for (refusal, is_error) in [
+        ("Address family not supported by protocol", false),
+        ("Permission denied (you must be root)", true),
+    ] {
+        for (name, script) in [
+            ("ip6tables", "echo 'ip6tables v1.8.9 (legacy)'".to_owned()),
+            ("ip6tables-save", format!("echo '{refusal}' >&2; exit 3")),
+        ] {
+            // By a process of its own: a file that another test's child still has open for writing
+            // cannot be run.
+            let written = Command::new("sh")
+                .args(["-c", r#"echo "$1" >"$0" && chmod 755 "$0""#])
+                .arg(folder.join(name))
+                .arg(format!("#!/bin/sh\n{script}"))
+                .status()
+                .unwrap();
+            assert!(written.success());
+        }
+        mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+        if is_error {
+            let message = mapped.bed.refused("DEL", "portmap", &mapped.args, &config);
+            assert!(message.contains(refusal), "{message}");
+        } else {
+            mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
+        }
+        assert_eq!(mapped.rules(), "");
+    }
+}
+
+#[test]
 fn nftables_is_taken_where_there_is_no_iptables() {
     let Some(mapped) = Mapped::new() else { return };
     let mut config = mapped.config("", json!([mapping(8080, 80, "tcp")]));
@@ -319,6 +443,11 @@ fn options_of_the_iptables_backend() {
     let mut config = mapped.config("iptables", json!([mapping(8080, 80, "tcp")]));
     config["masqAll"] = json!(true);
     config["markMasqBit"] = json!(20);
+    config["conditionsV4"] = json!(["!", "-s", "192.0.2.0/30"]);
+    mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
+    mapped.bed.ours("CHECK", "portmap", &mapped.args, &config);
+    assert_eq!(tcp(&mapped.world, "192.0.2.1:8080", &mapped.pod, 80), None);
+    mapped.bed.ours("DEL", "portmap", &mapped.args, &config);
     config["conditionsV4"] = json!(["-s", "192.0.2.0/24"]);
     mapped.bed.ours("ADD", "portmap", &mapped.args, &config);
     let seen = tcp(&mapped.world, "192.0.2.1:8080", &mapped.pod, 80);
