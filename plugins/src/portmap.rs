@@ -121,7 +121,7 @@ fn forward(call: &Call, config: &Config, backend: Backend, addresses: &[IpNet]) 
         Backend::Nftables => {
             let script: String = addresses
                 .iter()
-                .map(|address| nftables::setup(config, *address, &call.container_id))
+                .map(|address| nftables::setup(config, *address, &call.network, &call.container_id))
                 .collect();
             Ok(nft::apply(&script)?)
         }

@@ -11,39 +11,42 @@ use crate::{
 
 /// Removes a container's rules; goes on past errors and gives the first.
 pub fn remove(network: &str, container: &str) -> Result<()> {
-    let has_nft = nft::available();
-    if !has_nft
+    if !nft::available()
         && let Err(error) = Iptables::find(false)
         && Iptables::find(true).is_err()
     {
         return Err(Error::from(error).context("neither nft nor iptables can be run"));
     }
     let planned = |saved: &Saved| iptables::removal(network, container, saved);
-    let outcome = change_nat(false, planned).and(change_nat(true, planned));
-    if !has_nft {
-        return outcome;
-    }
-    outcome.and(change_tables(|ipv6, listed| {
-        nftables::teardown(ipv6, container, listed)
-    }))
+    change_nat(false, planned)
+        .and(change_nat(true, planned))
+        .and(change_tables(|ipv6, listed| {
+            nftables::teardown(ipv6, network, container, listed)
+        }))
 }
 
-/// GC: removes the rules of every container of the network that is not listed as valid.
-///
-/// Of the nftables backend nothing can be collected: its rules, which are the reference's, name
-/// the container but not the network, so another network's look the same.
+/// GC: removes the rules of every container of the network that is not listed as valid; goes on
+/// past errors and gives the first.
 pub fn collect_garbage(call: &Call) -> Result<()> {
+    let network = call.network.as_str();
     let attachments = call.valid_attachments()?;
     let valid: Vec<_> = attachments
         .iter()
         .map(|attachment| attachment.container_id.as_str())
         .collect();
-    let garbage = |saved: &Saved| iptables::garbage(&call.network, &valid, saved);
-    change_nat(false, garbage).and(change_nat(true, garbage))
+    let planned = |saved: &Saved| iptables::garbage(network, &valid, saved);
+    change_nat(false, planned)
+        .and(change_nat(true, planned))
+        .and(change_tables(|ipv6, listed| {
+            nftables::garbage(ipv6, network, &valid, listed)
+        }))
 }
 
-/// Applies what `plan` finds to remove in the tables of both families, as one transaction each.
+/// Applies what `plan` finds to remove in the nft tables of both families, as one transaction each.
 fn change_tables(plan: impl Fn(bool, &Listed) -> String) -> Result<()> {
+    if !nft::available() {
+        return Ok(());
+    }
     let change = |ipv6| {
         let Some(listed) = list(ipv6)? else {
             return Ok(());
