@@ -1,6 +1,7 @@
 //! `portmap` by both backends: real connections through the host's ports.
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -48,15 +49,29 @@ impl Mapped {
     }
 }
 
+/// Binds a socket. The same port has been bound a moment ago: a plugin that another test starts just
+/// then holds the closed socket between its fork and its exec.
+fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
+    for _ in 0..100 {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                std::thread::sleep(WAIT / 100);
+            }
+            result => return result.unwrap(),
+        }
+    }
+    bind().unwrap()
+}
+
 /// Can `client` open a TCP connection to `target` that `server` gets on `port`? The peer's address
 /// as the server sees it.
 fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr> {
-    let bound: IpAddr = if target.starts_with('[') {
+    let any: IpAddr = if target.starts_with('[') {
         "::".parse().unwrap()
     } else {
         "0.0.0.0".parse().unwrap()
     };
-    let listener = server.inside(|| TcpListener::bind((bound, port)).unwrap());
+    let listener = server.inside(|| bound(|| TcpListener::bind((any, port))));
     let target: SocketAddr = target.parse().unwrap();
     let stream = client.inside(move || TcpStream::connect_timeout(&target, WAIT));
     let stream = stream.ok()?;
@@ -67,7 +82,7 @@ fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr
 
 /// Does a datagram from `socket` to `target` get an answer from `server` on `port`?
 fn udp(socket: &UdpSocket, target: &str, server: &Space, port: u16) -> bool {
-    let echo = server.inside(|| UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    let echo = server.inside(|| bound(|| UdpSocket::bind(("0.0.0.0", port))));
     echo.set_read_timeout(Some(WAIT)).unwrap();
     socket.set_read_timeout(Some(WAIT)).unwrap();
     socket.send_to(b"ping", target).unwrap();
