@@ -19,7 +19,8 @@ fn skip(reason: std::fmt::Arguments<'_>) {
     use std::io::Write as _;
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Runs `test` in a new namespace; skips loudly without the right to make one.
