@@ -13,6 +13,7 @@ need ip=iproute2 ping=iputils-ping ss=iproute2 etcd=etcd-server etcdctl=etcd-cli
     tcpdump=tcpdump iptables=iptables nft=nftables conntrack=conntrack setpriv=util-linux \
     containerd=containerd runc=runc podman=podman busybox=busybox-static
 need /usr/lib/cni/bridge=containernetworking-plugins
+need containerd=containerd ctr=containerd runc=runc podman=podman busybox=busybox-static
 need_rust
 
 echo "building"

@@ -8,7 +8,11 @@ mod config;
 mod iptables;
 mod nftables;
 
-use kernel::{Netlink, conntrack, ipnet::IpNet, iptables::Iptables, nft, sysctl};
+use std::path::Path;
+
+use kernel::{
+    Netlink, conntrack, filelock::FileLock, ipnet::IpNet, iptables::Iptables, nft, sysctl,
+};
 
 use crate::{
     cni::{Call, CniResult, Error, Plugin, Result, with_undo},
@@ -21,8 +25,8 @@ use config::{Config, Protocol};
 pub struct Portmap;
 
 const UDP: u8 = 17;
-/// Several ADDs at once may make the shared chains; all but one of them have to look again.
-const TRIES: usize = 4;
+/// Held while the chains that all containers share are made.
+const LOCK: &str = "/run/weft-portmap.lock";
 
 impl Plugin for Portmap {
     fn name(&self) -> &'static str {
@@ -149,15 +153,17 @@ fn forward(call: &Call, config: &Config, backend: Backend, addresses: &[IpNet]) 
 fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
     let tables = Iptables::find(address.addr().is_ipv6())?;
     let desired = iptables::desired(config, address, &call.network, &call.container_id);
-    let mut outcome = tables.restore(&nat_transaction(&desired.optimistic()));
-    for _ in 1..TRIES {
-        if outcome.is_ok() {
-            break;
-        }
-        let saved = Saved::parse(&tables.save("nat")?);
-        outcome = tables.restore(&nat_transaction(&desired.plan(&saved)));
+    if tables
+        .restore(&nat_transaction(&desired.optimistic()))
+        .is_ok()
+    {
+        return Ok(());
     }
-    Ok(outcome?)
+    // The shared chains are missing, or a former container's chain is there. One at a time from
+    // here on: to look and then to add would be done twice by two at once.
+    let _lock = FileLock::lock(Path::new(LOCK))?;
+    let saved = Saved::parse(&tables.save("nat")?);
+    Ok(tables.restore(&nat_transaction(&desired.plan(&saved)))?)
 }
 
 /// Removes a container's rules, of the families of its addresses or, if it is not known to have

@@ -46,7 +46,7 @@ impl<'a> Containers<'a> {
         })
     }
 
-    /// Starts a container and waits until commands can be run in it. `name` is unique in the run;
+    /// Starts a container and waits until its first process runs. `name` is unique in the run;
     /// `ports` are `HOST:CONTAINER` pairs, for an engine that can map them.
     pub fn container(&self, name: &str, ports: &[&str]) -> Result<Container<'_>> {
         let id = format!("{}{name}", self.run.prefix());
@@ -60,9 +60,11 @@ impl<'a> Containers<'a> {
             client,
             owner: self,
         };
+        // Not by running something in it: runc allows that before the network is there.
         let up = eventually("the container runs", Duration::from_secs(20), || {
             container.client.ensure_alive()?;
-            container.exec("true").map(drop)
+            ensure!(container.rootfs.join(STARTED).exists(), "it has not begun");
+            Ok(())
         });
         up.with_context(|| match &self.daemon {
             Some(daemon) => format!("the runtime's log ends:\n{}", daemon.log_tail()),
@@ -132,12 +134,15 @@ impl Container<'_> {
     }
 }
 
+/// The file with which a container says that its first process runs: the runtime lets it begin when
+/// the plugins have done ADD.
+const STARTED: &str = "started";
 /// The file whose appearance ends a container.
 const END: &str = "end";
 
 /// What a container runs.
 fn first_process() -> String {
-    format!("while [ ! -e /{END} ]; do sleep 0.05; done")
+    format!(": >/{STARTED}; while [ ! -e /{END} ]; do sleep 0.05; done")
 }
 
 /// Fills `folder` with busybox under the names of its applets.

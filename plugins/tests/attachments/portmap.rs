@@ -1,7 +1,6 @@
 //! `portmap` by both backends: real connections through the host's ports.
 
 use std::{
-    io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -49,29 +48,29 @@ impl Mapped {
     }
 }
 
-/// Binds a socket. The same port has been bound a moment ago: a plugin that another test starts just
-/// then holds the closed socket between its fork and its exec.
-fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
+/// Binds a socket, though a process that another test just starts may hold on to the last one for a
+/// moment, between fork and exec.
+fn bind<T>(attempt: impl Fn() -> std::io::Result<T>) -> T {
     for _ in 0..100 {
-        match bind() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                std::thread::sleep(WAIT / 100);
+        match attempt() {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(20));
             }
-            result => return result.unwrap(),
+            outcome => return outcome.unwrap(),
         }
     }
-    bind().unwrap()
+    attempt().unwrap()
 }
 
 /// Can `client` open a TCP connection to `target` that `server` gets on `port`? The peer's address
 /// as the server sees it.
 fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr> {
-    let any: IpAddr = if target.starts_with('[') {
+    let bound: IpAddr = if target.starts_with('[') {
         "::".parse().unwrap()
     } else {
         "0.0.0.0".parse().unwrap()
     };
-    let listener = server.inside(|| bound(|| TcpListener::bind((any, port))));
+    let listener = bind(|| server.inside(|| TcpListener::bind((bound, port))));
     let target: SocketAddr = target.parse().unwrap();
     let stream = client.inside(move || TcpStream::connect_timeout(&target, WAIT));
     let stream = stream.ok()?;
@@ -82,7 +81,7 @@ fn tcp(client: &Space, target: &str, server: &Space, port: u16) -> Option<IpAddr
 
 /// Does a datagram from `socket` to `target` get an answer from `server` on `port`?
 fn udp(socket: &UdpSocket, target: &str, server: &Space, port: u16) -> bool {
-    let echo = server.inside(|| bound(|| UdpSocket::bind(("0.0.0.0", port))));
+    let echo = bind(|| server.inside(|| UdpSocket::bind(("0.0.0.0", port))));
     echo.set_read_timeout(Some(WAIT)).unwrap();
     socket.set_read_timeout(Some(WAIT)).unwrap();
     socket.send_to(b"ping", target).unwrap();
