@@ -86,12 +86,21 @@ pub struct Container<'a> {
 }
 
 impl Container<'_> {
-    /// Runs a line of shell in the container; returns what it printed.
+    /// Runs a line of shell, one that prints something, in the container; returns what it printed.
     pub fn exec(&self, line: &str) -> Result<String> {
         let engine = &self.owner.engine;
-        let args = engine.exec(&self.id, line)?;
-        let mut command = self.owner.room.command(engine.program());
-        process::run(command.args(args)).with_context(|| format!("in container {}", self.id))
+        // `ctr` may end before it has copied what a short-lived process printed: then once more.
+        let mut printed = String::new();
+        for _ in 0..5 {
+            let args = engine.exec(&self.id, line)?;
+            let mut command = self.owner.room.command(engine.program());
+            printed = process::run(command.args(args))
+                .with_context(|| format!("in container {}", self.id))?;
+            if !printed.is_empty() {
+                break;
+            }
+        }
+        Ok(printed)
     }
 
     /// The IPv4 address of its `eth0`.
