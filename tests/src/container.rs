@@ -86,30 +86,25 @@ pub struct Container<'a> {
 }
 
 impl Container<'_> {
-    /// Runs a line of shell, one that prints something, in the container; returns what it printed.
+    /// Runs a line of shell in the container; returns what it printed.
     pub fn exec(&self, line: &str) -> Result<String> {
         let engine = &self.owner.engine;
-        // `ctr` may end before it has copied what a short-lived process printed: then once more.
-        let mut printed = String::new();
-        for _ in 0..5 {
-            let args = engine.exec(&self.id, line)?;
-            let mut command = self.owner.room.command(engine.program());
-            printed = process::run(command.args(args))
-                .with_context(|| format!("in container {}", self.id))?;
-            if !printed.is_empty() {
-                break;
-            }
-        }
-        Ok(printed)
+        let args = engine.exec(&self.id, line)?;
+        let mut command = self.owner.room.command(engine.program());
+        process::run(command.args(args)).with_context(|| format!("in container {}", self.id))
     }
 
     /// The IPv4 address of its `eth0`.
     pub fn address(&self) -> Result<IpNet> {
-        let output = self.exec("ip -4 -o address show dev eth0")?;
-        let mut words = output.split_whitespace().skip_while(|word| *word != "inet");
-        let address = words.nth(1);
-        let address = address.with_context(|| format!("no inet address in {output:?}"))?;
-        address.parse().with_context(|| format!("of {output:?}"))
+        // More than once: `ctr` may end before it has copied what a short-lived process printed.
+        let limit = Duration::from_secs(5);
+        eventually("the container has an address", limit, || {
+            let output = self.exec("ip -4 -o address show dev eth0")?;
+            let mut words = output.split_whitespace().skip_while(|word| *word != "inet");
+            let address = words.nth(1);
+            let address = address.with_context(|| format!("no inet address in {output:?}"))?;
+            address.parse().with_context(|| format!("of {output:?}"))
+        })
     }
 
     /// Sends three pings; all must be answered.
