@@ -21,8 +21,8 @@ need() {
 }
 
 install_packages() {
-    # Some of these packages start a service when they are installed (etcd). We run our own, in a
-    # namespace: forbid the start for this one installation, unless the machine has its own policy.
+    # Some of these packages start a service when they are installed (etcd, containerd). We run our own,
+    # in a namespace: forbid the start for this one installation, unless the machine has its own policy.
     local policy=/usr/sbin/policy-rc.d made=
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=yes

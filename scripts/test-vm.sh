@@ -69,6 +69,9 @@ chmod +x "$root/init"
 
 timeout 600 qemu-system-x86_64 -accel tcg -m 1500 -smp 2 -nographic -no-reboot \
     -kernel "$folder/kernel/boot/vmlinuz-$version" -initrd "$folder/initrd" \
-    -append "console=ttyS0 quiet panic=-1" </dev/null | tr -d '\r' | tee "$folder/log" |
-    grep -E '^(test |SKIPPED|running|thread|  (left|right)|modprobe)|panicked|assertion' || true
-grep -q VM-PASSED "$folder/log"
+    -append "console=ttyS0 quiet panic=-1 no_timer_check" </dev/null | tr -d '\r' >"$folder/log" || true
+if ! grep -q VM-PASSED "$folder/log"; then
+    sed -n '/^running/,$p' "$folder/log" | grep . >&2 || cat "$folder/log" >&2
+    exit 1
+fi
+grep -E '^(test |SKIPPED)' "$folder/log"

@@ -15,8 +15,9 @@ enum Kind {
     Nftables(u32),
 }
 
-/// Seconds to wait for the xtables lock.
-const WAIT: &str = "5";
+/// Seconds to wait for the xtables lock: others (kube-proxy) hold it for long, and many Pods may
+/// start at once.
+const WAIT: &str = "60";
 
 /// The iptables of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ const BATCH_BYTES: usize = 48 * 1024;
 /// each) still fit the receive buffer.
 const BATCH_REQUESTS: usize = 512;
 /// A dump that the kernel marks as interrupted is read again this many times.
-const DUMP_TRIES: usize = 8;
+const DUMP_TRIES: usize = 32;
 
 /// A route netlink socket in the namespace where it was opened, wherever it is used later.
 pub struct Netlink {
@@ -236,17 +236,18 @@ impl Netlink {
         message: &RouteNetlinkMessage,
         keep: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let mut outcome = Ok(Vec::new());
         for _ in 0..DUMP_TRIES {
             match self.dump_once(message, &keep) {
                 Ok((values, false)) => return Ok(values),
-                Ok((values, true)) => outcome = Ok(values),
-                Err(cause) => {
-                    return Err(Error::new(format!("list {what}"), cause));
-                }
+                Ok((_, true)) => {}
+                Err(cause) => return Err(Error::new(format!("list {what}"), cause)),
             }
         }
-        outcome
+        // Half a list is worse than none: a planner would take what is missing for gone.
+        Err(Error::other(
+            format!("list {what}"),
+            format!("it changed under each of {DUMP_TRIES} readings"),
+        ))
     }
 
     /// One dump and whether something changed under it.
@@ -270,6 +271,9 @@ impl Netlink {
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => values.extend(keep(inner)),
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(io::Error::from_raw_os_error(-done.code));
+                    }
                     NetlinkPayload::Done(_) => return Ok((values, interrupted)),
                     NetlinkPayload::Error(error) => {
                         return Err(io::Error::from_raw_os_error(-error.raw_code()));

@@ -8,10 +8,19 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use crate::{Error, Result};
 
+/// How long a program may take: more than any wait of its own for a lock.
+const LIMIT: Duration = Duration::from_secs(90);
 /// Where system programs are, for callers that run with a bare environment.
 const FALLBACK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -56,7 +65,22 @@ pub fn run(what: &str, program: &str, arguments: &[&str], input: &str) -> Result
             },
             None => Ok(()),
         });
+        // Another: a program that hangs must not hang us.
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (ended, waiting) = mpsc::channel::<()>();
+        let watchdog = scope.spawn(move || {
+            let hangs = waiting.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            // Not reaped yet, so the number is still its own; an error means that it just ended.
+            hangs && kill(pid, Signal::SIGKILL).is_ok()
+        });
         let output = child.wait_with_output();
+        drop(ended);
+        if watchdog.join().unwrap_or(false) {
+            return Err(io::Error::other(format!(
+                "{program} did not end within {} s and was killed",
+                LIMIT.as_secs()
+            )));
+        }
         match writer.join() {
             Ok(written) => written.and(output),
             Err(panic) => std::panic::resume_unwind(panic),

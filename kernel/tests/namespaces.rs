@@ -218,6 +218,22 @@ fn a_batch_reports_each_failure_and_goes_on() {
     assert_eq!(fdb.iter().filter(|e| e.dst.is_some()).count(), 2000);
     assert_eq!(fdb[0].dst, Some("192.0.2.9".parse().unwrap()));
 
+    // The ensure forms change nothing the second time.
+    let neigh = Neigh {
+        dev,
+        ip: "10.250.0.1".parse().unwrap(),
+        mac: Some(mac(1)),
+        permanent: true,
+    };
+    assert!(nl.ensure_neigh(&neigh).unwrap());
+    assert!(!nl.ensure_neigh(&neigh).unwrap());
+    let moved = Fdb {
+        dst: Some("192.0.2.10".parse().unwrap()),
+        ..fdb[0].clone()
+    };
+    assert!(nl.ensure_fdb(&moved).unwrap());
+    assert!(!nl.ensure_fdb(&moved).unwrap());
+
     // All of them removed again, every request failing the second time.
     let undo: Vec<Change> = routes
         .into_iter()

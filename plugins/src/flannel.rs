@@ -59,7 +59,11 @@ impl Plugin for Flannel {
             None => plan(call, &config).ok(),
         };
         match delegate {
-            Some(it) => delegate::run(call, Verb::Del, &it.plugin, &it.config)?,
+            Some(mut it) => {
+                // The delegate learns which addresses it gave, as the spec has it.
+                it.copy_from(call.config(), &["prevResult"]);
+                delegate::run(call, Verb::Del, &it.plugin, &it.config)?;
+            }
             None => eprintln!(
                 "flannel: {} is malformed and flanneld is not ready: the delegate is not called",
                 found.path().display()

@@ -16,8 +16,8 @@ use crate::cni::{Error, IpConfig, Result, Route};
 
 pub use check::{check, expect_veth, listed, same_mac};
 pub use pair::{
-    add_veth, announce, await_carrier, delete, enable_forwarding, open_netns, random_mac,
-    remove_from,
+    add_veth, announce, await_carrier, delete, enable_forwarding, find_netns, open_netns,
+    random_mac, remove_from,
 };
 
 /// How long duplicate address detection may take.
@@ -147,6 +147,11 @@ pub fn configure(netlink: &mut Netlink, link: &Link, desired: Desired<'_>) -> Re
         for name in ["lo", &link.name] {
             set_quietly(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
         }
+        // A Pod that takes its link down and up again keeps its address, as with IPv4.
+        set_quietly(
+            &format!("net/ipv6/conf/{}/keep_addr_on_down", link.name),
+            "1",
+        );
         apply(netlink, &changes)?;
         settle(netlink, link, desired.ips)?;
         apply(netlink, &routes)

@@ -1,8 +1,9 @@
 //! `loopback`: brings `lo` up in the container's namespace.
 
-use crate::cni::{Call, CniResult, Error, Interface, IpConfig, Plugin, Result, code, with_undo};
+use crate::cni::{Call, CniResult, Error, Interface, IpConfig, Plugin, Result, with_undo};
+use crate::interface::{find_netns, open_netns};
 use kernel::ipnet::IpNet;
-use kernel::{Change, Netlink, Netns, SetLink};
+use kernel::{Change, Netlink, SetLink};
 
 /// The plugin acts on this link whatever CNI_IFNAME says.
 const LINK: &str = "lo";
@@ -18,12 +19,12 @@ impl Plugin for Loopback {
     fn add(&self, call: &Call) -> Result<CniResult> {
         // Read first: a malformed one must not leave the link changed.
         let prev = call.prev_result()?;
-        let mut netlink = Netlink::open_in(&open(call)?)?;
+        let mut netlink = Netlink::open_in(&open_netns(call)?)?;
         let link = netlink.expect_link(LINK)?;
         let changed = netlink.ensure_up(&link)?;
         let addresses = with_undo(|undo| {
             if changed {
-                let netns = open(call)?;
+                let netns = open_netns(call)?;
                 undo.push("set lo down", move || {
                     Ok(set_down(&mut Netlink::open_in(&netns)?)?)
                 });
@@ -51,29 +52,21 @@ impl Plugin for Loopback {
     }
 
     fn del(&self, call: &Call) -> Result<()> {
-        if call.netns.is_empty() {
-            return Ok(());
+        match find_netns(call)? {
+            Some(netns) => Ok(set_down(&mut Netlink::open_in(&netns)?)?),
+            None => Ok(()),
         }
-        let netns = match Netns::open(&call.netns) {
-            Err(e) if e.is_not_found() => return Ok(()),
-            opened => opened?,
-        };
-        Ok(set_down(&mut Netlink::open_in(&netns)?)?)
     }
 
     fn check(&self, call: &Call) -> Result<()> {
         call.prev_result()?;
-        let mut netlink = Netlink::open_in(&open(call)?)?;
+        let mut netlink = Netlink::open_in(&open_netns(call)?)?;
         if netlink.expect_link(LINK)?.up {
             Ok(())
         } else {
             Err(Error::generic("loopback interface is down"))
         }
     }
-}
-
-fn open(call: &Call) -> Result<Netns> {
-    Netns::open(&call.netns).map_err(|e| Error::new(code::INVALID_NETNS, e.to_string()))
 }
 
 fn set_down(netlink: &mut Netlink) -> kernel::Result<()> {

@@ -73,7 +73,15 @@ fn iptables_works() -> bool {
 /// subnet.
 pub fn setup(backend: Option<Backend>, addresses: &[IpNet], owner: Owner<'_>) -> Result<()> {
     match backend.unwrap_or_else(Backend::detect) {
-        Backend::Nftables => nft::apply(&nftables::setup(addresses, owner)).map_err(failed),
+        Backend::Nftables => {
+            // What an ADD that was killed left for another address goes in the same transaction.
+            let stale = match list()? {
+                Some(listed) => nftables::teardown(owner, &listed),
+                None => String::new(),
+            };
+            let script = stale + &nftables::setup(addresses, owner);
+            nft::apply(&script).map_err(failed)
+        }
         Backend::Iptables => {
             for ipv6 in [false, true] {
                 let of_family: Vec<_> = addresses
@@ -112,12 +120,17 @@ fn setup_iptables(ipv6: bool, addresses: &[IpNet], owner: Owner<'_>) -> Result<(
 ///
 /// `addresses` are those of the attachment, if known: a family that has none has no rules.
 pub fn teardown(owner: Owner<'_>, addresses: &[IpNet]) -> Result<()> {
-    let chain = crate::netfilter::names::chain("", owner.network, owner.container);
     let mut outcome = Ok(());
     for ipv6 in [false, true] {
-        let has_family = |net: &IpNet| net.addr().is_ipv6() == ipv6;
-        if addresses.is_empty() || addresses.iter().any(has_family) {
-            outcome = outcome.and(change_nat(ipv6, |saved| saved.remove_chain(&chain)));
+        let of_family: Vec<IpNet> = addresses
+            .iter()
+            .copied()
+            .filter(|net| net.addr().is_ipv6() == ipv6)
+            .collect();
+        if addresses.is_empty() || !of_family.is_empty() {
+            outcome = outcome.and(change_nat(ipv6, |saved| {
+                iptables::teardown(&of_family, owner.network, owner.container, saved)
+            }));
         }
     }
     outcome.and(change_listed(|listed| nftables::teardown(owner, listed)))
@@ -158,16 +171,24 @@ fn change_listed(plan: impl FnOnce(&Listed) -> String) -> Result<()> {
     if !nft::available() {
         return Ok(());
     }
-    let Some(json) = nft::list_table_json("inet", nftables::TABLE).map_err(failed)? else {
+    let Some(listed) = list()? else {
         return Ok(());
     };
-    let listed = Listed::parse(&json)
-        .map_err(|cause| Error::generic(format!("read nft table {}: {cause}", nftables::TABLE)))?;
     let script = plan(&listed);
     if script.is_empty() {
         return Ok(());
     }
     nft::apply(&script).map_err(failed)
+}
+
+/// The reference's table; none if it is not there.
+fn list() -> Result<Option<Listed>> {
+    let Some(json) = nft::list_table_json("inet", nftables::TABLE).map_err(failed)? else {
+        return Ok(None);
+    };
+    Listed::parse(&json)
+        .map(Some)
+        .map_err(|cause| Error::generic(format!("read nft table {}: {cause}", nftables::TABLE)))
 }
 
 fn failed(cause: kernel::Error) -> Error {

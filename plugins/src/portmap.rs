@@ -9,7 +9,11 @@ mod iptables;
 mod nftables;
 mod removal;
 
-use kernel::{Netlink, conntrack, ipnet::IpNet, iptables::Iptables, nft, sysctl};
+use std::path::Path;
+
+use kernel::{
+    Netlink, conntrack, filelock::FileLock, ipnet::IpNet, iptables::Iptables, nft, sysctl,
+};
 
 use crate::{
     cni::{Call, CniResult, Error, Plugin, Result, with_undo},
@@ -22,8 +26,8 @@ use config::{Config, Mapping, Protocol};
 pub struct Portmap;
 
 const UDP: u8 = 17;
-/// Several ADDs at once may make the shared chains; all but one of them have to look again.
-const TRIES: usize = 4;
+/// Held while the chains that all containers share are made.
+const LOCK: &str = "/run/weft-portmap.lock";
 
 impl Plugin for Portmap {
     fn name(&self) -> &'static str {
@@ -132,18 +136,22 @@ fn forward(call: &Call, config: &Config, backend: Backend, addresses: &[IpNet]) 
 fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<Vec<String>> {
     let tables = Iptables::find(address.addr().is_ipv6())?;
     let desired = iptables::desired(config, address, &call.network, &call.container_id);
-    let mut before = Vec::new();
-    let mut outcome = tables.restore(&nat_transaction(&desired.optimistic()));
-    for _ in 1..TRIES {
-        if outcome.is_ok() {
-            break;
-        }
-        let saved = Saved::parse(&tables.save("nat")?);
-        before = iptables::own_rules(&call.network, &call.container_id, &saved);
-        outcome = tables.restore(&nat_transaction(&desired.plan(&saved)));
+    if tables
+        .restore(&nat_transaction(&desired.optimistic()))
+        .is_ok()
+    {
+        return Ok(Vec::new());
     }
-    outcome?;
-    Ok(before)
+    // The shared chains are missing, or a former container's chain is there. One at a time from
+    // here on: to look and then to add would be done twice by two at once.
+    let _lock = FileLock::lock(Path::new(LOCK))?;
+    let saved = Saved::parse(&tables.save("nat")?);
+    tables.restore(&nat_transaction(&desired.plan(&saved)))?;
+    Ok(iptables::own_rules(
+        &call.network,
+        &call.container_id,
+        &saved,
+    ))
 }
 
 fn check_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {

@@ -9,6 +9,7 @@
 
 pub mod cluster;
 pub mod conflist;
+pub mod container;
 pub mod etcd;
 pub mod flanneld;
 pub mod flat_network;

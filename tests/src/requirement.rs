@@ -1,6 +1,7 @@
 //! What a test needs from the machine, and the loud skip when it is not there.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 /// True when the test may run. Otherwise a line `SKIPPED: …` is written past the test harness's
 /// capture, for `scripts/test.sh` to collect; with `WEFT_REQUIRE_ROOT=1` it is a failure.
@@ -27,8 +28,14 @@ pub fn has_programs(names: &[&str]) -> bool {
 
 /// Whether a program can be found in `PATH`, or at its absolute path.
 pub fn is_in_path(name: &str) -> bool {
+    find_in_path(name).is_some()
+}
+
+/// The path of a program that can be found in `PATH`.
+pub fn find_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    let mut paths = std::env::split_paths(&path).map(|folder| folder.join(name));
+    paths.find(|path| path.is_file())
 }
 
 /// Says that the running test is skipped, and why.

@@ -1,5 +1,6 @@
 //! One test's or demo's run: its identity, its folder, its namespaces, and their end.
 
+use crate::container;
 use crate::namespace::Namespace;
 use crate::process;
 use crate::sweep;
@@ -9,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use tempfile::TempDir;
 
-/// Owns the namespaces and files of one run. All names carry the process id, its start time and a
+/// Owns the namespaces, files and containers' cgroups of one run. All names carry the process id, its start time and a
 /// random part, so that runs work side by side and what a dead run left can be told apart.
 #[derive(Debug)]
 pub struct Run {
@@ -31,6 +32,11 @@ for path in /run/netns/"$1"*; do
     ip netns delete "$name"
 done
 rm -rf "$2"
+for path in /sys/fs/cgroup/"$1"* /sys/fs/cgroup/*/"$1"*; do
+    for again in 1 2 3 4 5 6 7 8 9 10; do
+        [ ! -d "$path" ] || find "$path" -depth -type d -exec rmdir {} + || sleep 0.2
+    done
+done
 "#;
 
 impl Run {
@@ -113,6 +119,10 @@ impl Drop for Run {
         let paths: Vec<_> = namespaces.iter().map(Namespace::path).collect();
         if let Err(error) = sweep::remove_namespaces(&paths) {
             eprintln!("clean up after the run: {error:#}");
+        }
+        let is_ours = |name: &str| name.starts_with(&self.prefix);
+        if let Err(error) = container::remove_cgroups_where(is_ours) {
+            eprintln!("remove the run's cgroups: {error:#}");
         }
         drop(self.janitor.stdin.take());
         if let Err(error) = self.janitor.wait() {

@@ -1,8 +1,9 @@
-//! Removal of namespaces and folders, and the sweep of what dead runs have left.
+//! Removal of namespaces, cgroups and folders, and the sweep of what dead runs have left.
 //!
 //! A run's names begin with `weft-<pid>.<start time>.<random>-`. The start time (clock ticks since
 //! boot, `/proc/<pid>/stat`) tells a living run from a later process with the same id.
 
+use crate::container;
 use crate::process;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
@@ -42,12 +43,13 @@ fn is_dead(name: &str) -> bool {
     owner().is_some_and(|(pid, start)| start_time(pid) != Some(start))
 }
 
-/// Removes the namespaces and folders of dead runs; returns their names.
+/// Removes the namespaces, cgroups and folders of dead runs; returns their names.
 pub fn sweep() -> Result<Vec<String>> {
     let mut swept = Vec::new();
     let namespaces: Vec<_> = dead_in(Path::new(NETNS))?;
     remove_namespaces(&namespaces)?;
     swept.extend(namespaces);
+    swept.extend(container::remove_cgroups_where(is_dead)?);
     for folder in dead_in(&std::env::temp_dir())? {
         match fs::remove_dir_all(&folder) {
             // Its janitor or another sweep was quicker.

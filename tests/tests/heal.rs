@@ -10,7 +10,10 @@ fn connected(options: &Options) -> Result<Option<(Cluster, Pod, Pod)>> {
     if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
         return Ok(None);
     }
-    let cluster = Cluster::start(options)?;
+    let mut options = options.clone();
+    // Five times as often as by default: the firewall tests wait for many of them.
+    options.flags.push("--iptables-resync=1".to_owned());
+    let cluster = Cluster::start(&options)?;
     let (a, b) = (cluster.pod(0, "a")?, cluster.pod(1, "b")?);
     cluster.wait_connected(&[&a, &b], options.stack)?;
     Ok(Some((cluster, a, b)))

@@ -1,13 +1,16 @@
 //! The test bed itself: what it says of the network is so, and nothing stays behind.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tests::container::Room;
 use tests::etcd::Etcd;
 use tests::topology::{OUTSIDE, OUTSIDE6, Underlay, node_addresses};
 use tests::traffic::{Ping, Stream, TcpServer, UdpServer, bulk, fragments, seen_as, seen_as_udp};
-use tests::{Run, eventually, requirement, sweep};
+use tests::{Namespace, Run, eventually, requirement, sweep};
 
 #[test]
 fn nodes_reach_each_other_and_the_outside() -> Result<()> {
@@ -105,6 +108,13 @@ fn a_run_leaves_nothing() -> Result<()> {
     let sleeper = namespace.spawn("sleep", Command::new("sleep").arg("600"), &log)?;
     ensure!(!leftovers(&prefix)?.is_empty());
     let pid = sleeper.id();
+    let room = settle(&run, &namespace)?;
+    let all = leftovers(&prefix)?;
+    for kind in ["/proc/", "/run/netns/", "/sys/fs/cgroup/"] {
+        let is_there = all.iter().any(|path| path.starts_with(kind));
+        ensure!(is_there, "nothing below {kind} in {all:?}");
+    }
+    drop(room);
     drop(run);
     ensure!(
         leftovers(&prefix)?.is_empty(),
@@ -130,6 +140,7 @@ fn a_killed_run_leaves_nothing() -> Result<()> {
         let namespace = run.namespace("victim")?;
         let log = run.folder().join("sleep.log");
         let _sleeper = namespace.spawn("sleep", Command::new("sleep").arg("600"), &log)?;
+        let _room = settle(&run, &namespace)?;
         std::fs::write(std::env::var("WEFT_TESTBED_VICTIM")?, run.prefix())?;
         std::thread::sleep(Duration::from_secs(60));
         return Ok(());
@@ -164,14 +175,39 @@ fn a_killed_run_leaves_nothing() -> Result<()> {
     )
 }
 
-/// What of a run is still there.
+/// A room with a process that has left the run's namespaces and sits in cgroups of its own, as a
+/// container's does.
+fn settle(run: &Run, node: &Namespace) -> Result<Room> {
+    let plugins = run.subfolder("plugins")?;
+    let room = Room::new(run, node, &plugins, &json!({}), &plugins.join("subnet.env"))?;
+    let name = format!("{}contained", run.prefix());
+    // cgroup v1 has a folder for each controller, v2 is one; below each its own children.
+    let settle = format!(
+        "for top in /sys/fs/cgroup /sys/fs/cgroup/pids; do
+            [ -e $top/cgroup.procs ] || continue
+            mkdir -p $top/{name}/below && echo $$ >$top/{name}/below/cgroup.procs || exit
+        done
+        : >{}
+        sleep 600; : {name}",
+        room.folder().join("settled").display()
+    );
+    let log = room.folder().join("settle.log");
+    let client = room.spawn("unshare", &["--net", "sh", "-c", &settle], &log)?;
+    eventually("a process has settled", Duration::from_secs(10), || {
+        let settled = room.folder().join("settled").exists();
+        ensure!(settled, "its log: {}", client.log_tail());
+        Ok(())
+    })?;
+    Ok(room)
+}
+
+/// What of a run is still there: namespaces, files, cgroups, processes that name it.
 fn leftovers(prefix: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for folder in ["/run/netns".into(), std::env::temp_dir()] {
-        for entry in
-            std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?
-        {
-            let path = entry?.path();
+    let places = ["/run/netns", "/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
+    let places = places.map(PathBuf::from);
+    for folder in places.into_iter().chain([std::env::temp_dir()]) {
+        for path in paths_in(&folder)? {
             if path
                 .file_name()
                 .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
@@ -180,5 +216,21 @@ fn leftovers(prefix: &str) -> Result<Vec<String>> {
             }
         }
     }
+    for process in paths_in(Path::new("/proc"))? {
+        // What is no process, or has just ended, has no command line.
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(prefix) {
+            found.push(process.display().to_string());
+        }
+    }
     Ok(found)
+}
+
+fn paths_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    entries.map(|entry| Ok(entry?.path())).collect()
 }

@@ -168,12 +168,13 @@ fn plan(
     }
     let v4 = addresses.iter().filter(|a| a.net.addr().is_ipv4());
     let foreign = v4.filter(|a| Some(a.net) != own);
-    changes.extend(foreign.cloned().map(Change::DeleteAddress));
     if let Some(net) = own
         && !addresses.iter().any(|a| a.net == net)
     {
         changes.push(Change::AddAddress(Address::new(link.index, net)));
     }
+    // After the new one: with its last address a device loses its routes.
+    changes.extend(foreign.cloned().map(Change::DeleteAddress));
     let stale = routes.iter().filter(|route| route.dst != wanted.dst);
     changes.extend(stale.cloned().map(Change::DeleteRoute));
     if !routes

@@ -46,7 +46,7 @@ const OVERHEAD_V4: u32 = 50;
 /// The same with an outer IPv6 header.
 const OVERHEAD_V6: u32 = 70;
 
-/// The backend; `macs` are those announced, kept for as long as the daemon lives.
+/// The backend.
 pub struct Vxlan {
     config: Config,
     families: Vec<Family>,
@@ -57,6 +57,7 @@ pub struct Vxlan {
 struct Family {
     range: SubnetRange,
     v6: bool,
+    /// The announced MAC, kept for as long as the daemon lives.
     mac: Option<Mac>,
 }
 
@@ -79,8 +80,10 @@ impl Vxlan {
         })
     }
 
+    /// The configured MTU, but never more than the external interface carries: the kernel refuses
+    /// a larger device, and would drop what is larger.
     fn base_mtu(&self, uplink: &Uplink) -> u32 {
-        self.config.mtu.unwrap_or(uplink.mtu)
+        self.config.mtu.unwrap_or(u32::MAX).min(uplink.mtu)
     }
 
     /// The device that one family must have. `own` is our subnet, once we have one.
@@ -186,7 +189,7 @@ impl Vxlan {
             &paths.direct,
             &outside,
         );
-        let tunnels = plan::entries(device, &paths.tunnels, &found);
+        let tunnels = plan::entries(device, range.network, &paths.tunnels, &found);
         let replaced: BTreeSet<IpNet> = paths.tunnels.keys().copied().collect();
         changes.retain(|change| match change {
             Change::DeleteRoute(route) => !replaced.contains(&route.dst),
@@ -229,6 +232,15 @@ impl Vxlan {
         let v6 = self.families[at].v6;
         let name = device_name(v6, self.config.vni);
         let link = self.netlink.expect_link(&name)?;
+        let in_use: BTreeSet<Mac> = if changes.iter().all(|c| matches!(c, PeerChange::Added(_))) {
+            BTreeSet::new()
+        } else {
+            self.paths(v6, &desired.uplink, desired.peers.iter())
+                .tunnels
+                .values()
+                .map(|tunnel| tunnel.mac)
+                .collect()
+        };
         for chunk in changes.chunks(CHUNK / 3) {
             let mut steps = Vec::with_capacity(CHUNK);
             let gone = chunk.iter().filter_map(|change| match change {
@@ -249,7 +261,13 @@ impl Vxlan {
                 let route = peer_routes::route(desired.uplink.index, *subnet, *gateway);
                 steps.push(Change::ReplaceRoute(route));
             }
-            steps.extend(left_over(link.index, desired.uplink.index, &old, &new));
+            steps.extend(left_over(
+                link.index,
+                desired.uplink.index,
+                &old,
+                &new,
+                &in_use,
+            ));
             apply(&mut self.netlink, &steps, report);
         }
         Ok(())
@@ -270,7 +288,8 @@ impl Family {
     }
 }
 
-fn device_name(v6: bool, vni: u32) -> String {
+/// The name of one family's device.
+pub(crate) fn device_name(v6: bool, vni: u32) -> String {
     if v6 {
         format!("flannel-v6.{vni}")
     } else {
@@ -370,7 +389,8 @@ impl Backend for Vxlan {
                     lines.extend(describe(&mut self.netlink, &changes));
                     // Index 0 stands for the device that is yet to be made.
                     let name = wanted.name.clone();
-                    let entries = plan::entries(0, &paths.tunnels, &Entries::default());
+                    let entries =
+                        plan::entries(0, wanted.network, &paths.tunnels, &Entries::default());
                     lines.extend(
                         wanted
                             .address

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use kernel::iptables::{Fingerprint, Iptables};
 
-use super::{Firewall, Wanted, nft, rules};
+use super::{FamilyNets, Firewall, Wanted, nft, rules};
 use crate::backend::Report;
 use plan::{Chain, PlannedChain};
 
@@ -53,62 +53,126 @@ impl IptablesMode {
             })
     }
 
-    fn plans(&self, wanted: &Wanted) -> anyhow::Result<Vec<(Iptables, PlannedChain)>> {
-        let mut plans = Vec::new();
-        for nets in &wanted.families {
-            let iptables = Iptables::find(nets.network.addr().is_ipv6())?;
-            let wanted = Wanted {
-                fully_random: wanted.fully_random && iptables.has_random_fully(),
-                ..wanted.clone()
-            };
-            for (chain, rules) in [
-                (POSTROUTING, rules::masquerade(&wanted, *nets)),
-                (FORWARD, rules::forward(&wanted, *nets)),
-            ] {
-                let rules: Vec<String> = rules
-                    .iter()
-                    .map(|rule| rule.iptables(chain.name, chain.comment))
-                    .collect();
-                let saved = iptables.save(chain.table)?;
-                plans.push((iptables.clone(), plan::plan(chain, &rules, &saved)));
-            }
-        }
-        Ok(plans)
-    }
-
-    fn try_reconcile(&mut self, wanted: &Wanted, report: &mut Report) -> anyhow::Result<()> {
+    fn look(&mut self, wanted: &Wanted, report: &mut Report) {
         if !self.other_mode_cleaned {
             report.merge(nft::remove_tables());
             self.other_mode_cleaned = true;
         }
         self.seen = None;
-        let mut tables = BTreeMap::new();
-        for (iptables, planned) in self.plans(wanted)? {
-            if let Some(script) = &planned.script {
-                iptables.restore(script)?;
-                report.changed("replace iptables chain", || planned.to_string());
+        let mut tables = Fingerprints::new();
+        let mut in_order = true;
+        // One family's failure (no ip6tables, say) must not cost the other its rules.
+        for nets in &wanted.families {
+            match reconcile_family(wanted, *nets, report) {
+                Ok(looked) => {
+                    in_order &= looked.in_order;
+                    tables.extend(looked.tables);
+                }
+                Err(error) => {
+                    in_order = false;
+                    report.failed(format!("{error:#}"));
+                }
             }
-            let table = planned.chain.table;
-            tables.insert((iptables.is_ipv6(), table), iptables.fingerprint(table)?);
         }
-        self.seen = Some((wanted.clone(), tables));
-        Ok(())
+        self.seen = in_order.then(|| (wanted.clone(), tables));
     }
+}
+
+/// What a look at one family found.
+#[derive(Default)]
+struct Looked {
+    /// The tables before the look: what someone else changes meanwhile is then seen at the next.
+    tables: Fingerprints,
+    /// Nothing had to be changed.
+    in_order: bool,
+}
+
+fn reconcile_family(
+    wanted: &Wanted,
+    nets: FamilyNets,
+    report: &mut Report,
+) -> anyhow::Result<Looked> {
+    let Some(iptables) = find(wanted, nets)? else {
+        return Ok(Looked {
+            in_order: true,
+            ..Looked::default()
+        });
+    };
+    let mut looked = Looked {
+        in_order: true,
+        ..Looked::default()
+    };
+    for chain in [POSTROUTING, FORWARD] {
+        let print = iptables.fingerprint(chain.table)?;
+        looked
+            .tables
+            .insert((iptables.is_ipv6(), chain.table), print);
+    }
+    for planned in plans(&iptables, wanted, nets)? {
+        if let Some(script) = &planned.script {
+            iptables.restore(script)?;
+            report.changed("replace iptables chain", || planned.to_string());
+            looked.in_order = false;
+        }
+    }
+    Ok(looked)
+}
+
+/// The program of a family; none if it is missing and no rules are wanted either.
+fn find(wanted: &Wanted, nets: FamilyNets) -> anyhow::Result<Option<Iptables>> {
+    match Iptables::find(nets.network.addr().is_ipv6()) {
+        Ok(iptables) => Ok(Some(iptables)),
+        Err(_) if !wanted.masquerade && !wanted.forward => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn plans(
+    iptables: &Iptables,
+    wanted: &Wanted,
+    nets: FamilyNets,
+) -> anyhow::Result<Vec<PlannedChain>> {
+    let wanted = Wanted {
+        fully_random: wanted.fully_random && iptables.has_random_fully(),
+        ..wanted.clone()
+    };
+    let chains = [
+        (POSTROUTING, rules::masquerade(&wanted, nets)),
+        (FORWARD, rules::forward(&wanted, nets)),
+    ];
+    let mut plans = Vec::new();
+    for (chain, rules) in chains {
+        let rules: Vec<String> = rules
+            .iter()
+            .map(|rule| rule.iptables(chain.name, chain.comment))
+            .collect();
+        let saved = iptables.save(chain.table)?;
+        plans.push(plan::plan(chain, &rules, &saved));
+    }
+    Ok(plans)
 }
 
 impl Firewall for IptablesMode {
     fn plan(&mut self, wanted: &Wanted) -> anyhow::Result<Vec<String>> {
-        let plans = self.plans(wanted)?;
-        let needed = plans.iter().filter_map(|(iptables, planned)| {
+        let mut scripts = Vec::new();
+        for nets in &wanted.families {
+            let Some(iptables) = find(wanted, *nets)? else {
+                continue;
+            };
             let program = if iptables.is_ipv6() {
                 "ip6tables"
             } else {
                 "iptables"
             };
-            let script = planned.script.as_ref()?;
-            Some(format!("{program}-restore --noflush <<END\n{script}END"))
-        });
-        Ok(needed.collect())
+            for planned in plans(&iptables, wanted, *nets)? {
+                scripts.extend(
+                    planned
+                        .script
+                        .map(|script| format!("{program}-restore --noflush <<END\n{script}END")),
+                );
+            }
+        }
+        Ok(scripts)
     }
 
     fn reconcile(&mut self, wanted: &Wanted, thorough: bool) -> Report {
@@ -116,9 +180,7 @@ impl Firewall for IptablesMode {
         if !thorough && self.undisturbed(wanted) {
             return report;
         }
-        if let Err(error) = self.try_reconcile(wanted, &mut report) {
-            report.failed(format!("{error:#}"));
-        }
+        self.look(wanted, &mut report);
         report
     }
 

@@ -68,6 +68,9 @@ impl NftMode {
             report.merge(iptables::remove_chains());
             self.other_mode_cleaned = true;
         }
+        // What the number will be if nobody but us changes anything from here on: each transaction
+        // adds one.
+        let mut expected = nft::generation()?;
         let mut listings = Vec::new();
         for (at, nets) in wanted.families.iter().enumerate() {
             let (family, table) = table_of(nets.network);
@@ -83,6 +86,7 @@ impl NftMode {
                 continue;
             }
             nft::apply(&render(&wanted, *nets))?;
+            expected = expected.wrapping_add(1);
             report.changed("replace nftables table", || {
                 let why = match before {
                     Some(_) => "rules differ",
@@ -92,9 +96,11 @@ impl NftMode {
             });
             listings.push(nft::list_table(family, table)?);
         }
-        self.seen = Some(Seen {
+        // A change by someone else meanwhile may be in the listings, as if it were ours: then nothing
+        // is remembered, and the next look compares the rules themselves.
+        self.seen = (nft::generation()? == expected).then_some(Seen {
             wanted,
-            generation: nft::generation()?,
+            generation: expected,
             listings,
         });
         Ok(())

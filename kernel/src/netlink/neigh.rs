@@ -10,7 +10,7 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, address::family};
-use crate::{Fdb, Mac, Neigh, Result};
+use crate::{Change, Fdb, Mac, Neigh, Result};
 
 impl Netlink {
     /// The neighbour entries of a link, both families.
@@ -38,6 +38,25 @@ impl Netlink {
             }
             _ => None,
         })
+    }
+
+    /// Adds or replaces a neighbour entry unless the very same is there; says whether it did.
+    pub fn ensure_neigh(&mut self, neigh: &Neigh) -> Result<bool> {
+        if self.neighbours(neigh.dev)?.contains(neigh) {
+            return Ok(false);
+        }
+        self.apply(&Change::ReplaceNeigh(neigh.clone()))?;
+        Ok(true)
+    }
+
+    /// Adds or replaces a device's own forwarding entry unless the very same is there; says whether
+    /// it did.
+    pub fn ensure_fdb(&mut self, entry: &Fdb) -> Result<bool> {
+        if self.fdb(entry.dev)?.contains(entry) {
+            return Ok(false);
+        }
+        self.apply(&Change::ReplaceFdb(entry.clone()))?;
+        Ok(true)
     }
 }
 

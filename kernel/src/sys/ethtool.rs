@@ -2,6 +2,8 @@
 
 use std::{ffi::c_char, io, os::fd::AsRawFd as _};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
 /// Set hardware transmit checksumming.
 const ETHTOOL_STXCSUM: u32 = 0x17;
 
@@ -13,18 +15,20 @@ struct EthtoolValue {
 
 /// Switches transmit checksum offload of a link in the calling thread's namespace.
 pub(crate) fn set_tx_checksum(name: &str, on: bool) -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0")
-        .or_else(|_| std::net::UdpSocket::bind("[::1]:0"))
-        .map(std::os::fd::OwnedFd::from)
-        .or_else(|_| {
-            nix::sys::socket::socket(
-                nix::sys::socket::AddressFamily::Inet,
-                nix::sys::socket::SockType::Datagram,
-                nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-                None,
-            )
-            .map_err(io::Error::from)
-        })?;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .or_else(|_| {
+        socket(
+            AddressFamily::Inet6,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+    })?;
     let mut value = EthtoolValue {
         cmd: ETHTOOL_STXCSUM,
         data: on.into(),

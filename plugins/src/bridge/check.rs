@@ -3,7 +3,7 @@
 
 use kernel::{Link, LinkKind, Netlink};
 
-use super::config::Config;
+use super::{config::Config, plan};
 use crate::{
     cni::{Call, CniResult, Error, Result},
     interface::{self, Desired},
@@ -57,7 +57,10 @@ fn expect_bridge(host: &mut Netlink, config: &Config, result: &CniResult) -> Res
     if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
         return Err(Error::generic(format!("{} is no bridge", bridge.name)));
     }
-    interface::same_mac(listed, &bridge)?;
+    // Any other bridge takes the address of one of its ports, and another one as they come and go.
+    if plan::keeps_its_mac(config) {
+        interface::same_mac(listed, &bridge)?;
+    }
     if bridge.promisc != config.promisc {
         return Err(Error::generic(format!(
             "bridge {}: promiscuous mode is {} and not {} as configured",

@@ -69,7 +69,7 @@ fn default_net(of: IpAddr) -> IpNet {
 pub fn new_bridge(config: &Config, mac: Mac) -> NewLink {
     NewLink {
         mtu: config.mtu,
-        mac: (config.gateway && config.vlan == 0).then_some(mac),
+        mac: keeps_its_mac(config).then_some(mac),
         up: true,
         ..NewLink::new(
             &config.bridge,
@@ -78,6 +78,11 @@ pub fn new_bridge(config: &Config, mac: Mac) -> NewLink {
             },
         )
     }
+}
+
+/// Is the bridge itself the gateway, and so has a hardware address that stays?
+pub fn keeps_its_mac(config: &Config) -> bool {
+    config.gateway && config.vlan == 0
 }
 
 /// What an existing bridge lacks.

@@ -5,20 +5,39 @@
 //! PREROUTING: iifname <host veth> -> cni-br-iface-<id> -> cni-br-iface-<id>-mac:
 //!             own source address -> return, anything else -> drop
 //! ```
-//! where `<id>` is container and interface. Table and PREROUTING are shared and stay.
+//! where `<id>` is container and interface. Table and PREROUTING are shared and stay. Newer versions
+//! of the reference use a table of their own, `bridge cni_spoofcheck`; what they left there is removed
+//! too.
 
 use std::fmt::Write as _;
 
 use kernel::{Mac, nft};
 
 use crate::{
-    cni::{Error, Result},
+    cni::{Error, Result, code},
     netfilter::listed::Listed,
 };
 
 const FAMILY: &str = "bridge";
-const TABLE: &str = "nat";
-const BASE: &str = "PREROUTING";
+
+/// A table that the rules may be in, and its base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    table: &'static str,
+    base: &'static str,
+}
+
+/// Where ours are made.
+const OWN: Place = Place {
+    table: "nat",
+    base: "PREROUTING",
+};
+
+/// Where newer versions of the reference make theirs.
+const NEWER: Place = Place {
+    table: "cni_spoofcheck",
+    base: "prerouting",
+};
 
 /// Whose frames are checked: container ID and interface name in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,27 +66,45 @@ fn comment(id: &str) -> String {
 
 /// Makes the rules for the port `host_link`.
 pub fn apply(checked: Checked<'_>, host_link: &str, mac: Mac) -> Result<()> {
+    // The kernel allows more in an interface's name than nft does in a chain's.
+    let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"_.-".contains(&letter);
+    if !checked.interface.bytes().all(plain) {
+        return Err(Error::new(
+            code::INVALID_ENVIRONMENT,
+            format!(
+                "CNI_IFNAME {:?}: macspoofchk needs a name of letters, digits, '_', '.' and '-'",
+                checked.interface
+            ),
+        ));
+    }
     nft::apply(&setup(checked, host_link, mac)).map_err(failed)
 }
 
 /// Removes the rules; succeeds if there are none.
 pub fn undo(checked: Checked<'_>) -> Result<()> {
-    change(|listed| teardown(&checked.id(), listed))
+    change(|place, listed| teardown(place, &checked.id(), listed))
 }
 
 /// Removes the rules of ports that are gone, as `is_there` tells by name. (The rules do not say of
 /// which network they are, so the list of valid attachments of one network does not help.)
 pub fn collect_garbage(is_there: impl Fn(&str) -> bool) -> Result<()> {
-    change(|listed| garbage(listed, is_there))
+    change(|place, listed| garbage(place, listed, &is_there))
 }
 
-fn change(plan: impl FnOnce(&Listed) -> String) -> Result<()> {
-    let Some(json) = nft::list_table_json(FAMILY, TABLE).map_err(failed)? else {
+/// Changes both tables, where they are. Goes on past an error of the first.
+fn change(plan: impl Fn(Place, &Listed) -> String) -> Result<()> {
+    let own = change_table(OWN, &plan);
+    own.and(change_table(NEWER, &plan))
+}
+
+fn change_table(place: Place, plan: impl Fn(Place, &Listed) -> String) -> Result<()> {
+    let table = place.table;
+    let Some(json) = nft::list_table_json(FAMILY, table).map_err(failed)? else {
         return Ok(());
     };
     let listed = Listed::parse(&json)
-        .map_err(|cause| Error::generic(format!("read nft table {FAMILY} {TABLE}: {cause}")))?;
-    let script = plan(&listed);
+        .map_err(|cause| Error::generic(format!("read nft table {FAMILY} {table}: {cause}")))?;
+    let script = plan(place, &listed);
     if script.is_empty() {
         return Ok(());
     }
@@ -82,28 +119,30 @@ fn setup(checked: Checked<'_>, host_link: &str, mac: Mac) -> String {
     let id = checked.id();
     let [chain, mac_chain] = chains(&id);
     let comment = comment(&id);
+    let Place { table, base } = OWN;
     format!(
-        "add table {FAMILY} {TABLE}\n\
-         add chain {FAMILY} {TABLE} {BASE} {{ type filter hook prerouting priority -300 ; policy accept ; }}\n\
-         add chain {FAMILY} {TABLE} {chain}\n\
-         add chain {FAMILY} {TABLE} {mac_chain}\n\
-         flush chain {FAMILY} {TABLE} {chain}\n\
-         flush chain {FAMILY} {TABLE} {mac_chain}\n\
-         add rule {FAMILY} {TABLE} {BASE} iifname \"{host_link}\" jump {chain} comment \"{comment}\"\n\
-         add rule {FAMILY} {TABLE} {chain} jump {mac_chain} comment \"{comment}\"\n\
-         add rule {FAMILY} {TABLE} {mac_chain} ether saddr {mac} return comment \"{comment}\"\n\
-         add rule {FAMILY} {TABLE} {mac_chain} drop comment \"{comment}\"\n"
+        "add table {FAMILY} {table}\n\
+         add chain {FAMILY} {table} {base} {{ type filter hook prerouting priority -300 ; policy accept ; }}\n\
+         add chain {FAMILY} {table} {chain}\n\
+         add chain {FAMILY} {table} {mac_chain}\n\
+         flush chain {FAMILY} {table} {chain}\n\
+         flush chain {FAMILY} {table} {mac_chain}\n\
+         add rule {FAMILY} {table} {base} iifname \"{host_link}\" jump {chain} comment \"{comment}\"\n\
+         add rule {FAMILY} {table} {chain} jump {mac_chain} comment \"{comment}\"\n\
+         add rule {FAMILY} {table} {mac_chain} ether saddr {mac} return comment \"{comment}\"\n\
+         add rule {FAMILY} {table} {mac_chain} drop comment \"{comment}\"\n"
     )
 }
 
-fn teardown(id: &str, listed: &Listed) -> String {
+fn teardown(place: Place, id: &str, listed: &Listed) -> String {
+    let Place { table, base } = place;
     let comment = comment(id);
     let mut script = String::new();
     for rule in listed.commented(|text| text == comment) {
-        if rule.chain == BASE {
+        if rule.chain == place.base {
             let _ = writeln!(
                 script,
-                "delete rule {FAMILY} {TABLE} {BASE} handle {}",
+                "delete rule {FAMILY} {table} {base} handle {}",
                 rule.handle
             );
         }
@@ -114,17 +153,17 @@ fn teardown(id: &str, listed: &Listed) -> String {
         .collect();
     for command in ["flush", "delete"] {
         for chain in &there {
-            let _ = writeln!(script, "{command} chain {FAMILY} {TABLE} {chain}");
+            let _ = writeln!(script, "{command} chain {FAMILY} {table} {chain}");
         }
     }
     script
 }
 
-fn garbage(listed: &Listed, is_there: impl Fn(&str) -> bool) -> String {
+fn garbage(place: Place, listed: &Listed, is_there: impl Fn(&str) -> bool) -> String {
     let mut ids: Vec<_> = listed
         .rules
         .iter()
-        .filter(|rule| rule.chain == BASE)
+        .filter(|rule| rule.chain == place.base)
         .filter(|rule| rule.input_interface().is_some_and(|name| !is_there(name)))
         .filter_map(|rule| rule.comment.as_deref()?.strip_prefix("macspoofchk-"))
         .filter(|id| {
@@ -136,7 +175,7 @@ fn garbage(listed: &Listed, is_there: impl Fn(&str) -> bool) -> String {
         .collect();
     ids.sort_unstable();
     ids.dedup();
-    ids.iter().map(|id| teardown(id, listed)).collect()
+    ids.iter().map(|id| teardown(place, id, listed)).collect()
 }
 
 #[cfg(test)]
@@ -189,13 +228,13 @@ add rule bridge nat cni-br-iface-abc-eth0-mac drop comment "macspoofchk-abc-eth0
 
     #[test]
     fn teardown_leaves_the_base_chain_and_others() {
-        assert_eq!(teardown("abc-eth0", &listed()), REMOVAL);
-        assert_eq!(teardown("xyz-eth0", &listed()), "");
+        assert_eq!(teardown(OWN, "abc-eth0", &listed()), REMOVAL);
+        assert_eq!(teardown(OWN, "xyz-eth0", &listed()), "");
     }
 
     #[test]
     fn garbage_is_what_has_lost_its_port() {
-        assert_eq!(garbage(&listed(), |name| name == "veth2"), REMOVAL);
-        assert_eq!(garbage(&listed(), |_| true), "");
+        assert_eq!(garbage(OWN, &listed(), |name| name == "veth2"), REMOVAL);
+        assert_eq!(garbage(OWN, &listed(), |_| true), "");
     }
 }

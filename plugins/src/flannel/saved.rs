@@ -162,6 +162,10 @@ pub fn remove_stale(directory: &Path, network: &str, valid: &BTreeSet<Attachment
         else {
             continue;
         };
+        // Another process is writing it now, or a crash has left it: it is no attachment's.
+        if name.starts_with(FRESH) {
+            continue;
+        }
         let Some(found) = Found::read(entry.path())? else {
             continue;
         };
@@ -186,8 +190,11 @@ pub fn remove_stale(directory: &Path, network: &str, valid: &BTreeSet<Attachment
     Ok(())
 }
 
+/// How the name of a file begins that is not complete yet.
+const FRESH: &str = ".new.";
+
 fn replace(path: &Path, text: &[u8]) -> Result<()> {
-    let fresh = path.with_file_name(format!(".new.{}", std::process::id()));
+    let fresh = path.with_file_name(format!("{FRESH}{}", std::process::id()));
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)

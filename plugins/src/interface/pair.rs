@@ -24,7 +24,7 @@ pub fn open_netns(call: &Call) -> Result<Netns> {
 
 /// The container's namespace, or none if it is gone: nothing of ours can be in it then. A plain
 /// file at its path is what an unmounted namespace leaves behind.
-fn find_netns(call: &Call) -> Result<Option<Netns>> {
+pub fn find_netns(call: &Call) -> Result<Option<Netns>> {
     if call.netns.is_empty() {
         return Ok(None);
     }

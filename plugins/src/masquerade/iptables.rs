@@ -11,7 +11,10 @@ use std::net::IpAddr;
 
 use kernel::ipnet::IpNet;
 
-use crate::netfilter::{line, names, saved::Saved};
+use crate::netfilter::{
+    line, names,
+    saved::{Saved, SavedRule},
+};
 
 const MULTICAST_V4: &str = "224.0.0.0/4";
 const MULTICAST_V6: &str = "ff00::/8";
@@ -72,6 +75,25 @@ pub fn plan(addresses: &[IpNet], network: &str, container: &str, saved: &Saved) 
         }
     }
     lines
+}
+
+/// Lines that remove an attachment's rules: the jumps for its addresses, and the chain once no other
+/// interface of the container jumps to it. Without addresses (the runtime does not say) all goes.
+pub fn teardown(addresses: &[IpNet], network: &str, container: &str, saved: &Saved) -> Vec<String> {
+    let chain = names::chain("", network, container);
+    let is_ours = |source: Option<&str>| {
+        addresses.is_empty()
+            || addresses
+                .iter()
+                .any(|net| same_net(source, &net.addr().to_string()))
+    };
+    let (ours, others): (Vec<_>, Vec<_>) = saved
+        .jumps_to(&chain)
+        .partition(|rule| is_ours(rule.option("-s")));
+    if others.is_empty() {
+        return saved.remove_chain(&chain);
+    }
+    ours.into_iter().map(SavedRule::deletion).collect()
 }
 
 /// Lines that remove every chain of `network` whose container is not among `valid`.
@@ -160,6 +182,22 @@ COMMIT
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with("-I") && lines[0].contains("10.2.0.0/24"));
         assert!(lines[1].starts_with("-A POSTROUTING -s 10.2.0.5 "));
+    }
+
+    #[test]
+    fn an_interface_that_goes_leaves_the_rules_of_the_other() {
+        let mut lines = fresh(&nets(&["10.1.0.5/24"]), "n", "c");
+        lines.extend(plan(&nets(&["10.2.0.5/24"]), "n", "c", &saved(&lines)));
+        let both = saved(&lines);
+        let first = teardown(&nets(&["10.1.0.5/24"]), "n", "c", &both);
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert!(first[0].starts_with("-D POSTROUTING -s 10.1.0.5 "));
+        let chain = names::chain("", "n", "c");
+        let all = teardown(&[], "n", "c", &both);
+        assert_eq!(all.last(), Some(&format!("-X {chain}")));
+        let last = saved(&fresh(&nets(&["10.2.0.5/24"]), "n", "c"));
+        let rest = teardown(&nets(&["10.2.0.5/24"]), "n", "c", &last);
+        assert_eq!(rest.last(), Some(&format!("-X {chain}")));
     }
 
     #[test]

@@ -316,7 +316,8 @@ impl Bed {
                 .must(command)
                 .lines()
                 .filter(|line| !line.starts_with(['#', ':']) || line.starts_with(":CNI"))
-                .map(|line| format!("{line}\n"))
+                // Duplicate address detection ends when it ends.
+                .map(|line| format!("{}\n", line.replace(" tentative", "")))
                 .collect::<String>();
         }
         // Table and base chain of the spoof check are shared and stay, as the reference has it.
@@ -339,13 +340,17 @@ pub fn skipped(reason: &str) {
     assert!(!(required && reason == "needs root"), "{reason}");
 }
 
-/// The addresses that host-local has given out.
+/// The addresses that host-local has given out. (An empty file is what a process leaves that is killed
+/// just then; the address counts as free.)
 pub fn leases(data: &Path) -> String {
     let mut names = Vec::new();
     for network in fs::read_dir(data).into_iter().flatten() {
         for file in fs::read_dir(network.unwrap().path()).into_iter().flatten() {
-            let name = file.unwrap().file_name().into_string().unwrap();
-            if name.starts_with(|c: char| c.is_ascii_digit()) || name.starts_with("fd") {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            let is_address =
+                name.starts_with(|c: char| c.is_ascii_digit()) || name.starts_with("fd");
+            if is_address && file.metadata().unwrap().len() > 0 {
                 names.push(name);
             }
         }

@@ -37,11 +37,16 @@ impl VxlanData {
             .get("VtepMAC")
             .map_err(|error| format!("VtepMAC: {error}"))?;
         let mac = mac.ok_or("VtepMAC is missing")?;
+        let mac: Mac = mac.parse().map_err(|error| format!("VtepMAC: {error}"))?;
+        // The all-zero entry would take every frame without one of its own.
+        if mac.0 == [0; 6] || mac.0[0] & 1 != 0 {
+            return Err(format!("VtepMAC: {mac} is no station's address"));
+        }
         Ok(Self {
             vni: members
                 .get("VNI")
                 .map_err(|error| format!("VNI: {error}"))?,
-            mac: mac.parse().map_err(|error| format!("VtepMAC: {error}"))?,
+            mac,
         })
     }
 

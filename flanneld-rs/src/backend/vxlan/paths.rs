@@ -1,9 +1,9 @@
 //! How the peers of one family are reached: through the tunnel, or directly.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use kernel::Change;
+use kernel::{Change, Mac};
 
 use super::{
     data::VxlanData,
@@ -81,8 +81,15 @@ pub fn subnet_of(v6: bool, subnet: &Subnet) -> Option<IpNet> {
 }
 
 /// What the paths `old` had made and `new` does not need: routes first, so that no packet meets a
-/// route without its neighbour.
-pub fn left_over(device: u32, uplink: u32, old: &Paths, new: &Paths) -> Vec<Change> {
+/// route without its neighbour. `in_use` are the MACs of all present peers: one that moved to another
+/// subnet still needs its forwarding entry.
+pub fn left_over(
+    device: u32,
+    uplink: u32,
+    old: &Paths,
+    new: &Paths,
+    in_use: &BTreeSet<Mac>,
+) -> Vec<Change> {
     let mut routes = Vec::new();
     let mut rest = Vec::new();
     for (subnet, tunnel) in &old.tunnels {
@@ -93,7 +100,7 @@ pub fn left_over(device: u32, uplink: u32, old: &Paths, new: &Paths) -> Vec<Chan
             routes.push(Change::DeleteRoute(route));
         }
         if let Change::ReplaceFdb(fdb) = fdb
-            && !new.tunnels.values().any(|other| other.mac == tunnel.mac)
+            && !in_use.contains(&tunnel.mac)
         {
             rest.push(Change::DeleteFdb(fdb));
         }

@@ -125,7 +125,10 @@ pub fn device(wanted: &Device, found: Option<&Link>) -> DevicePlan {
 pub fn addresses(wanted: &Device, link: &Link, addresses: &[Address]) -> Vec<Change> {
     let v6 = wanted.network.addr().is_ipv6();
     let mut changes = Vec::new();
-    let foreign = addresses.iter().filter(|address| {
+    // Before there is a lease nothing is known to be foreign; and with the last address of a device
+    // the kernel would drop its routes.
+    let known = wanted.address.is_some();
+    let foreign = addresses.iter().filter(|_| known).filter(|address| {
         let ip = address.net.addr();
         let ours = match ip {
             // Of IPv4 only what lies in the network is ours to remove; of IPv6 all but link-local.
@@ -134,7 +137,6 @@ pub fn addresses(wanted: &Device, link: &Link, addresses: &[Address]) -> Vec<Cha
         };
         ours && Some(address.net) != wanted.address
     });
-    changes.extend(foreign.cloned().map(Change::DeleteAddress));
     if let Some(net) = wanted.address
         && !addresses.iter().any(|address| address.net == net)
     {
@@ -143,6 +145,8 @@ pub fn addresses(wanted: &Device, link: &Link, addresses: &[Address]) -> Vec<Cha
             ..Address::new(link.index, net)
         }));
     }
+    // Last, for the same reason: the device is never without an address.
+    changes.extend(foreign.cloned().map(Change::DeleteAddress));
     if !link.up {
         changes.push(Change::SetLink(SetLink {
             index: link.index,
@@ -180,13 +184,13 @@ pub fn entries_of(dev: u32, subnet: IpNet, tunnel: Tunnel) -> [Change; 3] {
 
 /// Changes that make the entries of the device those of `tunnels`: first what is missing or wrong,
 /// then what is left over.
-pub fn entries(dev: u32, tunnels: &Tunnels, found: &Entries) -> Vec<Change> {
+pub fn entries(dev: u32, network: IpNet, tunnels: &Tunnels, found: &Entries) -> Vec<Change> {
     let neighbours: BTreeMap<IpAddr, &Neigh> = found.neighbours.iter().map(|n| (n.ip, n)).collect();
     let fdb: BTreeMap<Mac, &Fdb> = found.fdb.iter().map(|e| (e.mac, e)).collect();
     let routes: BTreeMap<IpNet, &Route> = found
         .routes
         .iter()
-        .filter(|route| is_ours(route))
+        .filter(|route| is_ours(route, network))
         .map(|route| (route.dst, route))
         .collect();
     let mut changes = Vec::new();
@@ -224,12 +228,13 @@ pub fn entries(dev: u32, tunnels: &Tunnels, found: &Entries) -> Vec<Change> {
     changes
 }
 
-/// A route on our own device that no one but flannel makes.
-fn is_ours(route: &Route) -> bool {
+/// A route on our own device that no one but flannel makes; `network` is this family's whole network.
+fn is_ours(route: &Route, network: IpNet) -> bool {
     route.table == Route::TABLE_MAIN
         && route.kind == RouteKind::Unicast
         && route.protocol == Route::PROTOCOL_BOOT
         && route.via.is_some()
+        && network.contains(&route.dst)
 }
 
 #[cfg(test)]

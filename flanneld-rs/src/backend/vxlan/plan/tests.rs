@@ -137,8 +137,8 @@ fn addresses_of_a_former_subnet_go() {
     assert_eq!(
         text(&addresses(&wanted, &link, &present)),
         [
-            "delete address 10.244.9.0/32 dev flannel.1",
             "add address 10.244.1.0/32 dev flannel.1",
+            "delete address 10.244.9.0/32 dev flannel.1",
             "set link flannel.1 up",
         ]
     );
@@ -167,7 +167,7 @@ fn entries_in_the_order_the_first_packet_needs_and_left_overs_last() {
         }
     }
     assert_eq!(
-        text(&entries(7, &tunnels, &entries_found)),
+        text(&entries(7, wanted().network, &tunnels, &entries_found)),
         [
             "replace neigh 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent",
             "replace fdb 02:00:00:00:00:02 dev flannel.1 dst 192.168.66.12 self",
@@ -186,7 +186,7 @@ fn entries_in_the_order_the_first_packet_needs_and_left_overs_last() {
 fn a_kernel_as_planned_needs_nothing() {
     let tunnels: Tunnels = [(net(2), tunnel(2))].into();
     let mut same = Entries::default();
-    for change in entries(7, &tunnels, &same.clone()) {
+    for change in entries(7, wanted().network, &tunnels, &same.clone()) {
         match change {
             Change::ReplaceNeigh(neigh) => same.neighbours.push(neigh),
             Change::ReplaceFdb(fdb) => same.fdb.push(fdb),
@@ -194,5 +194,5 @@ fn a_kernel_as_planned_needs_nothing() {
             other => panic!("{other}"),
         }
     }
-    assert_eq!(entries(7, &tunnels, &same), []);
+    assert_eq!(entries(7, wanted().network, &tunnels, &same), []);
 }
