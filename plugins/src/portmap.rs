@@ -146,9 +146,12 @@ fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<Vec<
     // here on: to look and then to add would be done twice by two at once.
     let _lock = FileLock::lock(Path::new(LOCK))?;
     let saved = Saved::parse(&tables.save("nat")?);
-    let before = iptables::own_rules(&call.network, &call.container_id, &saved);
     tables.restore(&nat_transaction(&desired.plan(&saved)))?;
-    Ok(before)
+    Ok(iptables::own_rules(
+        &call.network,
+        &call.container_id,
+        &saved,
+    ))
 }
 
 fn check_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
