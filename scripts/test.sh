@@ -11,7 +11,7 @@ case "${1:-}" in -h | --help) sed -n '2,5s/^# //p' "$0" && exit ;; esac
 
 need ip=iproute2 ping=iputils-ping ss=iproute2 etcd=etcd-server etcdctl=etcd-client \
     tcpdump=tcpdump iptables=iptables nft=nftables conntrack=conntrack setpriv=util-linux \
-    containerd=containerd runc=runc busybox=busybox-static
+    containerd=containerd runc=runc podman=podman busybox=busybox-static
 need /usr/lib/cni/bridge=containernetworking-plugins
 need containerd=containerd ctr=containerd runc=runc podman=podman busybox=busybox-static
 need_rust

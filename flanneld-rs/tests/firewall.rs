@@ -14,6 +14,15 @@ impl Drop for Node {
     }
 }
 
+/// Says that a test is skipped, past the harness, which swallows what a passing test prints.
+fn skip(reason: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
 /// Runs `test` in a new namespace; skips loudly without the right to make one.
 fn in_namespace(name: &str, test: impl FnOnce() + Send) {
     let name = format!("weft-f{}-{name}", std::process::id());
@@ -23,7 +32,9 @@ fn in_namespace(name: &str, test: impl FnOnce() + Send) {
             netns.run(test).unwrap();
         }
         Err(error) if std::env::var_os("WEFT_REQUIRE_ROOT").is_none() => {
-            eprintln!("SKIPPED: needs root ({error})");
+            skip(format_args!(
+                "needs root ({error}; run scripts/test.sh with sudo)"
+            ));
         }
         Err(error) => panic!("{error}"),
     }
@@ -192,7 +203,7 @@ fn iptables_rules_by_the_legacy_program() {
         for suffix in ["", "-save", "-restore"] {
             let legacy = format!("/usr/sbin/{name}-legacy{suffix}");
             if !std::path::Path::new(&legacy).exists() {
-                eprintln!("SKIPPED: no {legacy}");
+                skip(format_args!("no {legacy}"));
                 return;
             }
             std::os::unix::fs::symlink(legacy, dir.path().join(format!("{name}{suffix}"))).unwrap();

@@ -8,6 +8,15 @@ use kernel::{
     monitor::{Event, Group, Monitor},
 };
 
+/// Says that a test is skipped, past the harness, which swallows what a passing test prints.
+fn skip(reason: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
 /// A namespace removed at the end of the test.
 struct Node {
     name: String,
@@ -21,7 +30,9 @@ impl Node {
         match Netns::create(&name) {
             Ok(netns) => Some(Self { name, netns }),
             Err(error) if std::env::var_os("WEFT_REQUIRE_ROOT").is_none() => {
-                eprintln!("SKIPPED: needs root ({error})");
+                skip(format_args!(
+                    "needs root ({error}; run scripts/test.sh with sudo)"
+                ));
                 None
             }
             Err(error) => panic!("{error}"),
@@ -324,7 +335,7 @@ fn nft_transactions_and_generation() {
     node.netns
         .run(|| {
             if !kernel::nft::available() {
-                eprintln!("SKIPPED: no nft program");
+                skip(format_args!("no nft program"));
                 return;
             }
             let before = kernel::nft::generation().unwrap();

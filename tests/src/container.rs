@@ -96,11 +96,15 @@ impl Container<'_> {
 
     /// The IPv4 address of its `eth0`.
     pub fn address(&self) -> Result<IpNet> {
-        let output = self.exec("ip -4 -o address show dev eth0")?;
-        let mut words = output.split_whitespace().skip_while(|word| *word != "inet");
-        let address = words.nth(1);
-        let address = address.with_context(|| format!("no inet address in {output:?}"))?;
-        address.parse().with_context(|| format!("of {output:?}"))
+        // More than once: `ctr` may end before it has copied what a short-lived process printed.
+        let limit = Duration::from_secs(5);
+        eventually("the container has an address", limit, || {
+            let output = self.exec("ip -4 -o address show dev eth0")?;
+            let mut words = output.split_whitespace().skip_while(|word| *word != "inet");
+            let address = words.nth(1);
+            let address = address.with_context(|| format!("no inet address in {output:?}"))?;
+            address.parse().with_context(|| format!("of {output:?}"))
+        })
     }
 
     /// Sends three pings; all must be answered.

@@ -189,7 +189,7 @@ fn wait_for_peers(cluster: &Cluster) -> Result<()> {
             let gateway = peer.subnet(Family::V4)?.addr();
             eventually("all peers are known", Duration::from_secs(15), || {
                 let route = node.namespace.sh(&format!("ip route get {gateway}"))?;
-                let by_default = format!("via {}", topology::ROUTER);
+                let by_default = format!("via {} ", topology::ROUTER);
                 ensure!(!route.contains(&by_default), "n{}: {route}", node.number);
                 Ok(())
             })
