@@ -17,6 +17,8 @@ use crate::uplink::Uplink;
 
 /// How long to gather more events after a first one: below what a person notices, above a burst.
 const GATHER: Duration = Duration::from_millis(20);
+/// Shortest time from one burst to the next, so that a host whose links flap is not busy with that.
+const SPACING: Duration = Duration::from_millis(250);
 
 /// What a burst of events means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +133,8 @@ pub struct Events {
     ours: BTreeSet<u32>,
     pending: Concern,
     until: Option<Instant>,
+    /// The last burst was told then.
+    told: Option<Instant>,
 }
 
 impl Events {
@@ -156,6 +160,7 @@ impl Events {
             netlink,
             pending: Concern::default(),
             until: None,
+            told: None,
         })
     }
 
@@ -167,13 +172,14 @@ impl Events {
                 Some(until) => match tokio::time::timeout_at(until, self.read(scope)).await {
                     Ok(read) => read?,
                     Err(_) => {
-                        self.until = None;
+                        (self.until, self.told) = (None, Some(Instant::now()));
                         return Ok(std::mem::take(&mut self.pending));
                     }
                 },
             }
             if self.pending.any() && self.until.is_none() {
-                self.until = Some(Instant::now() + GATHER);
+                let soon = Instant::now() + GATHER;
+                self.until = Some(self.told.map_or(soon, |told| soon.max(told + SPACING)));
             }
         }
     }

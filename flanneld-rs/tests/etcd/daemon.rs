@@ -191,12 +191,22 @@ fn vxlan_peers_are_served_beside_garbage_and_what_is_deleted_comes_back() {
             device(&mut Netlink::open().unwrap()).is_some_and(|d| routes_of(d.index).len() == 2)
         };
         daemon.until("second peer", two).await;
+        // Let the looks that our own changes above have caused come to their end.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let looks = || {
+            let page = get("/metrics");
+            let wanted = |line: &&str| line.contains("trigger=\"event\"");
+            page.lines().find(wanted).unwrap().to_owned()
+        };
+        let before = looks();
         etcd.delete("subnets/10.3.250.0-24").await;
         let one = async || {
             device(&mut Netlink::open().unwrap())
                 .is_some_and(|d| routes_of(d.index) == ["10.3.252.0/24"])
         };
         daemon.until("first peer gone", one).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(looks(), before, "our own deletions came back to us");
 
         let clean = Daemon::command(&daemon.dir, &daemon.endpoint)
             .arg("cleanup")

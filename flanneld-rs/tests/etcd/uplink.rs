@@ -129,3 +129,45 @@ fn a_node_whose_backend_cannot_follow_is_not_ready_until_it_can() {
         daemon.ready().await;
     });
 }
+
+#[test]
+fn while_the_backend_cannot_start_the_interface_is_chosen_again() {
+    in_a_node(|| async {
+        let etcd = Etcd::start().await;
+        etcd.put("config", UDP).await;
+        let _taken = UdpSocket::bind("192.168.66.11:8285").unwrap();
+        let daemon = Daemon::start(&etcd, &["--iface=eth0"]);
+        daemon.logged("the backend cannot start").await;
+        apply(Change::AddAddress(address("192.168.77.99/24")));
+        apply(Change::DeleteAddress(address("192.168.66.11/24")));
+        daemon.ready().await;
+        let net = daemon.env().unwrap().subnet.unwrap().v4.unwrap();
+        let key = format!("subnets/{}-24", net.addr());
+        let (value, _) = etcd.get(&key).await.unwrap();
+        assert!(value.contains("192.168.77.99"), "{value}");
+    });
+}
+
+#[test]
+fn direct_routes_of_vxlan_go_when_udp_takes_over() {
+    in_a_node(|| async {
+        let etcd = Etcd::start().await;
+        let direct = r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
+        etcd.put("config", direct).await;
+        let peer = r#"{"PublicIP":"192.168.66.12","PublicIPv6":null,"BackendType":"vxlan",
+            "BackendData":{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:01"}}"#;
+        etcd.put("subnets/10.3.250.0-24", peer).await;
+        let mut daemon = Daemon::start(&etcd, &["--iface=eth0"]);
+        daemon.ready().await;
+        route_is_there(&daemon).await;
+        etcd.put("config", UDP).await;
+        daemon.restart(&["--iface=eth0"]);
+        let taken_over = async || {
+            let udp = Netlink::open().unwrap().link("flannel0").unwrap();
+            udp.is_some_and(|link| routes_of(link.index) == ["10.3.0.0/16"])
+        };
+        daemon.until("route of udp", taken_over).await;
+        assert!(!routes().iter().any(|dst| dst == ROUTE), "{:?}", routes());
+        assert_eq!(Netlink::open().unwrap().link("flannel.1").unwrap(), None);
+    });
+}
