@@ -186,13 +186,31 @@ fn access(given: &Given) -> Access {
         .filter(|text| !text.is_empty());
     Access {
         endpoints: endpoints.map(str::to_owned).collect(),
-        prefix: format!("/{}", given.text("etcd-prefix").trim_matches('/')),
+        prefix: clean(given.text("etcd-prefix")),
         key_file: file("etcd-keyfile"),
         cert_file: file("etcd-certfile"),
         ca_file: file("etcd-cafile"),
         username: given.text("etcd-username").to_owned(),
         password: Secret::new(given.text("etcd-password")),
     }
+}
+
+/// The shortest form of a slash-separated path, as flannel's keys have it: no doubled slash, no `.`,
+/// no `..` that can be resolved. Whether it starts with a slash stays as given.
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    format!("{}{}", if rooted { "/" } else { "" }, parts.join("/"))
 }
 
 fn address<A: std::str::FromStr>(given: &Given, name: &str) -> Result<Option<A>, String> {

@@ -7,7 +7,8 @@
 //!              └────attributes───┘ │ └─────done───────┘
 //!                       kernel events, timers
 //! ```
-//! Nothing but a signal ends it: whatever fails is logged once, shown by `/readyz` and tried again.
+//! A signal ends it, or at the start options that cannot work on this host. Whatever else fails is
+//! logged once, shown by `/readyz` and tried again.
 //! At the end the data path is left as it is.
 
 pub mod cleanup;
@@ -16,6 +17,7 @@ pub mod dry_run;
 pub mod events;
 mod node;
 pub mod registrar;
+mod retire;
 mod startup;
 
 use std::sync::Arc;
@@ -68,7 +70,7 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
     startup::check_bridge_filter(&config);
     let memory = startup::Memory::read(&options.subnet_file);
 
-    startup::retire_old_backend(&options.subnet_file, &config);
+    let earlier = retire::retire(options, &text, &config);
     let backend = backend::build(&config).context("open the backend")?;
     let firewall = firewall::build(config.nftables);
     let peer_types = backend.peer_types();
@@ -86,9 +88,11 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
     )
     .context("start the data path thread")?;
 
-    let uplink = startup::uplink(options, &config, health).await?;
-    let previous = startup::own_lease(&store, &config, &uplink, &memory, health).await;
-    let prepared = startup::prepare(&datapath, &uplink, previous.clone(), health).await;
+    let startup::Started {
+        uplink,
+        previous,
+        prepared,
+    } = startup::prepare(options, &store, &config, &memory, &datapath, health).await?;
 
     let (news_sender, news) = mpsc::channel(64);
     let (attrs_sender, attrs) = watch::channel(LeaseAttrs::default());
@@ -96,6 +100,7 @@ async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
         options,
         config: Arc::clone(&config),
         config_text: text,
+        earlier,
         health: Arc::clone(health),
         datapath,
         uplink,

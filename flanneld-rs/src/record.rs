@@ -17,6 +17,9 @@ use crate::subnet_env::write_atomically;
 pub struct Record {
     /// The network configuration as it stood in the store.
     pub config: String,
+    /// Configurations it ran with before and whose traces it could not remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
     /// The lease's key.
     pub key: String,
     /// The lease's value.
@@ -56,9 +59,12 @@ impl Record {
         })
     }
 
-    /// The configuration it ran with.
-    pub fn config(&self) -> Option<NetworkConfig> {
-        NetworkConfig::parse(&self.config).ok()
+    /// The configurations whose traces may be on this host, as text and checked; the last one first.
+    pub fn configs(&self) -> Vec<(String, NetworkConfig)> {
+        let texts = std::iter::once(&self.config).chain(&self.earlier);
+        texts
+            .filter_map(|text| Some((text.clone(), NetworkConfig::parse(text).ok()?)))
+            .collect()
     }
 }
 
@@ -73,6 +79,7 @@ mod tests {
         assert_eq!(Record::read(&file), None);
         let record = Record {
             config: r#"{"Network":"10.3.0.0/16"}"#.to_owned(),
+            earlier: vec![r#"{"Network":"10.4.0.0/16"}"#.to_owned()],
             key: "10.3.1.0-24".to_owned(),
             value: r#"{"PublicIP":"10.0.0.1","PublicIPv6":null}"#.to_owned(),
             interface: "eth0".to_owned(),
@@ -80,7 +87,9 @@ mod tests {
         record.write(&file).unwrap();
         assert_eq!(Record::read(&file).as_ref(), Some(&record));
         assert_eq!(record.lease().unwrap().subnet.to_string(), "10.3.1.0/24");
-        assert!(record.config().is_some());
+        let networks = record.configs().into_iter().map(|(_, c)| c.networks());
+        let networks: Vec<String> = networks.map(|nets| nets[0].to_string()).collect();
+        assert_eq!(networks, ["10.3.0.0/16", "10.4.0.0/16"]);
         std::fs::write(Record::path(&file), "garbage").unwrap();
         assert_eq!(Record::read(&file), None);
     }

@@ -28,15 +28,7 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    /// True when `ip` is one of this node's own announced or interface addresses.
-    pub fn owns(&self, ip: IpAddr) -> bool {
-        match ip {
-            IpAddr::V4(ip) => [self.address_v4, self.public_v4].contains(&Some(ip)),
-            IpAddr::V6(ip) => [self.address_v6, self.public_v6].contains(&Some(ip)),
-        }
-    }
-
-    /// The addresses that [`Uplink::owns`].
+    /// This node's own addresses: those of the interface and those announced.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let v4 = [self.address_v4, self.public_v4]
             .into_iter()

@@ -48,6 +48,20 @@ pub fn line<S: AsRef<str>>(command: &str, words: &[S]) -> String {
     line
 }
 
+/// Has the kernel this address family at all? Without IPv6 there is no rule of ours for it.
+pub fn has_family(ipv6: bool) -> bool {
+    !ipv6 || std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// What `iptables-save` says where the kernel lacks the table, the family, or nf_tables altogether.
+const NOT_IN_KERNEL: [&str; 5] = [
+    "do you need to insmod?",
+    "Table does not exist",
+    "Address family not supported by protocol",
+    "Failed to initialize nft: Protocol not supported",
+    "Could not fetch rule set generation id: Invalid argument",
+];
+
 /// Applies the changes that `plan` finds in the table `nat`. A host without iptables or without that
 /// table has nothing of ours.
 pub fn change_nat(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Result<()> {
@@ -56,8 +70,14 @@ pub fn change_nat(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Resul
     };
     let saved = match tables.save("nat") {
         Ok(text) => Saved::parse(&text),
-        Err(error) if has_no_table(&error.to_string()) => return Ok(()),
-        Err(error) => return Err(Error::generic(error.to_string())),
+        Err(_) if !has_family(ipv6) => return Ok(()),
+        Err(error) => {
+            let message = error.to_string();
+            if NOT_IN_KERNEL.iter().any(|text| message.contains(text)) {
+                return Ok(());
+            }
+            return Err(Error::generic(message));
+        }
     };
     let lines = plan(&saved);
     if lines.is_empty() {
@@ -66,19 +86,6 @@ pub fn change_nat(ipv6: bool, plan: impl FnOnce(&Saved) -> Vec<String>) -> Resul
     tables
         .restore(&nat_transaction(&lines))
         .map_err(|error| Error::generic(error.to_string()))
-}
-
-/// Is this complaint that of an iptables whose kernel side is missing? Nothing of ours can be there.
-fn has_no_table(complaint: &str) -> bool {
-    [
-        "Table does not exist",
-        // No ip_tables module, as on a host that has only nftables.
-        "do you need to insmod?",
-        // ip6tables under ipv6.disable=1.
-        "Address family not supported by protocol",
-    ]
-    .iter()
-    .any(|text| complaint.contains(text))
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //!
 //! It is called after the plugin that made the interface, learns the container's addresses from
 //! that one's result and passes the result on. Without port mappings it starts no process and
-//! changes nothing. No port is reserved: the last ADD wins.
+//! changes nothing. No port is reserved: of several containers that ask for one, the first has it.
 
 mod config;
 mod iptables;
 mod nftables;
+mod removal;
 
 use std::path::Path;
 
@@ -17,9 +18,9 @@ use kernel::{
 use crate::{
     cni::{Call, CniResult, Error, Plugin, Result, with_undo},
     masquerade::Backend,
-    netfilter::{change_nat, listed::Listed, nat_transaction, saved::Saved},
+    netfilter::{change_nat, nat_transaction, saved::Saved},
 };
-use config::{Config, Protocol};
+use config::{Config, Mapping, Protocol};
 
 /// The plugin.
 pub struct Portmap;
@@ -41,38 +42,27 @@ impl Plugin for Portmap {
         if config.mappings.is_empty() {
             return Ok(result);
         }
-        let backend = config.backend_in_use()?;
+        let backend = config.backend_in_use(Backend::detect)?;
         let addresses = container_addresses(&result, &call.ifname);
-        with_undo(|undo| {
-            undo.push("remove the forwarded ports", || {
-                remove(call, backend, &addresses)
-            });
-            forward(call, &config, backend, &addresses)?;
-            forget_flows(&config, &addresses);
-            if config.snat {
-                route_localnet(&addresses)?;
-            }
-            Ok(())
-        })?;
+        if config.snat {
+            route_localnet(&addresses)?;
+        }
+        forward(call, &config, backend, &addresses)?;
+        forget_flows(&config.mappings, &addresses);
         Ok(result)
     }
 
     fn del(&self, call: &Call) -> Result<()> {
-        let config = Config::read(call)?;
-        if config.mappings.is_empty() {
+        let Some(mappings) = Config::read_mappings(call)? else {
             return Ok(());
-        }
-        // What the runtime remembers of ADD tells the families; unreadable, it is no reason to
-        // leave rules behind.
-        let result = call.prev_result().ok().flatten().unwrap_or_default();
-        let addresses = container_addresses(&result, &call.ifname);
-        let outcome = remove(call, config.backend_in_use()?, &addresses);
+        };
+        let outcome = removal::remove(&call.network, &call.container_id);
         // Else a client that keeps its source port would be sent to the dead address on and on.
         let any: [IpNet; 2] = [
             ipnet::Ipv4Net::default().into(),
             ipnet::Ipv6Net::default().into(),
         ];
-        forget_flows(&config, &any);
+        forget_flows(&mappings, &any);
         outcome
     }
 
@@ -82,7 +72,7 @@ impl Plugin for Portmap {
         if config.mappings.is_empty() {
             return Ok(());
         }
-        let backend = config.backend_in_use()?;
+        let backend = config.backend_in_use(Backend::detect)?;
         container_addresses(&result, &call.ifname)
             .into_iter()
             .try_for_each(|address| match backend {
@@ -91,28 +81,8 @@ impl Plugin for Portmap {
             })
     }
 
-    /// Of the nftables backend nothing can be collected: its rules, which are the reference's, name
-    /// the container but not the network, so another network's look the same.
     fn gc(&self, call: &Call) -> Result<()> {
-        let attachments = call.valid_attachments()?;
-        if Config::read(call)?.backend == Some(Backend::Nftables) {
-            return Ok(());
-        }
-        let valid: Vec<_> = attachments
-            .iter()
-            .map(|attachment| attachment.container_id.as_str())
-            .collect();
-        let garbage = |saved: &Saved| iptables::garbage(&call.network, &valid, saved);
-        change_nat(false, garbage).and(change_nat(true, garbage))
-    }
-}
-
-impl Config {
-    /// The backend asked for, or the one found on the host.
-    fn backend_in_use(&self) -> Result<Backend> {
-        let backend = self.backend.unwrap_or_else(Backend::detect);
-        self.check_backend(backend)?;
-        Ok(backend)
+        removal::collect_garbage(call)
     }
 }
 
@@ -135,86 +105,50 @@ fn container_addresses(result: &CniResult, ifname: &str) -> Vec<IpNet> {
         .collect()
 }
 
+/// Writes the rules. Each transaction is applied whole or not at all, so only those before the one
+/// that fails are undone.
 fn forward(call: &Call, config: &Config, backend: Backend, addresses: &[IpNet]) -> Result<()> {
     match backend {
-        Backend::Iptables => addresses
-            .iter()
-            .try_for_each(|address| forward_iptables(call, config, *address)),
+        Backend::Iptables => with_undo(|undo| {
+            for &address in addresses {
+                let before = forward_iptables(call, config, address)?;
+                undo.push("restore the ports forwarded before", move || {
+                    change_nat(address.addr().is_ipv6(), |saved| {
+                        let mut lines = iptables::removal(&call.network, &call.container_id, saved);
+                        lines.extend(before);
+                        lines
+                    })
+                });
+            }
+            Ok(())
+        }),
         Backend::Nftables => {
             let script: String = addresses
                 .iter()
-                .map(|address| nftables::setup(config, *address, &call.container_id))
+                .map(|address| nftables::setup(config, *address, &call.network, &call.container_id))
                 .collect();
             Ok(nft::apply(&script)?)
         }
     }
 }
 
-fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
+/// Returns the lines that bring back what an earlier ADD of the container had made.
+fn forward_iptables(call: &Call, config: &Config, address: IpNet) -> Result<Vec<String>> {
     let tables = Iptables::find(address.addr().is_ipv6())?;
     let desired = iptables::desired(config, address, &call.network, &call.container_id);
     if tables
         .restore(&nat_transaction(&desired.optimistic()))
         .is_ok()
     {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // The shared chains are missing, or a former container's chain is there. One at a time from
     // here on: to look and then to add would be done twice by two at once.
     let _lock = FileLock::lock(Path::new(LOCK))?;
     let saved = Saved::parse(&tables.save("nat")?);
-    Ok(tables.restore(&nat_transaction(&desired.plan(&saved)))?)
-}
-
-/// Removes a container's rules, of the families of its addresses or, if it is not known to have
-/// any, of both.
-fn remove(call: &Call, backend: Backend, addresses: &[IpNet]) -> Result<()> {
-    let has = |ipv6: bool| addresses.iter().any(|net| net.addr().is_ipv6() == ipv6);
-    let families = [false, true]
-        .into_iter()
-        .filter(|&ipv6| addresses.is_empty() || has(ipv6));
-    match backend {
-        Backend::Iptables => {
-            if let Err(error) = Iptables::find(false)
-                && Iptables::find(true).is_err()
-            {
-                return Err(error.into());
-            }
-            let mut outcome = Ok(());
-            for ipv6 in families {
-                outcome = outcome.and(change_nat(ipv6, |saved| {
-                    iptables::removal(&call.network, &call.container_id, saved)
-                }));
-            }
-            outcome
-        }
-        Backend::Nftables => {
-            let mut script = String::new();
-            for ipv6 in families {
-                if let Some(listed) = list(ipv6)? {
-                    script += &nftables::teardown(ipv6, &call.container_id, &listed);
-                }
-            }
-            if script.is_empty() {
-                return Ok(());
-            }
-            Ok(nft::apply(&script)?)
-        }
-    }
-}
-
-fn list(ipv6: bool) -> Result<Option<Listed>> {
-    let family = nftables::family(ipv6);
-    nft::list_table_json(family, nftables::TABLE)?
-        .map(|json| {
-            Listed::parse(&json).map_err(|cause| {
-                Error::generic(format!(
-                    "read nft table {family} {}: {cause}",
-                    nftables::TABLE
-                ))
-            })
-        })
-        .transpose()
+    let before = iptables::own_rules(&call.network, &call.container_id, &saved);
+    tables.restore(&nat_transaction(&desired.plan(&saved)))?;
+    Ok(before)
 }
 
 fn check_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
@@ -227,7 +161,7 @@ fn check_iptables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
 }
 
 fn check_nftables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
-    let listed = list(address.addr().is_ipv6())?.unwrap_or_default();
+    let listed = removal::list(address.addr().is_ipv6())?.unwrap_or_default();
     let missing = nftables::missing(config, address, &call.container_id, &listed);
     if missing.is_empty() {
         return Ok(());
@@ -240,8 +174,8 @@ fn check_nftables(call: &Call, config: &Config, address: IpNet) -> Result<()> {
 
 /// Forgets UDP flows to the ports: without a handshake an old one would live on with its old
 /// translation. The rules stand by now, so a failure is only noted.
-fn forget_flows(config: &Config, addresses: &[IpNet]) {
-    for mapping in &config.mappings {
+fn forget_flows(mappings: &[Mapping], addresses: &[IpNet]) {
+    for mapping in mappings {
         for address in addresses {
             let ipv6 = address.addr().is_ipv6();
             if mapping.protocol != Protocol::Udp || !mapping.applies_to(ipv6) {

@@ -10,7 +10,7 @@ pub struct Alloc;
 
 impl Backend for Alloc {
     fn peer_types(&self) -> &'static [&'static str] {
-        &[]
+        &["", "alloc"]
     }
 
     fn prepare(

@@ -1,13 +1,15 @@
 //! `extension`: the operator's commands join the nodes.
 //!
 //! As in flannel since 2026: a command is expanded (`$VAR`), split on blanks and executed without a
-//! shell. What a command did cannot be observed, so a command runs once per change and is not
-//! repeated after it failed; `PostStartupCommand` alone is repeated until it succeeds.
+//! shell. What a command did cannot be observed, so a command that succeeded runs once per change.
+//! One that failed is repeated with growing pauses, except for `SubnetRemoveCommand`, and the node is
+//! not ready until it succeeds.
 
 mod command;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Announcement, Backend, Desired, Report};
 use crate::config::{NetworkConfig, backend};
@@ -16,6 +18,8 @@ use crate::peers::PeerChange;
 use crate::uplink::Uplink;
 
 const NAME: &str = "extension";
+/// Longest pause before a failed command runs again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Remembers for which peers the add command has run.
 pub struct Extension {
@@ -23,7 +27,16 @@ pub struct Extension {
     network: String,
     started: Option<String>,
     post_started: Option<Subnet>,
+    /// The add command has run; whether it succeeded is told by `failed`.
     added: BTreeMap<Subnet, Arc<Lease>>,
+    failed: BTreeMap<Subnet, Failure>,
+}
+
+/// An add command that failed.
+struct Failure {
+    error: String,
+    attempts: u32,
+    again_at: Instant,
 }
 
 impl Extension {
@@ -52,6 +65,7 @@ impl Extension {
             started: None,
             post_started: None,
             added: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -76,42 +90,65 @@ impl Extension {
             .map_or_else(|| Ok(String::new()), BackendData::parse)
     }
 
-    fn run_for_peer(&self, kind: &'static str, text: &str, peer: &Lease, report: &mut Report) {
+    /// Runs a command for one peer; the error is a text for the operator.
+    fn run_for_peer(
+        kind: &'static str,
+        text: &str,
+        peer: &Lease,
+        report: &mut Report,
+    ) -> Result<(), String> {
         if text.is_empty() {
-            return;
+            return Ok(());
         }
-        let result = Self::peer_input(peer)
+        let output = Self::peer_input(peer)
             .map_err(anyhow::Error::from)
-            .and_then(|input| command::run(text, &Self::peer_env(peer), &input));
-        match result {
-            Ok(output) => {
-                tracing::info!("ran \"{text}\" for {}: {output}", peer.subnet);
-                report.changed(kind, || text.to_owned());
-            }
-            Err(error) => {
-                report.failed(format!("extension command for {}: {error:#}", peer.subnet))
-            }
-        }
+            .and_then(|input| command::run(text, &Self::peer_env(peer), &input))
+            .map_err(|error| format!("extension command for {}: {error:#}", peer.subnet))?;
+        tracing::info!("ran \"{text}\" for {}: {output}", peer.subnet);
+        report.changed(kind, || text.to_owned());
+        Ok(())
     }
 
     fn add(&mut self, peer: &Arc<Lease>, report: &mut Report) {
-        self.run_for_peer(
-            "subnet add command",
-            &self.commands.subnet_add,
-            peer,
-            report,
-        );
+        let text = &self.commands.subnet_add;
+        let result = Self::run_for_peer("subnet add command", text, peer, report);
         self.added.insert(peer.subnet, Arc::clone(peer));
+        let before = self.failed.remove(&peer.subnet);
+        if let Err(error) = result {
+            report.failed(&error);
+            let attempts = before.map_or(0, |failure| failure.attempts) + 1;
+            let pause = Duration::from_secs(1 << (attempts - 1).min(6)).min(LONGEST_PAUSE);
+            let failure = Failure {
+                error,
+                attempts,
+                again_at: Instant::now() + pause,
+            };
+            self.failed.insert(peer.subnet, failure);
+        }
     }
 
     fn remove(&mut self, peer: &Lease, report: &mut Report) {
-        self.run_for_peer(
-            "subnet remove command",
-            &self.commands.subnet_remove,
-            peer,
-            report,
-        );
+        let text = &self.commands.subnet_remove;
+        if let Err(error) = Self::run_for_peer("subnet remove command", text, peer, report) {
+            report.failed(error);
+        }
         self.added.remove(&peer.subnet);
+        self.failed.remove(&peer.subnet);
+    }
+
+    /// Repeats the failed add commands whose pause is over; the others stay reported.
+    fn add_again(&mut self, report: &mut Report) {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (subnet, failure) in &self.failed {
+            match self.added.get(subnet) {
+                Some(peer) if failure.again_at <= now => due.push(Arc::clone(peer)),
+                _ => report.failed(&failure.error),
+            }
+        }
+        for peer in due {
+            self.add(&peer, report);
+        }
     }
 
     fn post_start(&mut self, own: &Lease, report: &mut Report) {
@@ -178,6 +215,9 @@ impl Backend for Extension {
             format!("{} {text}", env.join(" "))
         };
         let mut lines = Vec::new();
+        if !self.commands.pre_startup.is_empty() && self.started.is_none() {
+            lines.push(self.commands.pre_startup.clone());
+        }
         if !self.commands.post_startup.is_empty() && self.post_started != Some(desired.own.subnet) {
             lines.push(line(&self.commands.post_startup, &desired.own));
         }
@@ -204,6 +244,7 @@ impl Backend for Extension {
         for lease in self.stale(desired) {
             self.remove(&lease, &mut report);
         }
+        self.add_again(&mut report);
         for lease in self.missing(desired) {
             self.add(&lease, &mut report);
         }

@@ -288,7 +288,8 @@ impl Family {
     }
 }
 
-fn device_name(v6: bool, vni: u32) -> String {
+/// The name of one family's device.
+pub(crate) fn device_name(v6: bool, vni: u32) -> String {
     if v6 {
         format!("flannel-v6.{vni}")
     } else {

@@ -168,3 +168,20 @@ fn no_debug_text_shows_the_password() {
     let options = options(&["--etcd-password=sesame"], &[]);
     assert!(!format!("{options:?}").contains("sesame"));
 }
+
+#[test]
+fn the_prefix_is_cleaned_and_a_relative_one_stays_relative() {
+    for (given, key) in [
+        ("/coreos.com/network", "/coreos.com/network/config"),
+        ("coreos.com/network", "coreos.com/network/config"),
+        ("//coreos.com//network/", "/coreos.com/network/config"),
+        ("/a/./b/../c", "/a/c/config"),
+        ("/../a", "/a/config"),
+        ("../a/", "../a/config"),
+        ("/", "/config"),
+        (".", "config"),
+    ] {
+        let access = options(&[&format!("--etcd-prefix={given}")], &[]).etcd;
+        assert_eq!(access.key("config"), key, "{given}");
+    }
+}

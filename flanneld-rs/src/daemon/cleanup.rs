@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::startup;
+use super::{retire, startup};
 use crate::backend::Report;
 use crate::blackhole::Blackhole;
 use crate::cli::Options;
@@ -26,8 +26,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     startup::check_privilege()?;
     let mut report = Report::default();
     let configs = configs(options).await;
-    for config in &configs {
-        match backend::build(config) {
+    for config in configs.iter().flat_map(retire::traces) {
+        match backend::build(&config) {
             Ok(mut backend) => report.merge(backend.cleanup()),
             Err(error) => report.failed(format!("{error:#}")),
         }
@@ -62,11 +62,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 
 /// The configurations whose traces may be on this host.
 async fn configs(options: &Options) -> Vec<NetworkConfig> {
-    if let Some(config) = Record::read(&options.subnet_file).and_then(|record| record.config()) {
-        return vec![config];
+    let recorded = Record::read(&options.subnet_file).map(|record| record.configs());
+    if let Some(known) = recorded.filter(|configs| !configs.is_empty()) {
+        return known.into_iter().map(|(_, config)| config).collect();
     }
     let store = EtcdStore::new(options.etcd.clone(), Arc::new(Metrics::default()));
-    match tokio::time::timeout(Duration::from_secs(6), store.config()).await {
+    match tokio::time::timeout(Duration::from_secs(12), store.config()).await {
         Ok(Ok(Some(text))) => match NetworkConfig::parse(&text) {
             Ok(config) => return vec![config],
             Err(error) => tracing::warn!("{error}"),

@@ -1,6 +1,8 @@
 //! The one thread that touches the kernel: it owns the backend and the firewall and does one job
 //! after the other, so that neither needs a lock and the daemon's loop never blocks on them.
 
+mod queue;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -17,7 +19,10 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::peers::PeerChange;
 use crate::uplink::Uplink;
+use queue::{Job, Queue};
 
+/// A job that takes longer is stuck as far as anybody can tell.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the end of the daemon waits for the job in hand.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -28,26 +33,6 @@ pub struct Goal {
     pub desired: Desired,
     /// For the firewall.
     pub rules: Wanted,
-}
-
-/// What the thread is asked to do.
-enum Job {
-    Prepare {
-        uplink: Uplink,
-        previous: Option<Lease>,
-        reply: oneshot::Sender<anyhow::Result<Prepared>>,
-    },
-    Reconcile {
-        goal: Arc<Goal>,
-        trigger: &'static str,
-    },
-    Update {
-        goal: Arc<Goal>,
-        changes: Vec<PeerChange>,
-    },
-    Rules {
-        goal: Arc<Goal>,
-    },
 }
 
 /// What must be known before the lease can be written.
@@ -70,14 +55,15 @@ pub struct Done {
     pub announcement: Announcement,
 }
 
-/// A handle on the thread; dropping it lets the current job end and stops the backend.
+/// A handle on the thread; dropping it lets the job in hand end and stops the backend.
 pub struct Datapath {
-    jobs: Option<mpsc::Sender<Job>>,
+    queue: Arc<Queue>,
     /// Closed when the thread has ended.
     ended: mpsc::Receiver<()>,
 }
 
 struct Worker {
+    queue: Arc<Queue>,
     backend: Box<dyn Backend>,
     firewall: Box<dyn Firewall>,
     blackhole: Option<Blackhole>,
@@ -93,9 +79,10 @@ impl Datapath {
         metrics: Arc<Metrics>,
         done: UnboundedSender<Done>,
     ) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
         let (alive, ended) = mpsc::channel();
         let mut worker = Worker {
+            queue: Arc::clone(&queue),
             backend,
             firewall,
             blackhole,
@@ -104,7 +91,8 @@ impl Datapath {
         std::thread::Builder::new()
             .name("datapath".to_owned())
             .spawn(move || {
-                for job in queue {
+                let end = End(Arc::clone(&worker.queue));
+                while let Some(job) = end.0.next() {
                     // The receiver is gone only when the daemon is ending.
                     if let Some(outcome) = worker.run(job) {
                         let _ = done.send(outcome);
@@ -113,63 +101,74 @@ impl Datapath {
                 worker.backend.stop();
                 drop(alive);
             })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            ended,
-        })
+        Ok(Self { queue, ended })
     }
 
     /// Makes what the announcement depends on.
-    pub async fn prepare(
-        &self,
-        uplink: Uplink,
-        previous: Option<Lease>,
-    ) -> anyhow::Result<Prepared> {
+    pub fn prepare(&self, uplink: Uplink, previous: Option<Lease>) -> Preparation {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Prepare {
+        self.queue.push(Job::Prepare {
             uplink,
             previous,
             reply,
         });
-        answer
-            .await
-            .map_err(|_| anyhow::anyhow!("the data path thread has died"))?
+        Preparation(answer)
     }
 
-    /// Compares everything with the goal.
+    /// Compares everything with the goal. After a kernel event the firewall gets its quick check only.
     pub fn reconcile(&self, goal: &Arc<Goal>, trigger: &'static str) {
-        self.send(Job::Reconcile {
+        self.queue.push(Job::Reconcile {
             goal: Arc::clone(goal),
             trigger,
+            thorough: trigger != "event",
         });
     }
 
     /// Carries out changes of peers.
     pub fn update(&self, goal: &Arc<Goal>, changes: Vec<PeerChange>) {
-        self.send(Job::Update {
+        self.queue.push(Job::Update {
             goal: Arc::clone(goal),
             changes,
         });
     }
 
-    /// Checks the firewall rules and the blackhole route.
+    /// Checks the firewall rules and the blackhole route, unless that is already on its way.
     pub fn rules(&self, goal: &Arc<Goal>) {
-        self.send(Job::Rules {
+        self.queue.push(Job::Rules {
             goal: Arc::clone(goal),
         });
     }
 
-    fn send(&self, job: Job) {
-        // The thread ends only with this handle, or by a panic, which aborts a release build.
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
-        }
+    /// The part whose job has not come back for longer than `limit`.
+    pub fn overdue(&self, limit: Duration) -> Option<Part> {
+        self.queue.overdue(limit)
+    }
+}
+
+/// A preparation under way; dropping it means that its outcome is of no more interest.
+pub struct Preparation(oneshot::Receiver<anyhow::Result<Prepared>>);
+
+impl Preparation {
+    /// Waits for the outcome. Dropping the future loses nothing.
+    pub async fn outcome(&mut self) -> anyhow::Result<Prepared> {
+        (&mut self.0)
+            .await
+            .map_err(|_| anyhow::anyhow!("the data path thread has died"))?
+    }
+}
+
+/// Closes the queue with the thread, however it ends: nobody may wait for a reply that cannot come.
+struct End(Arc<Queue>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
 impl Drop for Datapath {
     fn drop(&mut self) {
-        drop(self.jobs.take());
+        self.queue.close();
         // An operator's command that hangs must not keep the daemon from ending.
         if self.ended.recv_timeout(STOP) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the data path thread is still busy; ending without it");
@@ -187,20 +186,27 @@ impl Worker {
                 previous,
                 reply,
             } => {
+                self.queue.enter(Part::Backend);
                 let prepared = self.backend.prepare(&uplink, previous.as_ref());
                 let mtu = self.backend.mtu(&uplink);
                 // Nobody waits any more when the daemon is ending.
                 let _ = reply.send(prepared.map(|announcement| Prepared { announcement, mtu }));
                 return None;
             }
-            Job::Reconcile { goal, trigger } => {
+            Job::Reconcile {
+                goal,
+                trigger,
+                thorough,
+            } => {
+                self.queue.enter(Part::Backend);
                 let report = self.timed("backend", trigger, |worker| {
                     worker.backend.reconcile(&goal.desired)
                 });
                 errors.insert(Part::Backend, report.errors);
-                errors.insert(Part::Firewall, self.rules(&goal, trigger, true));
+                errors.insert(Part::Firewall, self.rules(&goal, trigger, thorough));
             }
             Job::Update { goal, changes } => {
+                self.queue.enter(Part::Backend);
                 let report = self.timed("backend", "peers", |worker| {
                     worker.backend.update(&goal.desired, &changes)
                 });
@@ -218,6 +224,7 @@ impl Worker {
     }
 
     fn rules(&mut self, goal: &Goal, trigger: &'static str, thorough: bool) -> Vec<String> {
+        self.queue.enter(Part::Firewall);
         let report = self.timed("firewall", trigger, |worker| {
             let mut report = worker.firewall.reconcile(&goal.rules, thorough);
             if let Some(blackhole) = &mut worker.blackhole {
@@ -254,3 +261,6 @@ impl Worker {
         report
     }
 }
+
+#[cfg(test)]
+mod tests;

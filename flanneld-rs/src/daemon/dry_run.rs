@@ -10,7 +10,7 @@ use super::startup::{self, Memory};
 use crate::backend::Desired;
 use crate::blackhole::Blackhole;
 use crate::cli::Options;
-use crate::config::NetworkConfig;
+use crate::config::{BackendConfig, NetworkConfig};
 use crate::firewall::Wanted;
 use crate::lease::claim::Claim;
 use crate::lease::store::etcd::EtcdStore;
@@ -113,9 +113,13 @@ fn claim(
     let plan = memory
         .claimant(config, uplink)
         .plan(&listing.entries, |_| 0)?;
-    let prefix = &options.etcd.prefix;
+    let key_of = |subnet| {
+        options
+            .etcd
+            .key(&format!("subnets/{}", key::render(subnet)))
+    };
     for (subnet, _) in &plan.delete {
-        writeln!(out, "etcd delete {prefix}/subnets/{}", key::render(subnet))?;
+        writeln!(out, "etcd delete {}", key_of(subnet))?;
     }
     let (verb, subnet) = match plan.claim {
         Claim::Adopt {
@@ -126,10 +130,17 @@ fn claim(
         Claim::Adopt { subnet, .. } => ("rewrite", subnet),
         Claim::Create { subnet } => ("create", subnet),
     };
+    let later = match &config.backend {
+        BackendConfig::Vxlan(_) => " # BackendData: the device's MAC, chosen at start",
+        BackendConfig::Extension(commands) if !commands.pre_startup.is_empty() => {
+            " # BackendData: the output of PreStartupCommand"
+        }
+        _ => "",
+    };
     writeln!(
         out,
-        "etcd {verb} {prefix}/subnets/{} {}",
-        key::render(&subnet),
+        "etcd {verb} {} {}{later}",
+        key_of(&subnet),
         attrs.to_json()
     )?;
     Ok(Lease { subnet, attrs })

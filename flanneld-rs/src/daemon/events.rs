@@ -1,14 +1,18 @@
 //! Kernel events that may have disturbed what we made, or moved the external interface.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use kernel::monitor::{Event, Group, Monitor};
+use kernel::{Link, Netlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use crate::lease::Subnet;
+use crate::peers::Peers;
 use crate::uplink::Uplink;
 
 /// How long to gather more events after a first one: below what a person notices, above a burst.
@@ -23,6 +27,11 @@ pub struct Concern {
     pub datapath: bool,
 }
 
+const EVERYTHING: Concern = Concern {
+    uplink: true,
+    datapath: true,
+};
+
 impl Concern {
     fn any(self) -> bool {
         self.uplink || self.datapath
@@ -34,73 +43,75 @@ impl Concern {
 pub struct Scope<'a> {
     /// The external interface.
     pub uplink: &'a Uplink,
-    /// Our own subnet.
-    pub own: &'a Subnet,
+    /// It cannot be used now: whatever happens to any link may bring it back.
+    pub uplink_lost: bool,
     /// The networks we route.
-    pub networks: &'a [ipnet::IpNet],
+    pub networks: &'a [IpNet],
+    /// The peers we serve.
+    pub peers: &'a Peers,
 }
 
 impl Scope<'_> {
-    /// Judges one event. Only losses count: what others add beside our entries is their business,
-    /// and a replaced entry is found by the slow timer.
-    pub fn concern(&self, event: &Event) -> Concern {
-        let none = Concern::default();
-        let datapath = Concern {
-            datapath: true,
-            ..none
+    /// Judges one event; `ours` are the indexes of our own devices. Of what lies on our devices only
+    /// losses count: what others add beside our entries is their business, and a replaced entry is
+    /// found by the slow timer. What belonged to a peer that has gone was removed by ourselves.
+    fn concern(&self, event: &Event, ours: &BTreeSet<u32>) -> Concern {
+        let concern = |datapath| Concern {
+            uplink: false,
+            datapath,
+        };
+        let beside = |datapath| Concern {
+            uplink: self.uplink_lost,
+            datapath,
         };
         match event {
-            Event::Overrun => Concern {
-                uplink: true,
-                datapath: true,
-            },
-            Event::Link { link, removed }
+            Event::Overrun => EVERYTHING,
+            // Even what comes back unchanged has lost its routes, of which the kernel says nothing.
+            Event::Link { link, .. }
                 if link.index == self.uplink.index || link.name == self.uplink.name =>
             {
-                Concern {
-                    uplink: true,
-                    datapath: *removed || !link.up,
-                }
+                EVERYTHING
             }
-            Event::Link { link, removed }
-                if link.name.starts_with("flannel") && (*removed || !link.up) =>
-            {
-                datapath
+            Event::Address { address, .. } if address.dev == self.uplink.index => EVERYTHING,
+            Event::Link { link, removed } => beside(is_ours(link) && (*removed || !link.up)),
+            Event::Address { address, removed } => beside(*removed && ours.contains(&address.dev)),
+            Event::Route { route, .. } if route.dst.prefix_len() == 0 => beside(false),
+            Event::Route { route, removed } => {
+                concern(*removed && (self.networks.contains(&route.dst) || self.routes(route.dst)))
             }
-            Event::Address { address, removed } => Concern {
-                uplink: address.dev == self.uplink.index,
-                datapath: *removed
-                    && self
-                        .networks
-                        .iter()
-                        .any(|net| net.contains(&address.net.addr())),
-            },
-            Event::Route {
-                route,
-                removed: true,
-            } => {
-                // The own subnet belongs to the bridge plugin.
-                let ours = self.networks.iter().any(|net| net.contains(&route.dst));
-                if ours && !self.own.nets().any(|own| own.contains(&route.dst)) {
-                    datapath
-                } else {
-                    none
-                }
+            Event::Neigh { neigh, removed } => {
+                concern(*removed && ours.contains(&neigh.dev) && self.holds(neigh.ip))
             }
-            Event::Neigh {
-                neigh,
-                removed: true,
-            } if self.networks.iter().any(|net| net.contains(&neigh.ip)) => {
-                if self.own.contains(neigh.ip) {
-                    none
-                } else {
-                    datapath
-                }
+            Event::Fdb { fdb, removed } => {
+                let at_peer = || fdb.dst.is_some_and(|dst| self.is_at(dst));
+                concern(*removed && ours.contains(&fdb.dev) && at_peer())
             }
-            Event::Fdb { fdb, removed: true } if fdb.dst.is_some() => datapath,
-            _ => none,
         }
     }
+
+    /// A peer has exactly this subnet.
+    fn routes(&self, dst: IpNet) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|peer| peer.subnet.nets().any(|net| net == dst))
+    }
+
+    /// A peer has this address in its subnet.
+    fn holds(&self, ip: IpAddr) -> bool {
+        self.peers.iter().any(|peer| peer.subnet.contains(ip))
+    }
+
+    /// A peer announces this address.
+    fn is_at(&self, ip: IpAddr) -> bool {
+        self.peers.iter().any(|peer| match ip {
+            IpAddr::V4(ip) => peer.attrs.public_ip == Some(ip),
+            IpAddr::V6(ip) => peer.attrs.public_ipv6 == Some(ip),
+        })
+    }
+}
+
+/// Our devices are told by their names.
+fn is_ours(link: &Link) -> bool {
+    link.name.starts_with("flannel")
 }
 
 /// Lends the descriptor in the form tokio asks for.
@@ -115,6 +126,9 @@ impl AsRawFd for Source {
 /// The socket, awaited.
 pub struct Events {
     monitor: AsyncFd<Source>,
+    netlink: Netlink,
+    /// Indexes of our devices.
+    ours: BTreeSet<u32>,
     pending: Concern,
     until: Option<Instant>,
 }
@@ -135,8 +149,11 @@ impl Events {
             reason = "the successor is unsafe because of sources that do not own their descriptor; this one does"
         )]
         let monitor = AsyncFd::new(Source(Monitor::open(&groups)?))?;
+        let mut netlink = Netlink::open()?;
         Ok(Self {
             monitor,
+            ours: our_devices(&mut netlink)?,
+            netlink,
             pending: Concern::default(),
             until: None,
         })
@@ -166,7 +183,21 @@ impl Events {
         let mut guard = self.monitor.readable_mut().await?;
         while readable(&guard.get_inner().0)? {
             for event in guard.get_inner_mut().0.events()? {
-                let concern = scope.concern(&event);
+                match &event {
+                    Event::Link { link, removed } if is_ours(link) => {
+                        if *removed {
+                            self.ours.remove(&link.index);
+                        } else {
+                            self.ours.insert(link.index);
+                        }
+                    }
+                    Event::Overrun => self.ours = our_devices(&mut self.netlink)?,
+                    _ => {}
+                }
+                if self.pending == EVERYTHING {
+                    continue;
+                }
+                let concern = scope.concern(&event, &self.ours);
                 self.pending.uplink |= concern.uplink;
                 self.pending.datapath |= concern.datapath;
             }
@@ -174,6 +205,15 @@ impl Events {
         guard.clear_ready();
         Ok(())
     }
+}
+
+fn our_devices(netlink: &mut Netlink) -> kernel::Result<BTreeSet<u32>> {
+    let links = netlink.links()?;
+    Ok(links
+        .iter()
+        .filter(|link| is_ours(link))
+        .map(|link| link.index)
+        .collect())
 }
 
 /// Asks the kernel rather than the last read: a datagram may hold only messages we do not know.

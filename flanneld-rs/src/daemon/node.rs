@@ -11,7 +11,7 @@ use kernel::Netlink;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::datapath::{Datapath, Done, Goal, Prepared};
+use super::datapath::{Datapath, Done, Goal, PATIENCE, Prepared};
 use super::events::{Concern, Events, Scope};
 use super::registrar::News;
 use crate::backend::Desired;
@@ -26,11 +26,14 @@ use crate::peers::{PeerChange, Rules, Tracker};
 use crate::record::Record;
 use crate::subnet_env::SubnetEnv;
 use crate::uplink::Uplink;
+use follow::{Preparing, outcome};
 
 /// Everything is compared with the kernel at least this often.
 const RECONCILE: Duration = Duration::from_secs(60);
 /// How long the peers of a store that lost its data are kept.
 const LINGER: Duration = Duration::from_secs(60);
+/// How often the data path is asked whether it hangs.
+const WATCH: Duration = Duration::from_secs(5);
 /// Most lines logged for one batch.
 const LINES: usize = 10;
 
@@ -39,6 +42,8 @@ pub struct Parts<'a> {
     pub options: &'a Options,
     pub config: Arc<NetworkConfig>,
     pub config_text: String,
+    /// Configurations of earlier lives whose traces are still on this host.
+    pub earlier: Vec<String>,
     pub health: Arc<Health>,
     pub datapath: Datapath,
     pub uplink: Uplink,
@@ -62,8 +67,14 @@ pub struct Node<'a> {
     errors: BTreeMap<Part, Vec<String>>,
     failures: u32,
     retry_at: Option<Instant>,
-    /// Prepare again: the external interface has changed and the device could not follow yet.
-    unprepared: bool,
+    /// The external interface cannot be used; the last one is kept.
+    uplink_lost: bool,
+    /// A changed external interface that the backend is being prepared for.
+    preparing: Option<Preparing>,
+    /// Why the backend could not be prepared for the external interface; tried again until it can.
+    unprepared: Option<String>,
+    /// The part whose job has not come back for long.
+    overdue: Option<Part>,
 }
 
 impl<'a> Node<'a> {
@@ -89,7 +100,10 @@ impl<'a> Node<'a> {
             errors: BTreeMap::new(),
             failures: 0,
             retry_at: None,
-            unprepared: false,
+            uplink_lost: false,
+            preparing: None,
+            unprepared: None,
+            overdue: None,
         })
     }
 
@@ -123,21 +137,21 @@ impl<'a> Node<'a> {
         mut done: mpsc::UnboundedReceiver<Done>,
     ) -> anyhow::Result<()> {
         let mut events = Events::open()?;
+        // What has changed before we listened.
+        self.follow_uplink();
         let mut slow = interval(RECONCILE);
         slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
         slow.reset();
         let mut resync = interval(self.parts.options.firewall_resync);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watchdog = interval(WATCH);
+        watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let own = self
-                .own
-                .as_ref()
-                .map(|own| own.subnet)
-                .unwrap_or(crate::lease::Subnet { v4: None, v6: None });
             let scope = Scope {
                 uplink: &self.parts.uplink,
-                own: &own,
+                uplink_lost: self.uplink_lost,
                 networks: &self.networks,
+                peers: self.tracker.peers(),
             };
             let wake_at = [
                 self.retry_at,
@@ -155,12 +169,14 @@ impl<'a> Node<'a> {
             tokio::select! {
                 Some(news) = news.recv() => self.take_news(news),
                 Some(done) = done.recv() => self.take_done(done),
-                concern = events.next(scope) => self.take_events(concern?).await,
-                () = wake => self.wake().await,
+                concern = events.next(scope) => self.take_events(concern?),
+                prepared = outcome(&mut self.preparing) => self.take_prepared(prepared),
+                () = wake => self.wake(),
                 _ = slow.tick() => {
-                    self.follow_uplink().await;
+                    self.follow_uplink();
                     self.reconcile("timer");
                 }
+                _ = watchdog.tick() => self.watch(),
                 _ = resync.tick() => if let Some(goal) = self.goal().filter(|_| self.settled) {
                     self.parts.datapath.rules(&goal);
                 },
@@ -229,6 +245,7 @@ impl<'a> Node<'a> {
         self.parts.health.set(Part::Lease, Ok(()));
         let record = Record {
             config: self.parts.config_text.clone(),
+            earlier: self.parts.earlier.clone(),
             key: key::render(&lease.subnet),
             value: lease.attrs.to_json(),
             interface: self.parts.uplink.name.clone(),
@@ -322,7 +339,9 @@ impl<'a> Node<'a> {
 
     fn reconcile(&mut self, trigger: &'static str) {
         if let Some(goal) = self.goal() {
-            self.retry_at = None;
+            if self.follows() {
+                self.retry_at = None;
+            }
             self.parts.datapath.reconcile(&goal, trigger);
         }
     }
@@ -341,19 +360,15 @@ impl<'a> Node<'a> {
                     tracing::warn!("… and {} more errors", errors.len() - LINES);
                 }
             }
-            let state = match errors.first() {
-                Some(first) => Err(format!("{} errors, the first: {first}", errors.len())),
-                None => Ok(()),
-            };
-            self.parts.health.set(part, state);
             self.errors.insert(part, errors);
+            self.show(part);
         }
         if done.announcement != self.parts.prepared.announcement {
             tracing::info!("the backend announces new data; publishing it");
             self.parts.prepared.announcement = done.announcement;
             self.publish();
         }
-        if self.errors.values().all(Vec::is_empty) {
+        if self.follows() && self.errors.values().all(Vec::is_empty) {
             (self.failures, self.retry_at) = (0, None);
         } else if self.retry_at.is_none() {
             self.retry_later();
@@ -365,6 +380,48 @@ impl<'a> Node<'a> {
                 tracing::info!("ready: {} peers", self.tracker.peers().len());
                 notify::notify("READY=1");
             }
+        }
+    }
+
+    /// True while the backend stands on an external interface that is there.
+    fn follows(&self) -> bool {
+        !self.uplink_lost && self.unprepared.is_none()
+    }
+
+    /// Puts what is known of a part of the data path into the readiness.
+    fn show(&self, part: Part) {
+        let errors = self.errors.get(&part).map_or(&[][..], Vec::as_slice);
+        let state = if self.overdue == Some(part) {
+            Err(format!(
+                "its job has not come back for more than {} s",
+                PATIENCE.as_secs()
+            ))
+        } else if let (Part::Backend, Some(why)) = (part, &self.unprepared) {
+            Err(why.clone())
+        } else if let Some(first) = errors.first() {
+            Err(format!("{} errors, the first: {first}", errors.len()))
+        } else {
+            Ok(())
+        };
+        self.parts.health.set(part, state);
+    }
+
+    /// Notices a job that hangs, and that it does no more.
+    fn watch(&mut self) {
+        let now = self.parts.datapath.overdue(PATIENCE);
+        let before = std::mem::replace(&mut self.overdue, now);
+        if now == before {
+            return;
+        }
+        for part in [before, now].into_iter().flatten() {
+            self.show(part);
+        }
+        match (before, now) {
+            (_, Some(part)) => tracing::warn!(
+                "data path: {part:?}: the job in hand has not come back for more than {} s; everything else waits for it",
+                PATIENCE.as_secs()
+            ),
+            (_, None) => tracing::info!("data path: the job in hand has come back"),
         }
     }
 
@@ -402,21 +459,22 @@ impl<'a> Node<'a> {
         self.parts.health.set(Part::SubnetFile, Ok(()));
     }
 
-    async fn take_events(&mut self, concern: Concern) {
-        let moved = concern.uplink && self.follow_uplink().await;
-        if concern.datapath && !moved {
+    fn take_events(&mut self, concern: Concern) {
+        let was_lost = self.uplink_lost;
+        if concern.uplink && self.follow_uplink() {
+            return;
+        }
+        if concern.datapath || was_lost && !self.uplink_lost {
             self.reconcile("event");
         }
     }
 
-    async fn wake(&mut self) {
+    fn wake(&mut self) {
         let outcome = self.tracker.expire(std::time::Instant::now());
         self.take_outcome(outcome, false);
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
-            if self.unprepared {
-                self.follow_uplink().await;
-            }
+            self.follow_uplink();
             self.reconcile("retry");
         }
     }

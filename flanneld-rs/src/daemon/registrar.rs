@@ -170,11 +170,16 @@ impl<S: LeaseStore> Registrar<S> {
 
     async fn session(&mut self) -> Result<(), End> {
         let config = self.store.config().await?;
-        if self.listed && self.has_lost_data().await? {
-            tracing::warn!(
-                "the lease store has lost data; peers are kept for a while, for their nodes to come back"
-            );
-            (self.listed, self.reset) = (false, true);
+        if self.listed {
+            match self.own {
+                Some((subnet, revision)) => {
+                    if self.has_lost_data(&subnet, revision).await? {
+                        (self.listed, self.reset) = (false, true);
+                    }
+                }
+                // Without a key to look at, only a listing shows how the store is.
+                None => self.listed = false,
+            }
         }
         let listing = if self.listed {
             None
@@ -182,6 +187,12 @@ impl<S: LeaseStore> Registrar<S> {
             Some(self.store.list().await?)
         };
         if let Some(listing) = &listing {
+            self.reset |= listing.revision < self.seen;
+            if self.reset {
+                tracing::warn!(
+                    "the lease store has lost data; peers are kept for a while, for their nodes to come back"
+                );
+            }
             self.compare_own(listing).await?;
         }
         self.renewal.store_is_back();
@@ -197,7 +208,7 @@ impl<S: LeaseStore> Registrar<S> {
         }
         let mut watch = self.store.watch(self.seen).await?;
         loop {
-            let due = match self.renewal.poll(Instant::now()) {
+            let due = match self.poll().await? {
                 Action::Wait(until) => until,
                 Action::Renew | Action::Acquire => {
                     self.act().await?;
@@ -236,11 +247,8 @@ impl<S: LeaseStore> Registrar<S> {
     }
 
     /// Compares the store with what we know of it.
-    async fn has_lost_data(&self) -> Result<bool, Error> {
-        let Some((subnet, revision)) = self.own else {
-            return Ok(true);
-        };
-        let probe = self.store.probe(&subnet).await?;
+    async fn has_lost_data(&self, subnet: &Subnet, revision: i64) -> Result<bool, Error> {
+        let probe = self.store.probe(subnet).await?;
         let ours_is_gone =
             self.renewal.holds() && probe.key_revision.is_none_or(|found| found < revision);
         Ok(probe.store_revision < self.seen || ours_is_gone)
@@ -314,24 +322,30 @@ impl<S: LeaseStore> Registrar<S> {
 
     async fn lose(&mut self, why: &str) -> Result<(), End> {
         if self.renewal.lost() {
-            self.terms.metrics.lease_lost.fetch_add(1, Relaxed);
-            tracing::warn!("{why}; claiming again");
-            self.tell(News::Lost(why.to_owned())).await?;
+            self.tell_lost(why).await?;
         }
         Ok(())
     }
 
-    /// Does what is due for our own lease.
-    async fn act(&mut self) -> Result<(), End> {
+    async fn tell_lost(&self, why: &str) -> Result<(), End> {
+        self.terms.metrics.lease_lost.fetch_add(1, Relaxed);
+        tracing::warn!("{why}; claiming again");
+        self.tell(News::Lost(why.to_owned())).await
+    }
+
+    /// What is due for our own lease; the one place where its expiry is noticed.
+    async fn poll(&mut self) -> Result<Action, End> {
         let held = self.renewal.holds();
         let action = self.renewal.poll(Instant::now());
         if held && !self.renewal.holds() {
-            self.terms.metrics.lease_lost.fetch_add(1, Relaxed);
-            tracing::warn!("our lease has expired; claiming again");
-            self.tell(News::Lost("our lease has expired".to_owned()))
-                .await?;
+            self.tell_lost("our lease has expired").await?;
         }
-        let result = match action {
+        Ok(action)
+    }
+
+    /// Does what is due for our own lease.
+    async fn act(&mut self) -> Result<(), End> {
+        let result = match self.poll().await? {
             Action::Wait(_) => return Ok(()),
             Action::Renew => self.renew().await,
             Action::Acquire => self.acquire().await,

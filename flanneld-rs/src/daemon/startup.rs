@@ -7,7 +7,6 @@ use anyhow::{Context, bail};
 use kernel::Netlink;
 
 use super::datapath::{Datapath, Prepared};
-use crate::backend;
 use crate::cli::Options;
 use crate::config::NetworkConfig;
 use crate::health::{Health, Part};
@@ -69,29 +68,6 @@ pub fn check_bridge_filter(config: &NetworkConfig) {
     }
 }
 
-/// Removes what another backend made in an earlier life: its device and routes would stand in the
-/// way of the new ones.
-pub fn retire_old_backend(subnet_file: &Path, config: &NetworkConfig) {
-    let Some(old) = Record::read(subnet_file).and_then(|record| record.config()) else {
-        return;
-    };
-    if !config.backend.supersedes(&old.backend) {
-        return;
-    }
-    tracing::info!(
-        "the backend was {} before: removing what it made",
-        old.backend.name()
-    );
-    match backend::build(&old) {
-        Ok(mut backend) => {
-            for error in backend.cleanup().errors {
-                tracing::warn!("{error}");
-            }
-        }
-        Err(error) => tracing::warn!("{error:#}"),
-    }
-}
-
 /// The networks, for the log.
 pub fn networks(config: &NetworkConfig) -> String {
     config
@@ -136,37 +112,6 @@ pub fn families(config: &NetworkConfig) -> Families {
     Families {
         v4: config.v4.is_some(),
         v6: config.v6.is_some(),
-    }
-}
-
-/// Waits until there is an external interface.
-pub async fn uplink(
-    options: &Options,
-    config: &NetworkConfig,
-    health: &Health,
-) -> anyhow::Result<Uplink> {
-    let mut netlink = Netlink::open()?;
-    let mut waiting = Waiting::default();
-    loop {
-        let host = uplink::observe(&mut netlink, &options.iface)?;
-        match uplink::choose(&host, &options.iface, families(config)) {
-            Ok(uplink) => {
-                health.set(Part::Uplink, Ok(()));
-                tracing::info!(
-                    "external interface {}, MTU {}, announcing {}",
-                    uplink.name,
-                    uplink.mtu,
-                    announced(&uplink)
-                );
-                return Ok(uplink);
-            }
-            Err(error) => {
-                let why = error.to_string();
-                waiting
-                    .pause(health, Part::Uplink, "no external interface", why)
-                    .await;
-            }
-        }
     }
 }
 
@@ -215,52 +160,84 @@ impl Memory {
     }
 }
 
-/// Our own lease as the store has it, so that the backend can keep its MAC.
-pub async fn own_lease(
-    store: &impl LeaseStore,
-    config: &NetworkConfig,
-    uplink: &Uplink,
-    memory: &Memory,
-    health: &Health,
-) -> Option<Lease> {
-    let mut waiting = Waiting::default();
-    loop {
-        match store.list().await {
-            Ok(listing) => {
-                health.set(Part::Store, Ok(()));
-                return memory
-                    .claimant(config, uplink)
-                    .own_lease(&listing.entries)
-                    .cloned();
-            }
-            Err(error) => {
-                waiting
-                    .pause(health, Part::Store, NO_STORE, error.to_string())
-                    .await
-            }
-        }
-    }
+/// What stands before the first lease is written.
+pub struct Started {
+    /// The external interface.
+    pub uplink: Uplink,
+    /// Our own lease as the store has it.
+    pub previous: Option<Lease>,
+    /// What the backend made and announces.
+    pub prepared: Prepared,
 }
 
-/// Makes the backend's device, trying again until it can be made.
+/// Waits for an external interface, for the store and for the backend's device. The interface is
+/// chosen anew at every attempt, because hosts change most while they boot.
 pub async fn prepare(
+    options: &Options,
+    store: &impl LeaseStore,
+    config: &NetworkConfig,
+    memory: &Memory,
     datapath: &Datapath,
-    uplink: &Uplink,
-    previous: Option<Lease>,
     health: &Health,
-) -> Prepared {
+) -> anyhow::Result<Started> {
+    let mut netlink = Netlink::open()?;
     let mut waiting = Waiting::default();
+    let (mut chosen, mut listing) = (None, None);
     loop {
-        match datapath.prepare(uplink.clone(), previous.clone()).await {
+        let found = uplink::observe(&mut netlink, &options.iface)
+            .map_err(|error| error.to_string())
+            .and_then(|host| {
+                uplink::choose(&host, &options.iface, families(config)).map_err(|e| e.to_string())
+            });
+        let uplink = match found {
+            Ok(uplink) => uplink,
+            Err(why) => {
+                waiting
+                    .pause(health, Part::Uplink, "no external interface", why)
+                    .await;
+                continue;
+            }
+        };
+        health.set(Part::Uplink, Ok(()));
+        if chosen.as_ref() != Some(&uplink) {
+            tracing::info!(
+                "external interface {}, MTU {}, announcing {}",
+                uplink.name,
+                uplink.mtu,
+                announced(&uplink)
+            );
+            chosen = Some(uplink.clone());
+        }
+        // So that the backend can keep its MAC.
+        if listing.is_none() {
+            match store.list().await {
+                Ok(found) => listing = Some(found),
+                Err(error) => {
+                    waiting
+                        .pause(health, Part::Store, NO_STORE, error.to_string())
+                        .await;
+                    continue;
+                }
+            }
+            health.set(Part::Store, Ok(()));
+        }
+        let entries = listing.as_ref().map_or(&[][..], |listing| &listing.entries);
+        let previous = memory.claimant(config, &uplink).own_lease(entries).cloned();
+        let mut preparation = datapath.prepare(uplink.clone(), previous.clone());
+        match preparation.outcome().await {
             Ok(prepared) => {
                 health.set(Part::Backend, Ok(()));
-                return prepared;
+                return Ok(Started {
+                    uplink,
+                    previous,
+                    prepared,
+                });
             }
             Err(error) => {
                 let why = format!("{error:#}");
                 waiting
                     .pause(health, Part::Backend, "the backend cannot start", why)
-                    .await
+                    .await;
             }
         }
     }

@@ -370,3 +370,49 @@ fn an_operators_command_that_hangs_does_not_keep_the_daemon_from_ending() {
         daemon.logged("still busy").await;
     });
 }
+
+#[test]
+fn a_family_switched_off_leaves_neither_its_device_nor_its_rules() {
+    in_a_node(|| async {
+        let etcd = Etcd::start().await;
+        let dual = r#"{"Network":"10.3.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:42::/48",
+            "EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+        etcd.put("config", dual).await;
+        let eth0 = Netlink::open().unwrap().expect_link("eth0").unwrap().index;
+        let v6 = Address::new(eth0, "fd66::11/64".parse().unwrap());
+        Netlink::open()
+            .unwrap()
+            .apply(&Change::AddAddress(v6))
+            .unwrap();
+        let options = ["--iface=eth0", "--ip-masq", "--ip-blackhole-route"];
+        let mut daemon = Daemon::start(&etcd, &options);
+        daemon.ready().await;
+        let index = |name: &str| {
+            let link = Netlink::open().unwrap().link(name).unwrap();
+            link.map(|link| link.index)
+        };
+        let rules = |family: &str, table: &str| kernel::nft::list_table(family, table).unwrap();
+        let kept = index("flannel.1").unwrap();
+        assert!(index("flannel-v6.1").is_some() && rules("ip6", "flannel-ipv6").is_some());
+
+        etcd.put("config", &dual.replace("true,\"IPv6", "false,\"IPv6"))
+            .await;
+        daemon.restart(&options);
+        daemon.ready().await;
+        assert_eq!(index("flannel.1"), Some(kept), "made anew");
+        assert_eq!(index("flannel-v6.1"), None);
+        assert_eq!(rules("ip6", "flannel-ipv6"), None);
+        assert!(rules("ip", "flannel-ipv4").is_some());
+        let filter = RouteFilter {
+            ipv6: Some(true),
+            ..RouteFilter::default()
+        };
+        let routes = Netlink::open().unwrap().routes(filter).unwrap();
+        assert!(
+            !routes
+                .iter()
+                .any(|route| route.kind == kernel::RouteKind::Blackhole),
+            "{routes:?}"
+        );
+    });
+}

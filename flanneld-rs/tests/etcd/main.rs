@@ -7,3 +7,4 @@ mod registrar;
 mod secure;
 mod server;
 mod store;
+mod uplink;

@@ -356,3 +356,50 @@ async fn a_store_back_without_its_data_gets_our_lease_again_and_says_that_data_w
     assert!(claimer.listed().await.1, "the loss was not noticed");
     assert!(etcd.get(&format!("subnets/{}", name(&own))).await.is_some());
 }
+
+#[tokio::test]
+async fn a_store_that_was_away_has_not_lost_data_because_we_hold_no_lease() {
+    let mut etcd = Etcd::start().await;
+    let one = r#"{"Network":"10.3.0.0/16","SubnetMax":"10.3.1.0"}"#;
+    etcd.put("subnets/10.3.1.0-24", r#"{"PublicIP":"192.168.66.77"}"#)
+        .await;
+    let mut claimer = Claimer::start(&etcd, terms(one), 11);
+    assert!(!claimer.listed().await.1);
+    etcd.stop();
+    claimer
+        .until(|news| matches!(news, News::Store(Err(_))).then_some(()))
+        .await;
+    etcd.resume();
+    etcd.wait().await;
+    assert_eq!(
+        claimer.listed().await,
+        (vec!["10.3.1.0-24".to_owned()], false)
+    );
+}
+
+#[tokio::test]
+async fn an_expiry_while_writes_are_refused_is_told_and_counted_once() {
+    let etcd = Etcd::start_with("http", &["--quota-backend-bytes=16777216".to_owned()]);
+    etcd.wait().await;
+    let ttl = Duration::from_secs(4);
+    let terms = Terms { ttl, ..terms(V4) };
+    let metrics = Arc::clone(&terms.metrics);
+    let mut claimer = Claimer::start(&etcd, terms, 11);
+    claimer.own().await;
+    claimer.listed().await;
+    let mut client = etcd.client().await;
+    for _ in 0..64 {
+        if client.put("big", vec![0; 1 << 20], None).await.is_err() {
+            break;
+        }
+    }
+    let why = claimer.lost().await;
+    assert!(why.contains("expired"), "{why}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        metrics
+            .lease_lost
+            .load(std::sync::atomic::Ordering::Relaxed),
+        1
+    );
+}

@@ -1,9 +1,14 @@
 //! The store alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use flanneld_rs::lease::key;
+use flanneld_rs::lease::store::etcd::EtcdStore;
 use flanneld_rs::lease::store::{Error, Event, LeaseStore, LeaseWatch};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::{Etcd, attrs, lease};
 
@@ -228,13 +233,93 @@ async fn a_dead_endpoint_is_passed_over_and_named_without_its_password() {
     access
         .endpoints
         .insert(0, "http://me:sesame@127.0.0.1:1".to_owned());
-    let store = flanneld_rs::lease::store::etcd::EtcdStore::new(access, std::sync::Arc::default());
+    let store = EtcdStore::new(access, Arc::default());
+    assert_eq!(store.config().await.unwrap(), None);
+    assert_eq!(store.config().await.unwrap(), None);
+
+    let mut access = etcd.access();
+    access.endpoints = vec![
+        "http://me:sesame@127.0.0.1:1".to_owned(),
+        "http://127.0.0.1:2".to_owned(),
+    ];
+    let store = EtcdStore::new(access, Arc::default());
     let error = store.config().await.unwrap_err().to_string();
-    assert!(
-        error.contains("127.0.0.1:1") && error.to_lowercase().contains("refused"),
-        "{error}"
-    );
+    for wanted in ["127.0.0.1:1", "127.0.0.1:2", "refused"] {
+        assert!(error.to_lowercase().contains(wanted), "{error}");
+    }
     assert!(!error.contains("sesame"), "{error}");
-    assert_eq!(store.config().await.unwrap(), None);
-    assert_eq!(store.config().await.unwrap(), None);
+}
+
+/// Passes everything on, except what etcd says on a connection after a lease was written on it.
+async fn forgetful_proxy(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&to).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            let mute = Arc::new(AtomicBool::new(false));
+            let muted = Arc::clone(&mute);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(n @ 1..) = from_client.read(&mut buffer).await {
+                    let written = buffer[..n].windows(8).any(|window| window == b"PublicIP");
+                    mute.fetch_or(written, Relaxed);
+                    to_server.write_all(&buffer[..n]).await.unwrap();
+                }
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
+                    if !muted.load(Relaxed) && to_client.write_all(&buffer[..n]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_keeps_its_key() {
+    let etcd = Etcd::start().await;
+    let mut access = etcd.access();
+    let to = etcd.endpoint().trim_start_matches("http://").to_owned();
+    access.endpoints = vec![forgetful_proxy(to).await];
+    let store = EtcdStore::new(access, Arc::default());
+    let error = store
+        .create(&lease("10.3.7.0-24", 11), HOUR)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    let (_, id) = etcd.get("subnets/10.3.7.0-24").await.expect("key is gone");
+    assert_ne!(id, 0);
+    // The endpoint answers again, so a revocation would have got through.
+    assert_eq!(store.list().await.unwrap().entries.len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_etcd_refuses_writes_and_can_still_be_followed() {
+    let etcd = Etcd::start_with("http", &["--quota-backend-bytes=16777216".to_owned()]);
+    etcd.wait().await;
+    let mut client = etcd.client().await;
+    let big = vec![0; 1 << 20];
+    for _ in 0..64 {
+        if client.put("big", big.clone(), None).await.is_err() {
+            break;
+        }
+    }
+    let store = etcd.store();
+    let error = store
+        .create(&lease("10.3.7.0-24", 11), HOUR)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Refused(why) if why.contains("space")),
+        "{error:?}"
+    );
+    let revision = store.list().await.unwrap().revision;
+    assert!(store.watch(revision).await.is_ok());
 }

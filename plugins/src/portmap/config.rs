@@ -128,6 +128,20 @@ impl Config {
         call.read::<Written>()?.check()
     }
 
+    /// The ports that an ADD with this configuration may have forwarded, for DEL, which minds no
+    /// other option: what was set up must go even where the configuration has become wrong.
+    pub fn read_mappings(call: &Call) -> Result<Option<Vec<Mapping>>> {
+        #[derive(Deserialize, Default)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Ports {
+            runtime_config: WrittenRuntime,
+        }
+        let written = call.read::<Ports>()?.runtime_config.port_mappings;
+        // No ADD accepted a mapping that is not valid.
+        let valid = |mapping: WrittenMapping| mapping.check().ok();
+        Ok((!written.is_empty()).then(|| written.into_iter().filter_map(valid).collect()))
+    }
+
     /// The same from a text, for tests.
     #[cfg(test)]
     pub fn parse(json: &[u8]) -> Result<Self> {
@@ -186,18 +200,40 @@ impl Written {
                 .collect::<Result<_>>()?,
         };
         if let Some(backend) = backend {
-            config.check_backend(backend)?;
+            config.backend_in_use(|| backend)?;
         }
         Ok(config)
     }
 }
 
 impl Config {
-    /// Refuses options that belong to the other backend than the one in use.
-    pub fn check_backend(&self, backend: Backend) -> Result<()> {
-        let mut foreign = Vec::new();
-        if matches!(self.mark, Mark::Chain(_)) && backend == Backend::Nftables {
-            foreign.push("externalSetMarkChain");
+    /// The backend to use: the one asked for, else the one whose options are given, else the one
+    /// that `detect` finds on the host. Options of the other one are refused.
+    pub fn backend_in_use(&self, detect: impl FnOnce() -> Backend) -> Result<Backend> {
+        let options = self.options_of_one_backend();
+        let backend = self
+            .backend
+            .or(options.first().map(|(backend, _)| *backend))
+            .unwrap_or_else(detect);
+        let foreign: Vec<_> = options
+            .iter()
+            .filter(|(language, _)| *language != backend)
+            .map(|(_, name)| *name)
+            .collect();
+        if foreign.is_empty() {
+            return Ok(backend);
+        }
+        Err(Error::config(format!(
+            "{backend:?} backend is in use but these options are for the other one: {}",
+            foreign.join(", ")
+        )))
+    }
+
+    /// The options given that only one backend understands, with that backend.
+    fn options_of_one_backend(&self) -> Vec<(Backend, &'static str)> {
+        let mut options = Vec::new();
+        if matches!(self.mark, Mark::Chain(_)) {
+            options.push((Backend::Iptables, "externalSetMarkChain"));
         }
         for (name, conditions) in [
             ("conditionsV4", &self.conditions_v4),
@@ -205,21 +241,14 @@ impl Config {
         ] {
             let language = match conditions.first().map(String::as_str) {
                 None | Some("") => continue,
-                // Every iptables condition starts with an option, no nftables one does.
-                Some(first) if first.starts_with('-') => Backend::Iptables,
+                // Every iptables condition starts with an option or its negation, as in
+                // `! -s 10.0.0.0/8`; no nftables one does.
+                Some(first) if first.starts_with(['-', '!']) => Backend::Iptables,
                 Some(_) => Backend::Nftables,
             };
-            if language != backend {
-                foreign.push(name);
-            }
+            options.push((language, name));
         }
-        if foreign.is_empty() {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "{backend:?} backend is in use but these options are for the other one: {}",
-            foreign.join(", ")
-        )))
+        options
     }
 }
 
@@ -242,98 +271,20 @@ impl WrittenMapping {
             })?,
             host_ip: match self.host_ip.as_str() {
                 "" => None,
-                text => Some(text.parse().map_err(|_| {
-                    Error::config(format!(
-                        "invalid hostIP {text:?} of host port {}",
-                        self.host_port
-                    ))
-                })?),
+                text => {
+                    let ip = text.parse::<IpAddr>().map_err(|_| {
+                        Error::config(format!(
+                            "invalid hostIP {text:?} of host port {}",
+                            self.host_port
+                        ))
+                    })?;
+                    // ::ffff:192.0.2.1 is an IPv4 address.
+                    Some(ip.to_canonical())
+                }
             },
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: &str) -> Result<Config> {
-        Config::parse(json.as_bytes())
-    }
-
-    fn refused(json: &str) -> String {
-        parse(json).unwrap_err().msg
-    }
-
-    #[test]
-    fn defaults() {
-        let config =
-            parse(r#"{"type": "portmap", "capabilities": {"portMappings": true}}"#).unwrap();
-        assert!(config.snat && !config.masq_all && config.mappings.is_empty());
-        assert_eq!(config.mark, Mark::Bit(13));
-        assert_eq!(config.backend, None);
-    }
-
-    #[test]
-    fn mappings() {
-        let config = parse(
-            r#"{"runtimeConfig": {"portMappings": [
-                {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
-                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "0.0.0.0"},
-                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "fd00::1"}]}}"#,
-        )
-        .unwrap();
-        let [any, all_v4, one_v6] = &config.mappings[..] else {
-            panic!("{config:?}");
-        };
-        assert!(any.applies_to(false) && any.applies_to(true) && any.destination().is_none());
-        assert!(all_v4.applies_to(false) && !all_v4.applies_to(true));
-        assert_eq!(all_v4.destination(), None);
-        assert!(!one_v6.applies_to(false));
-        assert_eq!(one_v6.destination(), Some("fd00::1".parse().unwrap()));
-    }
-
-    #[test]
-    fn what_is_refused() {
-        let mapping = |text: &str| format!(r#"{{"runtimeConfig": {{"portMappings": [{text}]}}}}"#);
-        for (json, words) in [
-            (r#"{"markMasqBit": 32}"#.to_owned(), "between 0 and 31"),
-            (
-                r#"{"markMasqBit": 1, "externalSetMarkChain": "X"}"#.to_owned(),
-                "cannot specify",
-            ),
-            (r#"{"backend": "ipvs"}"#.to_owned(), "unrecognized backend"),
-            (
-                r#"{"backend": "nftables", "conditionsV4": ["-s", "1.2.3.4"]}"#.to_owned(),
-                "conditionsV4",
-            ),
-            (
-                r#"{"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]}"#.to_owned(),
-                "conditionsV6",
-            ),
-            (
-                r#"{"backend": "nftables", "externalSetMarkChain": "X"}"#.to_owned(),
-                "externalSetMarkChain",
-            ),
-            (
-                mapping(r#"{"hostPort": 0, "containerPort": 1, "protocol": "tcp"}"#),
-                "invalid host port",
-            ),
-            (
-                mapping(r#"{"hostPort": 1, "containerPort": 65536, "protocol": "tcp"}"#),
-                "invalid container port",
-            ),
-            (
-                mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}"#),
-                "invalid protocol",
-            ),
-            (
-                mapping(r#"{"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "x"}"#),
-                "invalid hostIP",
-            ),
-        ] {
-            let msg = refused(&json);
-            assert!(msg.contains(words), "{json}: {msg}");
-        }
-    }
-}
+mod tests;

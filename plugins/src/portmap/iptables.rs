@@ -271,6 +271,18 @@ pub fn removal(network: &str, container: &str, saved: &Saved) -> Vec<String> {
         .collect()
 }
 
+/// Lines that make a container's chain, and the jumps to it, as they are; none if it has none.
+pub fn own_rules(network: &str, container: &str, saved: &Saved) -> Vec<String> {
+    let chain = chain_name(network, container);
+    if !saved.has_chain(&chain) {
+        return Vec::new();
+    }
+    let mut lines = vec![format!("-N {chain}")];
+    let rules = saved.chain(&chain).chain(saved.jumps_to(&chain));
+    lines.extend(rules.map(|rule| format!("-A {} {}", rule.chain, rule.text)));
+    lines
+}
+
 /// Lines that remove the chain of every container of `network` that is not among `valid`.
 pub fn garbage(network: &str, valid: &[&str], saved: &Saved) -> Vec<String> {
     let mut containers: Vec<_> = saved

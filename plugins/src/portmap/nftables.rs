@@ -1,18 +1,39 @@
-//! Port forwarding in nftables, in the reference's tables `ip cni_hostport` and `ip6 cni_hostport`:
-//! rules of a container carry its ID as their comment.
+//! Port forwarding in nftables, in the reference's tables `ip cni_hostport` and `ip6 cni_hostport`.
+//!
+//! ```text
+//! prerouting, output:  to a local address -> hostports_all
+//! hostports_all:       all                -> hostip_hostports, then hostports
+//! hostports:           a port             -> DNAT to the container
+//! masquerading:        hairpin, localhost -> masquerade
+//! ```
+//! Rules of a container carry its ID as their comment. `hostip_hostports` is where older versions
+//! of the reference kept the rules of one host address; we write none there, but serve, count and
+//! remove them. What is not sent to the host itself must pass untouched (CVE-2025-67499).
+//!
+//! To collect garbage of one network we note in a chain of our own, which nothing jumps to, the
+//! network of every container: a rule whose comment is the network's hash and the container's ID.
+//!
+//! The table has no comment: an nft before 0.9.7 refuses one.
 
 use std::{fmt::Write as _, net::IpAddr};
 
 use kernel::ipnet::IpNet;
 
 use super::config::Config;
-use crate::netfilter::listed::Listed;
+use crate::netfilter::{
+    listed::{Listed, ListedRule},
+    names,
+};
 
 /// Name of the table in both families.
 pub const TABLE: &str = "cni_hostport";
 const HOSTIP_HOSTPORTS: &str = "hostip_hostports";
 const HOSTPORTS: &str = "hostports";
+const HOSTPORTS_ALL: &str = "hostports_all";
 const MASQUERADING: &str = "masquerading";
+const OWNERS: &str = "weft-owners";
+/// Longest comment that nft takes, in bytes.
+const COMMENT_LENGTH: usize = 128;
 
 /// nft's name of an address family.
 pub fn family(ipv6: bool) -> &'static str {
@@ -36,12 +57,19 @@ fn rules(config: &Config, address: IpAddr) -> Vec<(&'static str, String)> {
             mapping.protocol.as_str(),
             mapping.host_port
         );
-        rules.push(match mapping.destination() {
-            Some(host) => (HOSTIP_HOSTPORTS, format!("{ip} daddr {host} {forward}")),
-            None => (HOSTPORTS, forward),
-        });
+        let rule = match mapping.destination() {
+            Some(host) => format!("{ip} daddr {host} {forward}"),
+            None => forward,
+        };
+        rules.push((HOSTPORTS, rule));
     }
-    if config.snat {
+    if config.snat && config.masq_all {
+        // Not what reaches the container without any mapping: that keeps its source.
+        rules.push((
+            MASQUERADING,
+            format!("ct status dnat {ip} daddr {address} masquerade"),
+        ));
+    } else if config.snat {
         rules.push((
             MASQUERADING,
             format!("{ip} saddr {address} {ip} daddr {address} masquerade"),
@@ -56,8 +84,13 @@ fn rules(config: &Config, address: IpAddr) -> Vec<(&'static str, String)> {
     rules
 }
 
+/// What comes before the container's ID in a note of [`OWNERS`].
+fn of_network(network: &str) -> String {
+    format!("{} ", names::hash(network, 16))
+}
+
 /// The script that forwards a container's ports to one of its addresses.
-pub fn setup(config: &Config, address: IpNet, container: &str) -> String {
+pub fn setup(config: &Config, address: IpNet, network: &str, container: &str) -> String {
     let address = address.addr();
     let ipv6 = address.is_ipv6();
     let table = format!("{} {TABLE}", family(ipv6));
@@ -67,20 +100,20 @@ pub fn setup(config: &Config, address: IpNet, container: &str) -> String {
         .map(|condition| format!("{condition} "))
         .collect();
     let mut script = format!(
-        "add table {table} {{ comment \"CNI portmap plugin\" ; }}\n\
+        "add table {table}\n\
          add chain {table} {HOSTPORTS}\n\
-         add chain {table} {HOSTIP_HOSTPORTS}\n"
+         add chain {table} {HOSTIP_HOSTPORTS}\n\
+         add chain {table} {HOSTPORTS_ALL}\n\
+         flush chain {table} {HOSTPORTS_ALL}\n\
+         add rule {table} {HOSTPORTS_ALL} jump {HOSTIP_HOSTPORTS}\n\
+         add rule {table} {HOSTPORTS_ALL} jump {HOSTPORTS}\n"
     );
-    for (chain, hook, local) in [
-        ("prerouting", "prerouting", ""),
-        ("output", "output", "fib daddr type local "),
-    ] {
+    for hook in ["prerouting", "output"] {
         let _ = write!(
             script,
-            "add chain {table} {chain} {{ type nat hook {hook} priority -100 ; }}\n\
-             flush chain {table} {chain}\n\
-             add rule {table} {chain} {conditions}jump {HOSTIP_HOSTPORTS}\n\
-             add rule {table} {chain} {conditions}{local}jump {HOSTPORTS}\n"
+            "add chain {table} {hook} {{ type nat hook {hook} priority -100 ; }}\n\
+             flush chain {table} {hook}\n\
+             add rule {table} {hook} {conditions}fib daddr type local jump {HOSTPORTS_ALL}\n"
         );
     }
     if config.snat {
@@ -95,13 +128,63 @@ pub fn setup(config: &Config, address: IpNet, container: &str) -> String {
             "add rule {table} {chain} {rule} comment \"{container}\""
         );
     }
+    let note = of_network(network) + container;
+    // A container with a longer name can be forwarded to, but not be collected.
+    if note.len() <= COMMENT_LENGTH {
+        let _ = write!(
+            script,
+            "add chain {table} {OWNERS}\n\
+             add rule {table} {OWNERS} return comment \"{note}\"\n"
+        );
+    }
     script
 }
 
 /// The script that removes a container's rules of one family; empty if there are none.
-pub fn teardown(ipv6: bool, container: &str, listed: &Listed) -> String {
+pub fn teardown(ipv6: bool, network: &str, container: &str, listed: &Listed) -> String {
+    let note = of_network(network) + container;
+    deletions(
+        ipv6,
+        listed.commented(|comment| comment == container || comment == note),
+    )
+}
+
+/// The script that removes what every container of `network` has that is not among `valid`.
+///
+/// Of a container that another network has too no rule can be told to be this network's, so only
+/// the note goes.
+pub fn garbage(ipv6: bool, network: &str, valid: &[&str], listed: &Listed) -> String {
+    let of_network = of_network(network);
+    let notes = || {
+        listed
+            .rules
+            .iter()
+            .filter(|rule| rule.chain == OWNERS)
+            .filter_map(|rule| rule.comment.as_deref())
+    };
+    let gone: Vec<_> = notes()
+        .filter_map(|note| note.strip_prefix(&of_network))
+        .filter(|container| !valid.contains(container))
+        .collect();
+    let of_another = |container: &str| {
+        notes().any(|note| {
+            !note.starts_with(&of_network)
+                && note.split_once(' ').is_some_and(|(_, id)| id == container)
+        })
+    };
+    let is_garbage = |rule: &&ListedRule| match rule.comment.as_deref() {
+        Some(comment) if rule.chain == OWNERS => comment
+            .strip_prefix(&of_network)
+            .is_some_and(|container| gone.contains(&container)),
+        Some(comment) => gone.contains(&comment) && !of_another(comment),
+        None => false,
+    };
+    deletions(ipv6, listed.rules.iter().filter(is_garbage))
+}
+
+fn deletions<'a>(ipv6: bool, rules: impl Iterator<Item = &'a ListedRule>) -> String {
     let mut script = String::new();
-    for rule in listed.commented(|comment| comment == container) {
+    for rule in rules {
         let _ = writeln!(
             script,
             "delete rule {} {TABLE} {} handle {}",
@@ -121,87 +204,22 @@ pub fn missing(
     listed: &Listed,
 ) -> Vec<&'static str> {
     let desired = rules(config, address.addr());
-    [HOSTIP_HOSTPORTS, HOSTPORTS, MASQUERADING]
-        .into_iter()
-        .filter(|chain| {
-            let wanted = desired.iter().filter(|(name, _)| name == chain).count();
-            let there = listed
-                .commented(|comment| comment == container)
-                .filter(|rule| rule.chain == *chain)
-                .count();
-            there < wanted
-        })
-        .collect()
+    [
+        (HOSTPORTS, &[HOSTPORTS, HOSTIP_HOSTPORTS][..]),
+        (MASQUERADING, &[MASQUERADING]),
+    ]
+    .into_iter()
+    .filter(|(chain, places)| {
+        let wanted = desired.iter().filter(|(name, _)| name == chain).count();
+        let there = listed
+            .commented(|comment| comment == container)
+            .filter(|rule| places.contains(&rule.chain.as_str()))
+            .count();
+        there < wanted
+    })
+    .map(|(chain, _)| chain)
+    .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const JSON: &str = r#"{"conditionsV4": ["iifname", "!= \"lo\""], "runtimeConfig": {"portMappings": [
-        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
-        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.168.0.2"},
-        {"hostPort": 54, "containerPort": 54, "protocol": "udp", "hostIP": "::"}]}}"#;
-
-    fn config() -> Config {
-        Config::parse(JSON.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn ipv4_golden() {
-        assert_eq!(
-            setup(&config(), "10.1.0.5/24".parse().unwrap(), "abc"),
-            "add table ip cni_hostport { comment \"CNI portmap plugin\" ; }\n\
-             add chain ip cni_hostport hostports\n\
-             add chain ip cni_hostport hostip_hostports\n\
-             add chain ip cni_hostport prerouting { type nat hook prerouting priority -100 ; }\n\
-             flush chain ip cni_hostport prerouting\n\
-             add rule ip cni_hostport prerouting iifname != \"lo\" jump hostip_hostports\n\
-             add rule ip cni_hostport prerouting iifname != \"lo\" jump hostports\n\
-             add chain ip cni_hostport output { type nat hook output priority -100 ; }\n\
-             flush chain ip cni_hostport output\n\
-             add rule ip cni_hostport output iifname != \"lo\" jump hostip_hostports\n\
-             add rule ip cni_hostport output iifname != \"lo\" fib daddr type local jump hostports\n\
-             add chain ip cni_hostport masquerading { type nat hook postrouting priority 100 ; }\n\
-             add rule ip cni_hostport hostports meta l4proto tcp th dport 8080 dnat to 10.1.0.5:80 comment \"abc\"\n\
-             add rule ip cni_hostport hostip_hostports ip daddr 192.168.0.2 meta l4proto udp th dport 53 dnat to 10.1.0.5:5353 comment \"abc\"\n\
-             add rule ip cni_hostport masquerading ip saddr 10.1.0.5 ip daddr 10.1.0.5 masquerade comment \"abc\"\n\
-             add rule ip cni_hostport masquerading ip saddr 127.0.0.1 ip daddr 10.1.0.5 masquerade comment \"abc\"\n"
-        );
-    }
-
-    #[test]
-    fn ipv6_takes_the_mappings_of_its_family() {
-        let script = setup(&config(), "fd00::5/64".parse().unwrap(), "abc");
-        let rules: Vec<_> = script
-            .lines()
-            .filter(|line| line.contains("comment \"abc\""))
-            .collect();
-        assert_eq!(
-            rules,
-            [
-                "add rule ip6 cni_hostport hostports meta l4proto tcp th dport 8080 dnat to [fd00::5]:80 comment \"abc\"",
-                "add rule ip6 cni_hostport hostports meta l4proto udp th dport 54 dnat to [fd00::5]:54 comment \"abc\"",
-                "add rule ip6 cni_hostport masquerading ip6 saddr fd00::5 ip6 daddr fd00::5 masquerade comment \"abc\"",
-            ]
-        );
-    }
-
-    #[test]
-    fn teardown_and_check_go_by_the_comment() {
-        let json = r#"{"nftables": [
-            {"rule": {"chain": "hostports", "handle": 7, "comment": "abc"}},
-            {"rule": {"chain": "hostports", "handle": 8, "comment": "abcd"}},
-            {"rule": {"chain": "masquerading", "handle": 9, "comment": "abc"}}]}"#;
-        let listed = Listed::parse(json).unwrap();
-        assert_eq!(
-            teardown(true, "abc", &listed),
-            "delete rule ip6 cni_hostport hostports handle 7\n\
-             delete rule ip6 cni_hostport masquerading handle 9\n"
-        );
-        assert_eq!(
-            missing(&config(), "10.1.0.5/24".parse().unwrap(), "abc", &listed),
-            ["hostip_hostports", "masquerading"]
-        );
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-use super::command::{run, wants_shell};
+use super::command::{run, run_for, wants_shell};
 use super::*;
 use crate::lease::LeaseAttrs;
 use crate::peers::Peers;
@@ -106,10 +106,12 @@ fn each_command_runs_once_per_change_with_its_environment_and_input() {
 }
 
 #[test]
-fn a_failing_command_is_reported_with_its_output_and_not_repeated_for_peers() {
+fn a_failing_command_stays_reported_with_its_output_and_is_repeated_after_a_pause() {
     let config = NetworkConfig::parse(r#"{"Network":"10.3.0.0/16"}"#).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let wanted = dir.path().join("wanted");
     let commands = backend::Extension {
-        subnet_add: "ls /nonexistent-$SUBNET".to_owned(),
+        subnet_add: format!("ls {}", wanted.display()),
         ..backend::Extension::default()
     };
     let mut extension = Extension::new(&config, commands);
@@ -120,7 +122,42 @@ fn a_failing_command_is_reported_with_its_output_and_not_repeated_for_peers() {
         report.errors[0].contains("10.3.2.0/24") && report.errors[0].contains("No such file"),
         "{report:?}"
     );
+    // At once: not run again, and not forgotten.
+    std::fs::write(&wanted, "").unwrap();
+    assert_eq!(extension.reconcile(&desired), report);
+    std::thread::sleep(Duration::from_millis(1100));
+    let report = extension.reconcile(&desired);
+    assert_eq!((report.total(), report.errors.len()), (1, 0), "{report:?}");
     assert_eq!(extension.reconcile(&desired), Report::default());
+}
+
+#[test]
+fn a_plan_names_the_pre_startup_command_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut extension, _) = scripted(dir.path());
+    let plan = extension.plan(&desired(&[])).unwrap();
+    assert!(plan.len() == 2 && plan[0].ends_with(" pre"), "{plan:?}");
+}
+
+#[test]
+fn neither_a_background_child_nor_a_hanging_command_holds_us() {
+    let started = Instant::now();
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\nsleep 20 &\necho done\n").unwrap();
+    let text = format!("sh {}", script.display());
+    assert_eq!(run(&text, &[], "").unwrap(), "done");
+    let error = run_for("sleep 20", &[], "", Duration::from_millis(300)).unwrap_err();
+    assert!(format!("{error:#}").contains("killed"), "{error:#}");
+    // Much more than a pipe holds, for a command that does not read it.
+    assert_eq!(run("echo done", &[], &"x".repeat(1 << 20)).unwrap(), "done");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn long_output_is_read_to_its_end() {
+    let output = run("seq 1 100000", &[], "").unwrap();
+    assert!(output.ends_with("\n100000") && output.lines().count() == 100_000);
 }
 
 #[test]

@@ -52,11 +52,11 @@ impl EtcdStore {
     }
 
     fn config_key(&self) -> String {
-        format!("{}/config", self.access.prefix)
+        self.access.key("config")
     }
 
     fn subnets_prefix(&self) -> String {
-        format!("{}/subnets/", self.access.prefix)
+        self.access.key("subnets/")
     }
 
     fn lease_key(&self, subnet: &Subnet) -> String {
@@ -81,6 +81,22 @@ impl EtcdStore {
         }
         self.metrics.store_call(started.elapsed(), result.is_ok());
         result
+    }
+
+    /// Like [`EtcdStore::call`], for a request without effect: every endpoint is asked once before the
+    /// store counts as unavailable.
+    async fn read<T, F>(&self, what: &str, request: impl Fn(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let mut failures = Vec::new();
+        for _ in 0..self.access.endpoints.len().max(1) {
+            match self.call(what, &request).await {
+                Err(Error::Unavailable(why)) => failures.push(why),
+                answer => return answer,
+            }
+        }
+        Err(Error::Unavailable(failures.join("; ")))
     }
 
     async fn attempt<T, F>(&self, what: &str, request: impl FnOnce(Client) -> F) -> Result<T, Error>
@@ -145,9 +161,8 @@ impl EtcdStore {
         let done = self
             .call(&what, |mut client| async move { client.txn(txn).await })
             .await;
-        if !matches!(&done, Ok(response) if response.succeeded())
-            && let Some((id, _)) = granted
-        {
+        let outcome = done.as_ref().map(etcd_client::TxnResponse::succeeded);
+        if let (true, Some((id, _))) = (surely_not_applied(outcome), granted) {
             // Nothing hangs on this lease; left alone it would only expire later.
             let revoked = self.call("revoke an unused etcd lease", |mut client| async move {
                 client.lease_revoke(id).await
@@ -174,10 +189,10 @@ impl LeaseStore for EtcdStore {
         let name = self.config_key();
         let what = format!("read {name}");
         let mut response = self
-            .call(
-                &what,
-                |mut client| async move { client.get(name, None).await },
-            )
+            .read(&what, |mut client| {
+                let name = name.clone();
+                async move { client.get(name, None).await }
+            })
             .await?;
         let found = response.take_kvs().into_iter().next();
         Ok(found.map(|kv| String::from_utf8_lossy(kv.value()).into_owned()))
@@ -194,10 +209,10 @@ impl LeaseStore for EtcdStore {
                 .with_range(end.clone())
                 .with_limit(PAGE)
                 .with_revision(listing.revision);
-            let from = start.clone();
             let page = self
-                .call(&what, |mut client| async move {
-                    client.get(from, Some(options)).await
+                .read(&what, |mut client| {
+                    let (from, options) = (start.clone(), options.clone());
+                    async move { client.get(from, Some(options)).await }
                 })
                 .await?;
             if listing.revision == 0 {
@@ -248,8 +263,9 @@ impl LeaseStore for EtcdStore {
         let what = format!("read {name}");
         let options = GetOptions::new().with_keys_only();
         let response = self
-            .call(&what, |mut client| async move {
-                client.get(name, Some(options)).await
+            .read(&what, |mut client| {
+                let (name, options) = (name.clone(), options.clone());
+                async move { client.get(name, Some(options)).await }
             })
             .await?;
         Ok(Probe {
@@ -297,6 +313,16 @@ fn entry(kv: &KeyValue, prefix: &str) -> Option<Entry> {
 
 fn revision(header: Option<&ResponseHeader>) -> i64 {
     header.map(ResponseHeader::revision).unwrap_or_default()
+}
+
+/// False when the write may have happened though its answer was lost: revoking the etcd lease would
+/// then delete the key just written.
+fn surely_not_applied(outcome: Result<bool, &Error>) -> bool {
+    match outcome {
+        Ok(applied) => !applied,
+        Err(Error::Refused(_)) => true,
+        Err(Error::Unavailable(_) | Error::Compacted(_)) => false,
+    }
 }
 
 /// The first key behind all keys with this prefix. The prefix ends in `/`, so its last byte can grow.

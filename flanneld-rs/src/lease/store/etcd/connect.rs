@@ -36,7 +36,7 @@ impl fmt::Debug for Secret {
 pub struct Access {
     /// `http://host:port`, `https://host:port` or `host:port`.
     pub endpoints: Vec<String>,
-    /// Key prefix without a final slash.
+    /// Key prefix in clean form: no slash at its end, except for `/` itself; may be empty.
     pub prefix: String,
     /// Client key, PEM.
     pub key_file: Option<PathBuf>,
@@ -51,6 +51,15 @@ pub struct Access {
 }
 
 impl Access {
+    /// The full key of `name` below the prefix.
+    pub fn key(&self, name: &str) -> String {
+        match self.prefix.as_str() {
+            "" => name.to_owned(),
+            prefix if prefix.ends_with('/') => format!("{prefix}{name}"),
+            prefix => format!("{prefix}/{name}"),
+        }
+    }
+
     /// Opens a client on the endpoint at this place in the list.
     pub(super) async fn connect(&self, at: usize) -> Result<Client, Error> {
         let Some(endpoint) = self.endpoints.get(at) else {
@@ -132,8 +141,9 @@ pub(super) fn translate(what: &str, error: &etcd_client::Error) -> Error {
             match i32::from(status.code()) {
                 // OUT_OF_RANGE is etcd's answer for a compacted revision.
                 11 => Error::Compacted(text),
-                // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED.
-                3 | 5..=7 | 9 | 12 => Error::Refused(text),
+                // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, RESOURCE_EXHAUSTED
+                // (no space left in etcd's quota), FAILED_PRECONDITION, UNIMPLEMENTED.
+                3 | 5..=9 | 12 => Error::Refused(text),
                 _ => Error::Unavailable(text),
             }
         }
