@@ -41,9 +41,10 @@ as_builder cargo test --quiet --workspace --doc || failed+=("documentation")
 echo
 passed=$(grep -c ' \.\.\. ok$' "$log" || true)
 echo "passed: $passed"
-if grep -q '^SKIPPED' "$log"; then
-    echo "skipped: $(grep -c '^SKIPPED' "$log") of them"
-    grep '^SKIPPED' "$log" | sort | uniq
+skipped=$(grep -oE 'SKIPPED:? .*' "$log" | sort -u || true)
+if [ -n "$skipped" ]; then
+    echo "skipped: $(wc -l <<<"$skipped")"
+    echo "$skipped"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     grep -E '^test .* \.\.\. FAILED$' "$log" || true
