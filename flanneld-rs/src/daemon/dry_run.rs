@@ -62,6 +62,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> 
     let rules = Rules {
         own: Some(own.subnet),
         addresses: uplink.addresses(),
+        networks: config.networks(),
         backend_types: backend.peer_types(),
     };
     let mut tracker = Tracker::new(rules);

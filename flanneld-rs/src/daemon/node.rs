@@ -83,6 +83,7 @@ impl<'a> Node<'a> {
         let rules = Rules {
             own: None,
             addresses: parts.uplink.addresses(),
+            networks: parts.config.networks(),
             backend_types: parts.peer_types,
         };
         parts
@@ -276,6 +277,7 @@ impl<'a> Node<'a> {
         Rules {
             own: self.own.as_ref().map(|own| own.subnet),
             addresses: self.parts.uplink.addresses(),
+            networks: self.networks.clone(),
             backend_types: self.parts.peer_types,
         }
     }

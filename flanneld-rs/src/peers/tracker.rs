@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::{PeerChange, Peers};
 use crate::backend;
 use crate::lease::store::{Entry, Event};
@@ -20,6 +22,8 @@ pub struct Rules {
     pub own: Option<Subnet>,
     /// Our own addresses: a lease that holds or carries one would cut us off.
     pub addresses: Vec<IpAddr>,
+    /// The networks that subnets are leased from: routes to anything else are not ours to make.
+    pub networks: Vec<IpNet>,
     /// The backend types that can be reached.
     pub backend_types: &'static [&'static str],
 }
@@ -58,7 +62,7 @@ impl Tracker {
         &self.peers
     }
 
-    /// The readable leases in the store, ours included.
+    /// The leases in the store, ours and unreadable ones included.
     pub fn leases(&self) -> usize {
         self.stored.len()
     }
@@ -185,6 +189,17 @@ enum Verdict {
 }
 
 impl Rules {
+    /// Of a family that we route, but outside its network.
+    fn is_foreign(&self, net: IpNet) -> bool {
+        let mut of_family = self
+            .networks
+            .iter()
+            .filter(|network| network.addr().is_ipv4() == net.addr().is_ipv4());
+        of_family
+            .next()
+            .is_some_and(|network| !network.contains(&net))
+    }
+
     fn judge(&self, lease: &Lease) -> Verdict {
         let (subnet, attrs) = (&lease.subnet, &lease.attrs);
         if self.own == Some(*subnet) {
@@ -208,6 +223,8 @@ impl Rules {
             || subnet.v6.is_some() && announced[1].is_some())
         {
             "it has no public address of its subnet's family".to_owned()
+        } else if let Some(net) = subnet.nets().find(|net| self.is_foreign(*net)) {
+            format!("{net} is not part of the network")
         } else if !self.backend_types.contains(&attrs.backend_type.as_str()) {
             format!("its backend is \"{}\"", attrs.backend_type)
         } else if let Some(reason) = backend::unusable(lease) {

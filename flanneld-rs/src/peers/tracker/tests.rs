@@ -28,6 +28,7 @@ fn rules() -> Rules {
     Rules {
         own: key::parse("10.3.1.0-24"),
         addresses: vec![[192, 168, 66, 11].into()],
+        networks: vec!["10.3.0.0/16".parse().unwrap()],
         backend_types: &["vxlan"],
     }
 }
@@ -91,6 +92,7 @@ fn what_cannot_be_served_is_named_once_and_the_others_still_are() {
         entry("10.3.6.0-24", 11, "vxlan"),
         entry("10.3.7.0-24", 13, "host-gw"),
         entry("10.3.9.7-24", 13, "vxlan"),
+        entry("172.16.5.0-24", 13, "vxlan"),
     ];
     let (mut tracker, outcome) = tracker(&entries);
     assert_eq!(names(&tracker), ["10.3.2.0-24"]);
@@ -110,11 +112,12 @@ fn what_cannot_be_served_is_named_once_and_the_others_still_are() {
             "10.3.7.0-24: its backend is \"host-gw\"",
             "10.3.8.0-24: it has no public address of its subnet's family",
             "10.3.9.7-24: the key should be 10.3.9.0-24",
+            "172.16.5.0-24: 172.16.5.0/24 is not part of the network",
             "192.168.0.0-16: it holds this node's own address 192.168.66.11",
             "nonsense: no subnet",
         ]
     );
-    assert_eq!(tracker.ignored(), 9);
+    assert_eq!(tracker.ignored(), 10);
     assert_eq!(
         tracker.replace(&entries, Instant::now(), None),
         Outcome::default()
