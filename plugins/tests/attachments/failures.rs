@@ -54,7 +54,7 @@ fn bridge_leaves_nothing_behind() {
 #[test]
 fn a_vlan_gateway_goes_with_the_bridge_made_for_it() {
     let Some(bed) = Bed::new() else { return };
-    if !bridge::has_vlans(&bed) {
+    if !bridge::vlan::has_vlans(&bed) {
         return;
     }
     let container = bed.container();

@@ -240,7 +240,7 @@ fn bridge_with_vlans() {
     let Some(bed) = Bed::with_reference() else {
         return;
     };
-    if !bridge::has_vlans(&bed) {
+    if !bridge::vlan::has_vlans(&bed) {
         return;
     }
     let more = json!({"bridge": "br0", "isGateway": true, "vlan": 100});
@@ -251,7 +251,7 @@ fn bridge_with_vlans() {
     let mut seen = Vec::new();
     for whose in [Whose::Ours, Whose::Reference] {
         let result = bed.call(whose, "ADD", "bridge", &args, &config).unwrap();
-        seen.push(bridge::vlans(
+        seen.push(bridge::vlan::vlans(
             &bed,
             result["interfaces"][1]["name"].as_str().unwrap(),
         ));
