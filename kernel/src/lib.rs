@@ -11,7 +11,6 @@
 //!   error path can leave the process in the wrong one;
 //! - errors name operation, object and cause: `add route 10.244.2.0/24 dev flannel.1: network is down`.
 
-pub mod arp;
 mod change;
 pub mod conntrack;
 mod error;

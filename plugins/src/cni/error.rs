@@ -8,10 +8,6 @@ use std::fmt;
 pub mod code {
     /// The configuration's version is not one the plugin speaks.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
-    /// A configuration field is not supported.
-    pub const UNSUPPORTED_FIELD: u32 = 2;
-    /// The container is unknown: the runtime need not clean up.
-    pub const UNKNOWN_CONTAINER: u32 = 3;
     /// A CNI environment variable is missing or odd.
     pub const INVALID_ENVIRONMENT: u32 = 4;
     /// Reading or writing failed.
@@ -26,8 +22,6 @@ pub mod code {
     pub const TRY_AGAIN: u32 = 11;
     /// STATUS: the plugin cannot serve an ADD now.
     pub const NOT_AVAILABLE: u32 = 50;
-    /// STATUS: the plugin cannot serve an ADD now, and existing containers may lack connectivity.
-    pub const LIMITED_CONNECTIVITY: u32 = 51;
     /// Anything else (the Go library's choice).
     pub const GENERIC: u32 = 999;
 }
