@@ -15,7 +15,9 @@
 //! ([`Counters`]).
 
 mod counters;
+pub mod packet;
 mod table;
+pub mod vnet;
 mod wire;
 
 pub use counters::{Counters, DropReason};
