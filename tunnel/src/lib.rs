@@ -16,7 +16,10 @@
 
 mod counters;
 pub mod packet;
+pub mod segment;
+mod sys;
 mod table;
+pub mod user;
 pub mod vnet;
 mod wire;
 
