@@ -16,6 +16,7 @@
 
 mod counters;
 mod table;
+pub mod vxlan;
 mod wire;
 
 pub use counters::{Counters, DropReason};
