@@ -20,6 +20,7 @@ pub mod extension;
 pub mod host_gw;
 mod peer_routes;
 mod report;
+pub mod traffic;
 pub mod udp;
 pub mod vxlan;
 
@@ -29,6 +30,7 @@ use crate::peers::{PeerChange, Peers};
 use crate::uplink::Uplink;
 
 pub use report::Report;
+pub use traffic::Traffic;
 
 /// Everything a backend must make true.
 #[derive(Clone, Debug)]
@@ -83,6 +85,12 @@ pub trait Backend: Send {
     /// Carries out `changes` only, quickly; `desired` already has them.
     fn update(&mut self, desired: &Desired, changes: &[PeerChange]) -> Report;
 
+    /// Who carries packets and counts them; `None` when the kernel alone does. Asked for after every
+    /// call of the above; what it hands out is read at every scrape of `/metrics`.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
+
     /// Orderly stop of the daemon; what must outlive it (devices, routes) is left alone.
     fn stop(&mut self) {}
 
@@ -108,6 +116,6 @@ pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
         ))),
         BackendConfig::Vxlan(vxlan) => Ok(Box::new(vxlan::Vxlan::new(config, vxlan)?)),
         BackendConfig::HostGw => Ok(Box::new(host_gw::HostGw::new(config)?)),
-        BackendConfig::Udp { port } => Ok(Box::new(udp::Udp::new(config, port)?)),
+        BackendConfig::Udp(udp) => Ok(Box::new(udp::Udp::new(config, udp.port)?)),
     }
 }

@@ -47,6 +47,8 @@ pub struct Options {
     pub blackhole_route: bool,
     /// `--healthz-ip` and `--healthz-port`; `None` when off.
     pub health: Option<SocketAddr>,
+    /// `--data-path`, to be checked against the backend; `None` when not given.
+    pub data_path: Option<String>,
     /// `-v`.
     pub verbosity: i64,
     /// `--dry-run`.
@@ -167,6 +169,7 @@ fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
         firewall_resync,
         blackhole_route: given.bool("ip-blackhole-route"),
         health: (port > 0).then_some(SocketAddr::new(health_ip, port)),
+        data_path: Some(given.text("data-path").to_owned()).filter(|name| !name.is_empty()),
         verbosity: given.number("v"),
         dry_run: given.bool("dry-run"),
         notes,

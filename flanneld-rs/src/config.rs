@@ -46,6 +46,9 @@ pub enum Error {
     /// No backend of that name.
     #[error("network config: Backend: {0}")]
     Backend(String),
+    /// `--data-path` does not suit the backend.
+    #[error("--data-path: {0}")]
+    DataPath(String),
 }
 
 impl NetworkConfig {
@@ -71,6 +74,14 @@ impl NetworkConfig {
 }
 
 impl NetworkConfig {
+    /// The same with this node's own choice of data path, if it has one.
+    pub fn with_data_path(mut self, name: Option<&str>) -> Result<Self, Error> {
+        if let Some(name) = name {
+            self.backend = self.backend.with_data_path(name).map_err(Error::DataPath)?;
+        }
+        Ok(self)
+    }
+
     /// The networks, IPv4 first.
     pub fn networks(&self) -> Vec<IpNet> {
         self.v4

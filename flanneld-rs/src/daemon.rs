@@ -61,7 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 async fn serve(options: &Options, health: &Arc<Health>) -> anyhow::Result<()> {
     let store = EtcdStore::new(options.etcd.clone(), Arc::clone(&health.metrics));
     let (text, config) = startup::network_config(&store, health).await;
-    let config = Arc::new(config);
+    let config = Arc::new(config.with_data_path(options.data_path.as_deref())?);
     tracing::info!(
         "network {}, backend {}",
         startup::networks(&config),

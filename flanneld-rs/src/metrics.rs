@@ -1,12 +1,14 @@
 //! Counters and gauges for `/metrics`, in Prometheus text form.
 
+mod tunnel;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::backend::Report;
+use crate::backend::{Report, Traffic};
 
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -30,6 +32,7 @@ pub struct Metrics {
     store_failed: AtomicU64,
     store_seconds: Histogram,
     runs: Mutex<Runs>,
+    traffic: Mutex<Option<Traffic>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +84,11 @@ impl Metrics {
         for (kind, count) in &report.changes {
             *runs.changes.entry((part, kind)).or_default() += count;
         }
+    }
+
+    /// Who carries packets from now on; `None` when the kernel alone does.
+    pub fn set_traffic(&self, traffic: Option<Traffic>) {
+        *self.traffic.lock().unwrap_or_else(PoisonError::into_inner) = traffic;
     }
 
     /// The whole page.
@@ -137,6 +145,10 @@ impl Metrics {
         );
         self.render_latency(&mut out);
         self.render_runs(&mut out);
+        let traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(traffic) = &*traffic {
+            tunnel::render(traffic, &mut out);
+        }
         out
     }
 

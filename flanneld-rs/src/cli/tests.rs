@@ -41,6 +41,7 @@ fn defaults_are_flannels() {
         !options.masquerade && options.fully_random && options.forward && !options.blackhole_route
     );
     assert_eq!(options.health, None);
+    assert_eq!(options.data_path, None);
 }
 
 #[test]
@@ -95,11 +96,13 @@ fn variables_fill_in_only_what_the_command_line_left_out() {
         ("FLANNELD_IP_MASQ", "true"),
         ("FLANNELD_IFACE", "eth9"),
         ("FLANNELD_PUBLIC_IP", ""),
+        ("FLANNELD_DATA_PATH", "ebpf"),
     ];
     let options = options(&["--etcd-prefix=/arg"], &env);
     assert_eq!(options.etcd.prefix, "/arg");
     assert!(options.masquerade);
     assert_eq!(options.iface.iface, ["eth9"]);
+    assert_eq!(options.data_path.as_deref(), Some("ebpf"));
     assert!(options.notes.is_empty());
 }
 

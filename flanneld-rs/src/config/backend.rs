@@ -13,14 +13,52 @@ pub enum BackendConfig {
     /// Plain routes through the peers.
     HostGw,
     /// IP in UDP through a TUN device; also what a missing `Backend` means.
-    Udp {
-        /// `Port`, 8285.
-        port: u16,
-    },
+    Udp(Udp),
     /// A lease and nothing else.
     Alloc,
     /// The operator's commands.
     Extension(Extension),
+}
+
+/// Keys of `udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// `Port`, 8285.
+    pub port: u16,
+    /// `DataPath`, auto.
+    pub data_path: UdpPath,
+}
+
+impl Default for Udp {
+    fn default() -> Self {
+        Self {
+            port: 8285,
+            data_path: UdpPath::Auto,
+        }
+    }
+}
+
+/// What moves the packets of `udp`; all kinds understand each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UdpPath {
+    /// The first of the others that this kernel takes.
+    #[default]
+    Auto,
+    /// Programs in the kernel, and `Offload` for what they leave.
+    Ebpf,
+    /// User space, many packets a system call.
+    Offload,
+    /// User space, one packet a system call.
+    Plain,
+}
+
+impl UdpPath {
+    const NAMES: [(&'static str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("ebpf", Self::Ebpf),
+        ("offload", Self::Offload),
+        ("plain", Self::Plain),
+    ];
 }
 
 /// Keys of `vxlan`.
@@ -60,7 +98,7 @@ impl BackendConfig {
     /// Reads the object; `None` (no `Backend` key) is `udp`, as flannel's code has it.
     pub fn parse(raw: Option<&RawValue>) -> Result<Self, Error> {
         let Some(raw) = raw else {
-            return Ok(Self::Udp { port: 8285 });
+            return Ok(Self::Udp(Udp::default()));
         };
         // `null` decodes to an empty object in Go, and so fails below for want of a Type.
         let keys: Option<Folded> =
@@ -79,7 +117,10 @@ impl BackendConfig {
             })),
             "host-gw" => Ok(Self::HostGw),
             "udp" => match u16::try_from(number(&keys, "Port", 8285, 65535)?) {
-                Ok(port) if port > 0 => Ok(Self::Udp { port }),
+                Ok(port) if port > 0 => Ok(Self::Udp(Udp {
+                    port,
+                    data_path: choice(&keys, "DataPath", &UdpPath::NAMES)?,
+                })),
                 _ => Err(Error::Backend("Port must not be 0".to_owned())),
             },
             "alloc" => Ok(Self::Alloc),
@@ -110,12 +151,26 @@ impl BackendConfig {
         }
     }
 
+    /// The same with this node's own `DataPath` (`--data-path`).
+    pub fn with_data_path(self, name: &str) -> Result<Self, String> {
+        match self {
+            Self::Udp(udp) => Ok(Self::Udp(Udp {
+                data_path: named(name, &UdpPath::NAMES)?,
+                ..udp
+            })),
+            other => Err(format!(
+                "the {} backend has one data path only",
+                other.name()
+            )),
+        }
+    }
+
     /// The backend's name as an operator writes it.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Vxlan(_) => "vxlan",
             Self::HostGw => "host-gw",
-            Self::Udp { .. } => "udp",
+            Self::Udp(_) => "udp",
             Self::Alloc => "alloc",
             Self::Extension(_) => "extension",
         }
@@ -136,4 +191,26 @@ fn number(keys: &Folded, key: &'static str, default: u32, max: u32) -> Result<u3
 /// A number for which 0 means "not set".
 fn optional(keys: &Folded, key: &'static str, max: u32) -> Result<Option<u32>, Error> {
     number(keys, key, 0, max).map(|value| Some(value).filter(|&value| value > 0))
+}
+
+/// One of several words, in any case; absent or empty is the type's default.
+fn choice<T: Copy + Default>(
+    keys: &Folded,
+    key: &'static str,
+    names: &[(&str, T)],
+) -> Result<T, Error> {
+    match get::<String>(keys, key)?.filter(|name| !name.is_empty()) {
+        None => Ok(T::default()),
+        Some(name) => named(&name, names).map_err(|cause| Error::Key { key, cause }),
+    }
+}
+
+fn named<T: Copy>(name: &str, names: &[(&str, T)]) -> Result<T, String> {
+    let found = names
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<&str> = names.iter().map(|(known, _)| *known).collect();
+        format!("\"{name}\" is none of {}", known.join(", "))
+    })
 }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::backend::{Extension, Vxlan};
+use super::backend::{Extension, Udp, UdpPath, Vxlan};
 use super::*;
 
 fn range(text: &str) -> SubnetRange {
@@ -28,7 +28,7 @@ fn a_bare_network_gets_flannels_defaults() {
         (v4.subnet_len, v4.min, v4.max),
         (24, ip("10.3.1.0"), ip("10.3.255.0"))
     );
-    assert_eq!(config.backend, BackendConfig::Udp { port: 8285 });
+    assert_eq!(config.backend, BackendConfig::Udp(Udp::default()));
     assert_eq!((config.v6, config.nftables), (None, false));
 }
 
@@ -166,6 +166,14 @@ fn wrong_types_name_the_key() {
             r#"{"Network":"10.3.0.0/16","Backend":{"Type":"udp","Port":70000}}"#,
             "Port",
         ),
+        (
+            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"udp","DataPath":"fast"}}"#,
+            "DataPath: \"fast\" is none of auto, ebpf, offload, plain",
+        ),
+        (
+            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"udp","DataPath":1}}"#,
+            "DataPath",
+        ),
     ] {
         let error = refused(text);
         assert!(error.contains(word), "{text}: {error}");
@@ -210,6 +218,47 @@ fn commands_of_extension_are_read() {
 }
 
 #[test]
+fn the_data_path_is_read_in_any_case_and_a_node_may_have_its_own() {
+    let config = |keys: &str| {
+        NetworkConfig::parse(&format!(
+            r#"{{"Network":"10.3.0.0/16","Backend":{{{keys}}}}}"#
+        ))
+        .unwrap()
+    };
+    let udp = |data_path| {
+        BackendConfig::Udp(Udp {
+            port: 8285,
+            data_path,
+        })
+    };
+    for (keys, path) in [
+        (r#""Type":"udp""#, UdpPath::Auto),
+        (r#""Type":"udp","DataPath":"""#, UdpPath::Auto),
+        (r#""Type":"udp","datapath":"EBPF""#, UdpPath::Ebpf),
+        (r#""Type":"udp","DataPath":"offload""#, UdpPath::Offload),
+        (r#""Type":"udp","DataPath":"plain""#, UdpPath::Plain),
+    ] {
+        assert_eq!(config(keys).backend, udp(path), "{keys}");
+    }
+    let own = |keys, name| config(keys).with_data_path(Some(name));
+    let of = r#""Type":"udp","DataPath":"ebpf""#;
+    assert_eq!(own(of, "Plain").unwrap().backend, udp(UdpPath::Plain));
+    assert_eq!(config(of).with_data_path(None).unwrap(), config(of));
+    for (keys, words) in [
+        (
+            of,
+            "--data-path: \"fast\" is none of auto, ebpf, offload, plain",
+        ),
+        (
+            r#""Type":"host-gw""#,
+            "--data-path: the host-gw backend has one data path only",
+        ),
+    ] {
+        assert_eq!(own(keys, "fast").unwrap_err().to_string(), words);
+    }
+}
+
+#[test]
 fn another_backend_or_vni_supersedes_and_other_keys_do_not() {
     let backend = |keys: &str| {
         NetworkConfig::parse(&format!(
@@ -222,7 +271,10 @@ fn another_backend_or_vni_supersedes_and_other_keys_do_not() {
     assert!(!backend(r#""Type":"vxlan","MTU":1400,"Port":4789"#).supersedes(&vxlan));
     assert!(backend(r#""Type":"vxlan","VNI":2"#).supersedes(&vxlan));
     assert!(backend(r#""Type":"host-gw""#).supersedes(&vxlan));
-    assert!(!backend(r#""Type":"udp","Port":1"#).supersedes(&backend(r#""Type":"udp""#)));
+    assert!(
+        !backend(r#""Type":"udp","Port":1,"DataPath":"plain""#)
+            .supersedes(&backend(r#""Type":"udp""#))
+    );
 }
 
 #[test]

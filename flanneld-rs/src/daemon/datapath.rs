@@ -93,8 +93,10 @@ impl Datapath {
             .spawn(move || {
                 let end = End(Arc::clone(&worker.queue));
                 while let Some(job) = end.0.next() {
+                    let outcome = worker.run(job);
+                    worker.metrics.set_traffic(worker.backend.traffic());
                     // The receiver is gone only when the daemon is ending.
-                    if let Some(outcome) = worker.run(job) {
+                    if let Some(outcome) = outcome {
                         let _ = done.send(outcome);
                     }
                 }

@@ -29,7 +29,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> 
         .config()
         .await?
         .ok_or_else(|| anyhow!("the network configuration is missing in the store"))?;
-    let config = NetworkConfig::parse(&text)?;
+    let config = NetworkConfig::parse(&text)?.with_data_path(options.data_path.as_deref())?;
     let host = uplink::observe(&mut Netlink::open()?, &options.iface)?;
     let uplink = uplink::choose(&host, &options.iface, startup::families(&config))
         .context("external interface")?;

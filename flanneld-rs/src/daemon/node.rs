@@ -222,7 +222,9 @@ impl<'a> Node<'a> {
             return;
         }
         let running = &self.parts.config;
-        match text.map(NetworkConfig::parse) {
+        let data_path = self.parts.options.data_path.as_deref();
+        let parsed = text.map(|text| NetworkConfig::parse(text)?.with_data_path(data_path));
+        match parsed {
             None => tracing::warn!(
                 "the network configuration is gone from the store; running on with the last one"
             ),

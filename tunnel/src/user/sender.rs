@@ -73,7 +73,8 @@ impl Sender {
             let Some(length) = segments.next_into(&mut room[overhead..]) else {
                 return;
             };
-            if let Err(reason) = self.encapsulation.wrap(room, length, &packet, peer, own) {
+            let wrapped = self.encapsulation.wrap(room, packet.is_v6(), peer, own);
+            if let Err(reason) = wrapped {
                 outbox.tally.dropped(reason, 1);
                 continue;
             }
