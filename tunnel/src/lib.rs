@@ -16,6 +16,7 @@
 
 mod counters;
 pub mod packet;
+pub mod segment;
 mod table;
 pub mod vnet;
 mod wire;
