@@ -30,7 +30,7 @@ pub struct Node {
 
 impl Node {
     /// `None`, said loudly, without the rights to make one.
-    fn new(role: &str) -> Option<Self> {
+    pub fn new(role: &str) -> Option<Self> {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("weft-u{}-{serial}{role}", std::process::id());
         match Netns::create(&name) {
