@@ -28,11 +28,13 @@ pub enum DropReason {
     DeviceError,
     /// Neither IPv4 nor IPv6 inside, or a protocol of the format that is not carried.
     Unsupported,
+    /// VXLAN: of another VNI, or a frame for another station's MAC.
+    NotForUs,
 }
 
 impl DropReason {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoPeer,
         Self::Malformed,
         Self::UnknownPeer,
@@ -44,6 +46,7 @@ impl DropReason {
         Self::ReceiveBufferFull,
         Self::DeviceError,
         Self::Unsupported,
+        Self::NotForUs,
     ];
 
     /// The label of metrics.
@@ -60,6 +63,7 @@ impl DropReason {
             Self::ReceiveBufferFull => "receive_buffer_full",
             Self::DeviceError => "device_error",
             Self::Unsupported => "unsupported",
+            Self::NotForUs => "not_for_us",
         }
     }
 }

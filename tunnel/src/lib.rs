@@ -21,6 +21,7 @@ mod sys;
 mod table;
 pub mod user;
 pub mod vnet;
+pub mod vxlan;
 mod wire;
 
 pub use counters::{Counters, DropReason};

@@ -1,6 +1,7 @@
 //! Underlay → TUN.
 
 use std::{
+    io,
     net::{IpAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
@@ -19,6 +20,7 @@ use crate::{
     Counters, DropReason, Table,
     packet::{self, ecn},
     sys::{Receipt, ReceiveBatch},
+    vxlan::{self, Question},
 };
 
 /// Messages a system call: enough for packets that nobody joined, few enough for the cache when they are large.
@@ -42,6 +44,9 @@ struct Intake {
     encapsulation: Encapsulation,
     output: Output,
     tally: Tally,
+    /// Where answers leave from, and the port they go to.
+    answering: UdpSocket,
+    port: u16,
 }
 
 impl Receiver {
@@ -52,12 +57,14 @@ impl Receiver {
         output: Output,
         table: Arc<ArcSwap<Table>>,
         counters: Arc<Counters>,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let answering = socket.try_clone()?;
+        let port = socket.local_addr()?.port();
         let messages = match mode {
             Mode::Offload => MESSAGES,
             Mode::Plain => 1,
         };
-        Self {
+        Ok(Self {
             socket,
             batch: ReceiveBatch::new(messages),
             table,
@@ -67,8 +74,10 @@ impl Receiver {
                 encapsulation,
                 output,
                 tally: Tally::default(),
+                answering,
+                port,
             },
-        }
+        })
     }
 
     /// One system call's messages; answers whether there may be more.
@@ -167,8 +176,9 @@ impl Intake {
         datagram: &mut [u8],
         table: &Table,
     ) -> Result<(), DropReason> {
-        let inner = match self.encapsulation.open(datagram, table)? {
+        let inner = match self.encapsulation.open(datagram, table.own())? {
             Opened::Packet(at) => &mut datagram[at..],
+            Opened::Question(question) => return self.answer(from, question),
         };
         let packet = packet::parse(inner)?;
         let sender = table.peer(packet.source);
@@ -183,6 +193,16 @@ impl Intake {
             Some(_) => {}
         }
         self.output.packet(&packet, inner, &mut self.tally);
+        Ok(())
+    }
+
+    /// To the node that asked, at the port that all nodes of a VXLAN share.
+    fn answer(&mut self, to: IpAddr, question: Question) -> Result<(), DropReason> {
+        let mut answer = [0; vxlan::ANSWER];
+        let length = question.answer(&mut answer);
+        self.answering
+            .send_to(&answer[..length], (to, self.port))
+            .map_err(|_| DropReason::SendError)?;
         Ok(())
     }
 }
