@@ -227,12 +227,10 @@ impl DataPath {
             ("data_path", data_path),
             ("user", user),
         ];
-        let mut paths: Vec<(&'static str, Arc<dyn Count>)> =
-            vec![("user", Arc::clone(&self.counters) as _)];
-        paths.extend(self.programs.counts().map(|counts| ("ebpf", counts)));
+        let user: Arc<dyn Count> = Arc::clone(&self.counters) as _;
         Some(Traffic {
             info: info.into(),
-            paths,
+            paths: vec![("user", user), ("ebpf", self.programs.counts())],
         })
     }
 

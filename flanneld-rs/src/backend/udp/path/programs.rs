@@ -9,7 +9,10 @@ use std::sync::Arc;
 use tunnel::Table;
 
 use super::place::Place;
-use crate::backend::{Report, traffic::Count};
+use crate::backend::{
+    Report,
+    traffic::{Count, Succession},
+};
 
 /// Programs as the kernel takes them; a test has its own kernel.
 pub trait Attach: Sized {
@@ -34,7 +37,7 @@ pub struct Programs<A> {
     refused: Option<(Place, String)>,
     /// What a former process left has been taken over or removed.
     settled: bool,
-    counts: Option<Arc<dyn Count>>,
+    counts: Arc<Succession>,
 }
 
 impl<A: Attach> Programs<A> {
@@ -45,7 +48,7 @@ impl<A: Attach> Programs<A> {
             attached: None,
             refused: None,
             settled: false,
-            counts: None,
+            counts: Arc::default(),
         }
     }
 
@@ -75,7 +78,7 @@ impl<A: Attach> Programs<A> {
                 report.changed("attach ebpf", || {
                     format!("attach ebpf {}", programs.describe())
                 });
-                self.counts = Some(programs.counts());
+                self.counts.replace(programs.counts());
                 self.attached = Some((place, programs));
                 (self.refused, self.settled) = (None, true);
             }
@@ -102,6 +105,7 @@ impl<A: Attach> Programs<A> {
 
     /// Detaches what runs or what another process left.
     pub fn remove(&mut self, device: &str, underlay: Option<&str>, report: &mut Report) {
+        self.counts.end();
         self.attached = None;
         match A::remove(device, underlay) {
             Ok(0) => self.settled = true,
@@ -140,9 +144,9 @@ impl<A: Attach> Programs<A> {
         self.refused.as_ref().map(|(_, why)| why.as_str())
     }
 
-    /// Where they count; also after they were given up, so that no sum goes down.
-    pub fn counts(&self) -> Option<Arc<dyn Count>> {
-        self.counts.clone()
+    /// Where they count, those of the past included.
+    pub fn counts(&self) -> Arc<dyn Count> {
+        Arc::clone(&self.counts) as _
     }
 }
 
