@@ -15,7 +15,12 @@
 //! ([`Counters`]).
 
 mod counters;
+pub mod packet;
+pub mod segment;
+mod sys;
 mod table;
+pub mod user;
+pub mod vnet;
 pub mod vxlan;
 mod wire;
 

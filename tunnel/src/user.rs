@@ -1,0 +1,257 @@
+//! The data path in user space: plain threads between the queues of a TUN device and UDP sockets.
+//!
+//! Theory. Each worker has a queue of the device, a receiving socket in a SO_REUSEPORT group on our port, and a
+//! sending socket on an ephemeral port. The kernel spreads flows over the queues by their hash; what one queue sends has one
+//! source port, so the receiver's group spreads them again, and no flow is ever out of order.
+//!
+//! In mode *offload* packets of up to 64 KiB cross the device (virtio_net_hdr): they are cut here, sent with
+//! UDP_SEGMENT, received with UDP_GRO, checked one by one and joined again. In mode *plain* one packet is one system call.
+//! Both do all that is right to do: checksums that a kernel left unfinished, ICMP errors, path MTU, ECN, source checks.
+//!
+//! Invariants. Nothing that comes in ends a worker; only the device or a socket that is gone for good does
+//! ([`UserPath::ended`]). Per packet there is no lock and no allocation; the table is read once a batch.
+//! See Documentation/networking/tuntap.rst, udp(7).
+
+mod answers;
+mod device;
+mod encapsulation;
+mod notes;
+mod outbox;
+mod output;
+mod oversize;
+mod probe;
+mod receiver;
+mod sender;
+mod sockets;
+mod tally;
+mod worker;
+
+pub use probe::{Capabilities, probe};
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    thread::{self, JoinHandle},
+};
+
+use arc_swap::ArcSwap;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::{Counters, Table, Wire};
+use answers::Answers;
+use encapsulation::Encapsulation;
+use notes::Notes;
+use outbox::Outbox;
+use output::Output;
+use oversize::Oversize;
+use receiver::Receiver;
+use sender::Sender;
+use worker::{Ended, Side};
+
+/// More workers than this gain nothing: the kernel's part of the path is the larger one.
+const MOST_WORKERS: usize = 4;
+
+/// How packets cross the device and the sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Large packets, cut and joined here.
+    Offload,
+    /// One packet a system call.
+    Plain,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Offload => "offload",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+/// What a [`UserPath`] is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The TUN device: persistent, made when it is not there. Link state, addresses and MTU are the caller's.
+    pub device: String,
+    /// Our address and port on the underlay.
+    pub bind: SocketAddr,
+    /// What the datagrams hold.
+    pub wire: Wire,
+    /// How packets cross.
+    pub mode: Mode,
+    /// Worker threads (pairs); none: by core count, at most 4.
+    pub workers: Option<usize>,
+    /// The device's MTU, in bytes of IP packet: what larger packets are cut to.
+    pub mtu: u32,
+}
+
+/// Why a [`UserPath`] did not start: operation, object, cause, remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {cause}{}{remedy}", if remedy.is_empty() { "" } else { "; " })]
+pub struct Error {
+    operation: String,
+    #[source]
+    cause: io::Error,
+    remedy: &'static str,
+}
+
+impl Error {
+    fn new(operation: impl Into<String>, cause: io::Error, remedy: &'static str) -> Self {
+        Self {
+            operation: operation.into(),
+            cause,
+            remedy,
+        }
+    }
+
+    /// The kernel's error number (errno(3)).
+    pub fn errno(&self) -> Option<i32> {
+        self.cause.raw_os_error()
+    }
+}
+
+/// A running data path; its threads end, and are waited for, when it is dropped. The device stays.
+#[derive(Debug)]
+pub struct UserPath {
+    settings: Settings,
+    bound: SocketAddr,
+    stop: Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+    ended: Ended,
+    notes: Arc<Notes>,
+}
+
+impl UserPath {
+    /// Binds the sockets, opens the device and starts the workers, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The address or the device is not to be had; the text says what to do.
+    pub fn start(
+        settings: &Settings,
+        table: Arc<ArcSwap<Table>>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Error> {
+        let Settings {
+            bind, mode, wire, ..
+        } = *settings;
+        let name = &settings.device;
+        let notes = Arc::<Notes>::default();
+        let workers = settings.workers.unwrap_or_else(by_cores).max(1);
+        // The port first: that another daemon runs shows there, while a device may have queues of two.
+        let receivers = sockets::receivers(bind, workers, mode, &notes)?;
+        let device = device::open(name, mode, workers, &notes)?;
+        let thread = |cause| Error::new(format!("start the workers of {name}"), cause, "");
+        let bound = receivers[0].local_addr().map_err(thread)?;
+        let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| thread(errno.into()))?;
+        let mut path = Self {
+            settings: settings.clone(),
+            bound,
+            stop: Arc::new(stop),
+            threads: Vec::new(),
+            ended: Ended::default(),
+            notes: Arc::clone(&notes),
+        };
+        let encapsulation = Encapsulation(wire);
+        let unsegmented = Arc::<AtomicBool>::default();
+        let mut queues = Vec::new();
+        for queue in &device.queues {
+            queues.push(queue.try_clone().map_err(thread)?);
+        }
+        // A device with one queue still gets all sockets served, by as many receivers.
+        for (at, socket) in receivers.into_iter().enumerate() {
+            let queue = &device.queues[at % device.queues.len()];
+            let queue = queue.try_clone().map_err(thread)?;
+            let receiver = Receiver::new(
+                socket,
+                mode,
+                encapsulation,
+                Output::new(name, queue, settings.mtu),
+                Arc::clone(&table),
+                Arc::clone(&counters),
+            );
+            path.spawn(format!("tun-in-{at}"), Box::new(receiver))?;
+        }
+        for (at, queue) in queues.into_iter().enumerate() {
+            let answers = Answers::new(queue.try_clone().map_err(thread)?, device.has_header);
+            let outbox = Outbox::new(
+                sockets::sender(bind.ip(), sockets::Fragmenting::Never)?,
+                mode,
+                encapsulation.overhead(),
+                Arc::clone(&unsegmented),
+                Arc::clone(&notes),
+                Oversize::new(bind.ip(), encapsulation.overhead()),
+                answers,
+            );
+            let sender = Sender {
+                name: name.clone(),
+                queue,
+                has_header: device.has_header,
+                encapsulation,
+                outbox,
+                table: Arc::clone(&table),
+                counters: Arc::clone(&counters),
+                input: Sender::input(),
+            };
+            path.spawn(format!("tun-out-{at}"), Box::new(sender))?;
+        }
+        Ok(path)
+    }
+
+    fn spawn(&mut self, thread: String, side: Box<dyn Side>) -> Result<(), Error> {
+        let (stop, ended) = (Arc::clone(&self.stop), Arc::clone(&self.ended));
+        let started = worker::spawn(thread, vec![side], stop, ended);
+        let device = &self.settings.device;
+        let failed = |cause| Error::new(format!("start the workers of {device}"), cause, "");
+        self.threads.push(started.map_err(failed)?);
+        Ok(())
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where it receives: as in the settings, with the kernel's port if that one was 0.
+    pub fn bound(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// Why a worker stopped by itself; the path is of no use any more then.
+    pub fn ended(&self) -> Option<String> {
+        match self.ended.lock() {
+            Ok(ended) if ended.is_some() => ended.clone(),
+            _ => self
+                .threads
+                .iter()
+                .any(JoinHandle::is_finished)
+                .then(|| "a worker of the user-space data path panicked".to_owned()),
+        }
+    }
+
+    /// What was downgraded, at the start or since, oldest first; each was also logged once.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.all()
+    }
+}
+
+impl Drop for UserPath {
+    fn drop(&mut self) {
+        if let Err(errno) = self.stop.write(1) {
+            // The threads would never end: rather leave them than wait for ever.
+            tracing::error!("tell the data path's threads to end: {errno}");
+            return;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the user-space data path panicked");
+            }
+        }
+    }
+}
+
+fn by_cores() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS))
+}

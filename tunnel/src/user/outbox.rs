@@ -1,0 +1,274 @@
+//! Packets on their way to peers: gathered in one buffer, those of one size to one peer in one UDP_SEGMENT send, all
+//! together in one system call.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use super::{Mode, answers::Answers, notes::Notes, oversize::Oversize, tally::Tally};
+use crate::{
+    DropReason, Own,
+    sys::{Datagram, SendBatch},
+};
+
+/// What a UDP datagram over IPv4 can hold, in one piece or many.
+const LARGEST: usize = 65_507;
+/// UDP_MAX_SEGMENTS of all kernels before 6.9.
+const SEGMENTS: usize = 64;
+/// Datagrams a system call.
+const DATAGRAMS: usize = 64;
+/// Sent when this much is gathered: about one large TCP packet, so that it is still in the cache.
+const ENOUGH: usize = 60_000;
+/// Room for what is gathered and one packet more.
+const ROOM: usize = ENOUGH + LARGEST + 1500;
+
+/// The state of one sending worker's batch.
+pub(super) struct Outbox {
+    socket: UdpSocket,
+    batch: SendBatch,
+    buffer: Box<[u8]>,
+    filled: usize,
+    datagrams: Vec<Datagram>,
+    /// Length of the last datagram's first piece, and how many it has.
+    open: (usize, usize),
+    /// Bytes in front of each inner packet.
+    overhead: usize,
+    /// At most so many pieces in one datagram, and datagrams in a call.
+    limits: (usize, usize),
+    /// Shared by all workers: the kernel has refused UDP_SEGMENT.
+    unsegmented: Arc<AtomicBool>,
+    notes: Arc<Notes>,
+    oversize: Oversize,
+    pub(super) answers: Answers,
+    pub(super) tally: Tally,
+}
+
+impl Outbox {
+    pub(super) fn new(
+        socket: UdpSocket,
+        mode: Mode,
+        overhead: usize,
+        unsegmented: Arc<AtomicBool>,
+        notes: Arc<Notes>,
+        oversize: Oversize,
+        answers: Answers,
+    ) -> Self {
+        Self {
+            socket,
+            batch: SendBatch::new(DATAGRAMS),
+            buffer: vec![0; ROOM].into(),
+            filled: 0,
+            datagrams: Vec::with_capacity(DATAGRAMS),
+            open: (0, 0),
+            overhead,
+            limits: match mode {
+                Mode::Offload => (SEGMENTS, DATAGRAMS),
+                Mode::Plain => (1, 1),
+            },
+            unsegmented,
+            notes,
+            oversize,
+            answers,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Room for one piece of at most `bytes` (with what the wire needs in front), to be filled and then [pushed](Self::push).
+    pub(super) fn room(&mut self, bytes: usize, own: &Own) -> &mut [u8] {
+        if self.filled + bytes > self.buffer.len() {
+            self.flush(own);
+        }
+        &mut self.buffer[self.filled..]
+    }
+
+    /// Takes the first `length` bytes of the room for `to`.
+    pub(super) fn push(&mut self, length: usize, to: SocketAddr, tos: u8, own: &Own) {
+        let end = self.filled + length;
+        let (first, pieces) = self.open;
+        if let Some(last) = self.datagrams.last_mut()
+            && last.to == to
+            && last.tos == tos
+            && length <= first
+            // Only the last piece may be shorter.
+            && last.bytes.len() == first * pieces
+            && pieces < self.limits.0
+            && last.bytes.len() + length <= LARGEST
+            && !self.unsegmented.load(Relaxed)
+        {
+            last.segment = u16::try_from(first).ok();
+            last.bytes.end = end;
+            self.open.1 += 1;
+        } else {
+            self.datagrams.push(Datagram {
+                bytes: self.filled..end,
+                to,
+                tos,
+                segment: None,
+            });
+            self.open = (length, 1);
+        }
+        self.filled = end;
+        if self.filled >= ENOUGH || self.datagrams.len() >= self.limits.1 && self.is_closed() {
+            self.flush(own);
+        }
+    }
+
+    /// Nothing more can be added to the last datagram.
+    fn is_closed(&self) -> bool {
+        self.open.1 >= self.limits.0 || self.datagrams.len() >= DATAGRAMS
+    }
+
+    /// Sends everything.
+    pub(super) fn flush(&mut self, own: &Own) {
+        let mut rest = 0;
+        let mut again = true;
+        while rest < self.datagrams.len() {
+            let datagrams = &self.datagrams[rest..];
+            match self
+                .batch
+                .send(self.socket.as_fd(), &self.buffer, datagrams)
+            {
+                Ok(sent) => {
+                    for datagram in &datagrams[..sent] {
+                        let (packets, bytes) = content(datagram, self.overhead);
+                        self.tally.carried(packets, bytes);
+                    }
+                    rest += sent;
+                    again = true;
+                }
+                // The error may be about an earlier datagram (ICMP): once more.
+                Err(error) if again && is_about_earlier(&error) => again = false,
+                Err(error) => {
+                    let refused = self.datagrams[rest].clone();
+                    self.refused(&refused, &error, own);
+                    rest += 1;
+                    again = true;
+                }
+            }
+        }
+        self.datagrams.clear();
+        self.filled = 0;
+        self.open = (0, 0);
+    }
+
+    /// The kernel did not take `datagram`.
+    fn refused(&mut self, datagram: &Datagram, error: &io::Error, own: &Own) {
+        let (packets, _) = content(datagram, self.overhead);
+        match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => self.too_big(datagram, own),
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {
+                self.tally.dropped(DropReason::SendBufferFull, packets);
+            }
+            Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if datagram.segment.is_some() => {
+                self.send_unsegmented(datagram, error, own);
+            }
+            _ => self.tally.dropped(DropReason::SendError, packets),
+        }
+    }
+
+    /// UDP_SEGMENT was refused: piece by piece, and for good if that works.
+    fn send_unsegmented(&mut self, datagram: &Datagram, cause: &io::Error, own: &Own) {
+        let mut rest: Vec<_> = pieces(datagram).collect();
+        let mut works = false;
+        while !rest.is_empty() {
+            let sent = match self.batch.send(self.socket.as_fd(), &self.buffer, &rest) {
+                Ok(sent) => {
+                    works = true;
+                    for piece in &rest[..sent] {
+                        self.tally
+                            .carried(1, (piece.bytes.len() - self.overhead) as u64);
+                    }
+                    sent
+                }
+                Err(error) => {
+                    self.refused(&rest[0].clone(), &error, own);
+                    1
+                }
+            };
+            rest.drain(..sent);
+        }
+        if works && !self.unsegmented.swap(true, Relaxed) {
+            self.notes.note(format!(
+                "the underlay refuses UDP segmentation ({cause}): one datagram a packet from now on"
+            ));
+        }
+    }
+
+    /// Larger than the path: fragmented where the sender allows it, else the sender is told.
+    fn too_big(&mut self, datagram: &Datagram, own: &Own) {
+        let limit = self.oversize.limit(datagram.to);
+        for piece in pieces(datagram) {
+            let wire = &self.buffer[piece.bytes.clone()];
+            let inner = &wire[self.overhead..];
+            let bytes = inner.len() as u64;
+            let outcome = if inner.len() <= limit {
+                self.batch
+                    .send(
+                        self.socket.as_fd(),
+                        &self.buffer,
+                        std::slice::from_ref(&piece),
+                    )
+                    .map(drop)
+            } else if let Some(mtu) = Oversize::must_tell(inner, limit) {
+                self.answers.too_big(inner, own, mtu);
+                self.tally.dropped(DropReason::TooBig, 1);
+                continue;
+            } else {
+                self.oversize
+                    .send_fragmented(&mut self.batch, &self.buffer, &piece)
+            };
+            match outcome {
+                Ok(()) => self.tally.carried(1, bytes),
+                Err(error) => {
+                    let reason = match error.raw_os_error() {
+                        Some(libc::EMSGSIZE) => DropReason::TooBig,
+                        Some(libc::EAGAIN | libc::ENOBUFS) => DropReason::SendBufferFull,
+                        _ => DropReason::SendError,
+                    };
+                    self.tally.dropped(reason, 1);
+                }
+            }
+        }
+    }
+}
+
+/// Packets and bytes of inner packets in `datagram`.
+fn content(datagram: &Datagram, overhead: usize) -> (u64, u64) {
+    let length = datagram.bytes.len();
+    let packets = datagram
+        .segment
+        .map_or(1, |segment| length.div_ceil(usize::from(segment).max(1)));
+    (packets as u64, (length - packets * overhead) as u64)
+}
+
+/// What the kernel would have cut it into.
+fn pieces(datagram: &Datagram) -> impl Iterator<Item = Datagram> + use<> {
+    let Datagram { bytes, to, tos, .. } = datagram.clone();
+    let size = datagram.segment.map_or(bytes.len(), usize::from).max(1);
+    bytes.clone().step_by(size).map(move |start| Datagram {
+        bytes: start..bytes.end.min(start + size),
+        to,
+        tos,
+        segment: None,
+    })
+}
+
+/// Errors that a socket reports late.
+fn is_about_earlier(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINTR
+                | libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+        )
+    )
+}

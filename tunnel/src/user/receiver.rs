@@ -1,0 +1,188 @@
+//! Underlay → TUN.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    Mode,
+    encapsulation::{Encapsulation, Opened},
+    output::Output,
+    tally::{Direction, Tally},
+    worker::Side,
+};
+use crate::{
+    Counters, DropReason, Table,
+    packet::{self, ecn},
+    sys::{Receipt, ReceiveBatch},
+};
+
+/// Messages a system call: enough for packets that nobody joined, few enough for the cache when they are large.
+const MESSAGES: usize = 16;
+/// System calls before the worker looks at anything else.
+const ROUNDS: usize = 8;
+
+/// Takes datagrams from one socket, and gives their packets to the device.
+pub(super) struct Receiver {
+    socket: UdpSocket,
+    batch: ReceiveBatch,
+    table: Arc<ArcSwap<Table>>,
+    counters: Arc<Counters>,
+    /// As the socket counts.
+    lost: u32,
+    intake: Intake,
+}
+
+/// What happens to a datagram's content.
+struct Intake {
+    encapsulation: Encapsulation,
+    output: Output,
+    tally: Tally,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        socket: UdpSocket,
+        mode: Mode,
+        encapsulation: Encapsulation,
+        output: Output,
+        table: Arc<ArcSwap<Table>>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let messages = match mode {
+            Mode::Offload => MESSAGES,
+            Mode::Plain => 1,
+        };
+        Self {
+            socket,
+            batch: ReceiveBatch::new(messages),
+            table,
+            counters,
+            lost: 0,
+            intake: Intake {
+                encapsulation,
+                output,
+                tally: Tally::default(),
+            },
+        }
+    }
+
+    /// One system call's messages; answers whether there may be more.
+    fn receive(&mut self, table: &Table) -> Result<bool, String> {
+        let count = match self.batch.receive(self.socket.as_fd()) {
+            Ok(count) => count,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => return Ok(false),
+                Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT) => {
+                    return Err(format!("receive from the underlay: {error}"));
+                }
+                // Memory is short, a signal, or an ICMP error about what was sent: says nothing about this socket.
+                _ => return Ok(true),
+            },
+        };
+        for at in 0..count {
+            let (receipt, bytes) = self.batch.message(at);
+            if let Some(lost) = receipt.lost {
+                let new = u64::from(lost.wrapping_sub(self.lost));
+                self.lost = lost;
+                self.intake
+                    .tally
+                    .dropped(DropReason::ReceiveBufferFull, new);
+            }
+            self.intake.message(receipt, bytes, table);
+        }
+        Ok(count == self.batch.capacity())
+    }
+}
+
+impl Side for Receiver {
+    fn source(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        let shared = Arc::clone(&self.table);
+        let table = shared.load();
+        let mut outcome = Ok(());
+        for _ in 0..ROUNDS {
+            let more = self.receive(&table);
+            self.intake.output.flush(&mut self.intake.tally);
+            match more {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(reason) => {
+                    outcome = Err(reason);
+                    break;
+                }
+            }
+        }
+        self.intake
+            .tally
+            .hand_over(Direction::Received, &self.counters);
+        outcome.and_then(|()| self.intake.output.check())
+    }
+}
+
+impl Intake {
+    /// One message: a datagram, or several of one size that the kernel joined.
+    fn message(&mut self, receipt: Receipt, bytes: &mut [u8], table: &Table) {
+        let size = self.piece_size(&receipt, bytes).max(1);
+        let pieces = receipt.length.div_ceil(size).max(1) as u64;
+        let Some(from) = receipt.from.filter(|from| table.knows(*from)) else {
+            return self.tally.dropped(DropReason::UnknownPeer, pieces);
+        };
+        if bytes.is_empty() {
+            return self.tally.dropped(DropReason::Malformed, 1);
+        }
+        for piece in bytes.chunks_mut(size) {
+            if let Err(reason) = self.datagram(from, receipt.tos, piece, table) {
+                self.tally.dropped(reason, 1);
+            }
+        }
+    }
+
+    /// Bytes of each datagram in the message.
+    ///
+    /// Not always what the kernel says: when a kernel on the other side of a virtual link put one large unsegmented UDP packet
+    /// (USO) into one datagram, the size is the *inner* packet's, and the datagram is one.
+    fn piece_size(&self, receipt: &Receipt, bytes: &[u8]) -> usize {
+        let Some(size) = receipt.segment else {
+            return bytes.len();
+        };
+        let overhead = self.encapsulation.overhead();
+        match bytes.get(overhead..).map(packet::parse) {
+            Some(Ok(first)) if overhead + first.len > size => bytes.len(),
+            _ => size,
+        }
+    }
+
+    fn datagram(
+        &mut self,
+        from: IpAddr,
+        tos: u8,
+        datagram: &mut [u8],
+        table: &Table,
+    ) -> Result<(), DropReason> {
+        let inner = match self.encapsulation.open(datagram, table)? {
+            Opened::Packet(at) => &mut datagram[at..],
+        };
+        let packet = packet::parse(inner)?;
+        let sender = table.peer(packet.source);
+        if sender.is_none_or(|peer| peer.address.ip() != from) {
+            return Err(DropReason::ForeignSource);
+        }
+        let inner = &mut inner[..packet.len];
+        let mark = ecn::combine(packet.traffic_class, tos);
+        match mark {
+            None => return Err(DropReason::CongestionUnmarkable),
+            Some(mark) if mark != packet.traffic_class & 3 => ecn::set(inner, mark),
+            Some(_) => {}
+        }
+        self.output.packet(&packet, inner, &mut self.tally);
+        Ok(())
+    }
+}
