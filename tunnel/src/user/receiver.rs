@@ -1,7 +1,7 @@
 //! Underlay → TUN.
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
 };
@@ -19,6 +19,7 @@ use crate::{
     Counters, DropReason, Table,
     packet::{self, ecn},
     sys::{Receipt, ReceiveBatch},
+    vxlan::{self, Question},
 };
 
 /// Messages a system call: enough for packets that nobody joined, few enough for the cache when they are large.
@@ -93,7 +94,7 @@ impl Receiver {
                     .tally
                     .dropped(DropReason::ReceiveBufferFull, new);
             }
-            self.intake.message(receipt, bytes, table);
+            self.intake.message(&self.socket, receipt, bytes, table);
         }
         Ok(count == self.batch.capacity())
     }
@@ -129,7 +130,7 @@ impl Side for Receiver {
 
 impl Intake {
     /// One message: a datagram, or several of one size that the kernel joined.
-    fn message(&mut self, receipt: Receipt, bytes: &mut [u8], table: &Table) {
+    fn message(&mut self, socket: &UdpSocket, receipt: Receipt, bytes: &mut [u8], table: &Table) {
         let size = self.piece_size(&receipt, bytes).max(1);
         let pieces = receipt.length.div_ceil(size).max(1) as u64;
         let Some(from) = receipt.from.filter(|from| table.knows(*from)) else {
@@ -139,7 +140,12 @@ impl Intake {
             return self.tally.dropped(DropReason::Malformed, 1);
         }
         for piece in bytes.chunks_mut(size) {
-            if let Err(reason) = self.datagram(from, receipt.tos, piece, table) {
+            let outcome = match self.encapsulation.open(piece, table) {
+                Ok(Opened::Packet(at)) => self.packet(from, receipt.tos, &mut piece[at..], table),
+                Ok(Opened::Question(question)) => answer(socket, from, &question),
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = outcome {
                 self.tally.dropped(reason, 1);
             }
         }
@@ -160,16 +166,13 @@ impl Intake {
         }
     }
 
-    fn datagram(
+    fn packet(
         &mut self,
         from: IpAddr,
         tos: u8,
-        datagram: &mut [u8],
+        inner: &mut [u8],
         table: &Table,
     ) -> Result<(), DropReason> {
-        let inner = match self.encapsulation.open(datagram, table)? {
-            Opened::Packet(at) => &mut datagram[at..],
-        };
         let packet = packet::parse(inner)?;
         let sender = table.peer(packet.source);
         if sender.is_none_or(|peer| peer.address.ip() != from) {
@@ -185,4 +188,16 @@ impl Intake {
         self.output.packet(&packet, inner, &mut self.tally);
         Ok(())
     }
+}
+
+/// Tells a peer our MAC: at the cluster's port, which is ours, whatever port it asked from.
+fn answer(socket: &UdpSocket, to: IpAddr, question: &Question) -> Result<(), DropReason> {
+    let mut datagram = [0; vxlan::ANSWER];
+    let length = question.answer(&mut datagram);
+    let port = socket
+        .local_addr()
+        .map_err(|_| DropReason::SendError)?
+        .port();
+    let sent = socket.send_to(&datagram[..length], SocketAddr::new(to, port));
+    sent.map(drop).map_err(|_| DropReason::SendError)
 }
