@@ -7,12 +7,14 @@
 pub mod checksum;
 pub mod ecn;
 mod extension;
+pub(crate) mod tcp;
 mod transport;
 
 use std::net::IpAddr;
 
 use crate::DropReason;
 
+pub(crate) use transport::addresses;
 pub use transport::{Checksum, checksum_state, copy_and_judge, finish_checksum};
 
 /// IP protocol numbers that matter here.
@@ -158,5 +160,7 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet, DropReason> {
     })
 }
 
+#[cfg(test)]
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

@@ -171,7 +171,8 @@ impl UserPath {
                 Output::new(name, queue, settings.mtu),
                 Arc::clone(&table),
                 Arc::clone(&counters),
-            );
+            )
+            .map_err(thread)?;
             path.spawn(format!("tun-in-{at}"), Box::new(receiver))?;
         }
         for (at, queue) in queues.into_iter().enumerate() {

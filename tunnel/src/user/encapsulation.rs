@@ -1,8 +1,7 @@
 //! What stands between the UDP header and the inner packet, on both ways.
 
 use crate::{
-    DropReason, Own, Peer, Table, Wire,
-    packet::Packet,
+    DropReason, Own, Peer, Wire,
     vxlan::{self, Inner, Question},
 };
 
@@ -14,7 +13,7 @@ pub(super) struct Encapsulation(pub(super) Wire);
 pub(super) enum Opened {
     /// An inner packet, from this place on.
     Packet(usize),
-    /// VXLAN: the sender asks for our MAC.
+    /// A peer's question about our address.
     Question(Question),
 }
 
@@ -24,33 +23,38 @@ impl Encapsulation {
         self.0.overhead()
     }
 
-    /// Fills the [`overhead`](Self::overhead) at the beginning of `room`; the inner packet of `length` bytes is behind it.
+    /// Fills the [`overhead`](Self::overhead) at the beginning of `room`; the inner packet is behind it.
+    ///
+    /// # Errors
+    /// [`DropReason::NoPeer`]: with VXLAN, when we or the peer have no MAC yet.
     pub(super) fn wrap(
         self,
         room: &mut [u8],
-        _length: usize,
-        packet: &Packet,
+        is_v6: bool,
         peer: &Peer,
         own: &Own,
     ) -> Result<(), DropReason> {
-        let Wire::Vxlan { vni } = self.0 else {
-            return Ok(());
-        };
-        // A peer without a MAC is none of this format.
-        let (from, to) = own.mac.zip(peer.mac).ok_or(DropReason::Unsupported)?;
-        let headroom = room.first_chunk_mut().ok_or(DropReason::Malformed)?;
-        vxlan::encode(headroom, vni, from, to, packet.source.is_ipv6());
-        Ok(())
+        match self.0 {
+            Wire::Ip => Ok(()),
+            Wire::Vxlan { vni } => {
+                let (Some(from), Some(to)) = (own.mac, peer.mac) else {
+                    return Err(DropReason::NoPeer);
+                };
+                let headroom = room.first_chunk_mut().ok_or(DropReason::Malformed)?;
+                vxlan::encode(headroom, vni, from, to, is_v6);
+                Ok(())
+            }
+        }
     }
 
     /// Looks into a datagram.
-    pub(super) fn open(self, datagram: &[u8], table: &Table) -> Result<Opened, DropReason> {
-        let Wire::Vxlan { vni } = self.0 else {
-            return Ok(Opened::Packet(0));
-        };
-        Ok(match vxlan::decode(datagram, vni, table.own())? {
-            Inner::Packet(_) => Opened::Packet(vxlan::HEADER),
-            Inner::Question(question) => Opened::Question(question),
-        })
+    pub(super) fn open(self, datagram: &[u8], own: &Own) -> Result<Opened, DropReason> {
+        match self.0 {
+            Wire::Ip => Ok(Opened::Packet(0)),
+            Wire::Vxlan { vni } => match vxlan::decode(datagram, vni, own)? {
+                Inner::Packet(inner) => Ok(Opened::Packet(datagram.len() - inner.len())),
+                Inner::Question(question) => Ok(Opened::Question(question)),
+            },
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Underlay → TUN.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    io,
+    net::{IpAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
 };
@@ -43,6 +44,9 @@ struct Intake {
     encapsulation: Encapsulation,
     output: Output,
     tally: Tally,
+    /// Where answers leave from, and the port they go to.
+    answering: UdpSocket,
+    port: u16,
 }
 
 impl Receiver {
@@ -53,12 +57,14 @@ impl Receiver {
         output: Output,
         table: Arc<ArcSwap<Table>>,
         counters: Arc<Counters>,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let answering = socket.try_clone()?;
+        let port = socket.local_addr()?.port();
         let messages = match mode {
             Mode::Offload => MESSAGES,
             Mode::Plain => 1,
         };
-        Self {
+        Ok(Self {
             socket,
             batch: ReceiveBatch::new(messages),
             table,
@@ -68,8 +74,10 @@ impl Receiver {
                 encapsulation,
                 output,
                 tally: Tally::default(),
+                answering,
+                port,
             },
-        }
+        })
     }
 
     /// One system call's messages; answers whether there may be more.
@@ -94,7 +102,7 @@ impl Receiver {
                     .tally
                     .dropped(DropReason::ReceiveBufferFull, new);
             }
-            self.intake.message(&self.socket, receipt, bytes, table);
+            self.intake.message(receipt, bytes, table);
         }
         Ok(count == self.batch.capacity())
     }
@@ -130,7 +138,7 @@ impl Side for Receiver {
 
 impl Intake {
     /// One message: a datagram, or several of one size that the kernel joined.
-    fn message(&mut self, socket: &UdpSocket, receipt: Receipt, bytes: &mut [u8], table: &Table) {
+    fn message(&mut self, receipt: Receipt, bytes: &mut [u8], table: &Table) {
         let size = self.piece_size(&receipt, bytes).max(1);
         let pieces = receipt.length.div_ceil(size).max(1) as u64;
         let Some(from) = receipt.from.filter(|from| table.knows(*from)) else {
@@ -140,12 +148,7 @@ impl Intake {
             return self.tally.dropped(DropReason::Malformed, 1);
         }
         for piece in bytes.chunks_mut(size) {
-            let outcome = match self.encapsulation.open(piece, table) {
-                Ok(Opened::Packet(at)) => self.packet(from, receipt.tos, &mut piece[at..], table),
-                Ok(Opened::Question(question)) => answer(socket, from, &question),
-                Err(reason) => Err(reason),
-            };
-            if let Err(reason) = outcome {
+            if let Err(reason) = self.datagram(from, receipt.tos, piece, table) {
                 self.tally.dropped(reason, 1);
             }
         }
@@ -166,13 +169,17 @@ impl Intake {
         }
     }
 
-    fn packet(
+    fn datagram(
         &mut self,
         from: IpAddr,
         tos: u8,
-        inner: &mut [u8],
+        datagram: &mut [u8],
         table: &Table,
     ) -> Result<(), DropReason> {
+        let inner = match self.encapsulation.open(datagram, table.own())? {
+            Opened::Packet(at) => &mut datagram[at..],
+            Opened::Question(question) => return self.answer(from, question),
+        };
         let packet = packet::parse(inner)?;
         let sender = table.peer(packet.source);
         if sender.is_none_or(|peer| peer.address.ip() != from) {
@@ -188,16 +195,14 @@ impl Intake {
         self.output.packet(&packet, inner, &mut self.tally);
         Ok(())
     }
-}
 
-/// Tells a peer our MAC: at the cluster's port, which is ours, whatever port it asked from.
-fn answer(socket: &UdpSocket, to: IpAddr, question: &Question) -> Result<(), DropReason> {
-    let mut datagram = [0; vxlan::ANSWER];
-    let length = question.answer(&mut datagram);
-    let port = socket
-        .local_addr()
-        .map_err(|_| DropReason::SendError)?
-        .port();
-    let sent = socket.send_to(&datagram[..length], SocketAddr::new(to, port));
-    sent.map(drop).map_err(|_| DropReason::SendError)
+    /// To the node that asked, at the port that all nodes of a VXLAN share.
+    fn answer(&mut self, to: IpAddr, question: Question) -> Result<(), DropReason> {
+        let mut answer = [0; vxlan::ANSWER];
+        let length = question.answer(&mut answer);
+        self.answering
+            .send_to(&answer[..length], (to, self.port))
+            .map_err(|_| DropReason::SendError)?;
+        Ok(())
+    }
 }

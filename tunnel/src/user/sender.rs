@@ -12,12 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{encapsulation::Encapsulation, outbox::Outbox, tally::Direction, worker::Side};
-use crate::{
-    Counters, DropReason, Table,
-    packet::{self, Packet},
-    segment::Segments,
-    vnet::VnetHeader,
-};
+use crate::{Counters, DropReason, Table, segment::Segments, vnet::VnetHeader};
 
 /// Reads from the device before the worker looks at anything else.
 const BURST: usize = 256;
@@ -56,10 +51,11 @@ impl Sender {
         let (Some(header), Some(bytes)) = (header, input.get(start..length)) else {
             return outbox.tally.dropped(DropReason::Malformed, 1);
         };
-        let (packet, mut segments) = match prepare(&header, bytes) {
-            Ok(prepared) => prepared,
+        let mut segments = match cut(&header, bytes) {
+            Ok(segments) => segments,
             Err(reason) => return outbox.tally.dropped(reason, 1),
         };
+        let packet = *segments.packet();
         let Some(peer) = table.peer(packet.destination) else {
             outbox
                 .tally
@@ -73,7 +69,8 @@ impl Sender {
             let Some(length) = segments.next_into(&mut room[overhead..]) else {
                 return;
             };
-            if let Err(reason) = self.encapsulation.wrap(room, length, &packet, peer, own) {
+            let wrapped = self.encapsulation.wrap(room, packet.is_v6(), peer, own);
+            if let Err(reason) = wrapped {
                 outbox.tally.dropped(reason, 1);
                 continue;
             }
@@ -82,13 +79,13 @@ impl Sender {
     }
 }
 
-/// The packet's view and what it is to be cut into.
-fn prepare<'a>(header: &VnetHeader, bytes: &'a [u8]) -> Result<(Packet, Segments<'a>), DropReason> {
-    let packet = packet::parse(bytes)?;
-    if packet.stays_on_link() {
+/// The packet and what it is to be cut into, if it is for other nodes.
+fn cut<'a>(header: &VnetHeader, bytes: &'a [u8]) -> Result<Segments<'a>, DropReason> {
+    let segments = Segments::new(header, bytes)?;
+    if segments.packet().stays_on_link() {
         return Err(DropReason::Unsupported);
     }
-    Ok((packet, Segments::new(header, bytes)?))
+    Ok(segments)
 }
 
 impl Side for Sender {
