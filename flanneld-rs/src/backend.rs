@@ -114,7 +114,7 @@ pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
             config,
             commands.clone(),
         ))),
-        BackendConfig::Vxlan(vxlan) => Ok(Box::new(vxlan::Vxlan::new(config, vxlan)?)),
+        BackendConfig::Vxlan(vxlan) => vxlan::build(config, vxlan),
         BackendConfig::HostGw => Ok(Box::new(host_gw::HostGw::new(config)?)),
         BackendConfig::Udp(udp) => Ok(Box::new(udp::Udp::new(config, udp)?)),
     }

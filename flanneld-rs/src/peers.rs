@@ -29,6 +29,24 @@ pub enum PeerChange {
     Removed(Arc<Lease>),
 }
 
+impl PeerChange {
+    /// The lease that was.
+    pub fn before(&self) -> Option<&Arc<Lease>> {
+        match self {
+            Self::Removed(old) | Self::Changed { old, .. } => Some(old),
+            Self::Added(_) => None,
+        }
+    }
+
+    /// The lease that is.
+    pub fn now(&self) -> Option<&Arc<Lease>> {
+        match self {
+            Self::Added(new) | Self::Changed { new, .. } => Some(new),
+            Self::Removed(_) => None,
+        }
+    }
+}
+
 impl Peers {
     /// All peers, in order of subnet.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Lease>> {

@@ -47,6 +47,11 @@ impl Error {
         self.errno() == Some(libc::EEXIST)
     }
 
+    /// The kernel does not know the sort of thing (EOPNOTSUPP).
+    pub fn is_not_supported(&self) -> bool {
+        self.errno() == Some(libc::EOPNOTSUPP)
+    }
+
     /// The thing to be changed or removed is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(

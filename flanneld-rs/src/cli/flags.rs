@@ -71,7 +71,7 @@ pub const FLAGS: &[Flag] = &[
     flag("kube-annotation-prefix", Kind::Text, "flannel.alpha.coreos.com", "Kubernetes only"),
     flag("net-config-path", Kind::Text, "/etc/kube-flannel/net-conf.json", "Kubernetes only"),
     flag("set-node-network-unavailable", Kind::Bool, "true", "Kubernetes only"),
-    flag("data-path", Kind::Text, "", "this node's own data path in place of the network configuration's DataPath; udp: auto, ebpf, offload or plain (flanneld-rs only)"),
+    flag("data-path", Kind::Text, "", "this node's own data path in place of the network configuration's DataPath; udp: auto, ebpf, offload or plain; vxlan: auto, kernel or tun (flanneld-rs only)"),
     flag("dry-run", Kind::Bool, "false", "print what would be done and exit; nothing is changed (flanneld-rs only)"),
 ];
 

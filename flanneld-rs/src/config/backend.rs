@@ -8,7 +8,7 @@ use super::{Error, get};
 /// A backend and its own keys, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendConfig {
-    /// Kernel VXLAN.
+    /// VXLAN, by the kernel's device or in user space.
     Vxlan(Vxlan),
     /// Plain routes through the peers.
     HostGw,
@@ -76,6 +76,28 @@ pub struct Vxlan {
     pub learning: bool,
     /// `DirectRouting`: plain routes to peers on the same link.
     pub direct_routing: bool,
+    /// `DataPath`, auto.
+    pub data_path: VxlanPath,
+}
+
+/// What moves the packets of `vxlan`; both kinds understand each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VxlanPath {
+    /// The kernel's device, where the kernel has such; else `Tun`.
+    #[default]
+    Auto,
+    /// The kernel's device.
+    Kernel,
+    /// A TUN device and user space.
+    Tun,
+}
+
+impl VxlanPath {
+    const NAMES: [(&'static str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("kernel", Self::Kernel),
+        ("tun", Self::Tun),
+    ];
 }
 
 /// Keys of `extension`: commands, empty when absent.
@@ -114,6 +136,7 @@ impl BackendConfig {
                 gbp: get(&keys, "GBP")?.unwrap_or(false),
                 learning: get(&keys, "Learning")?.unwrap_or(false),
                 direct_routing: get(&keys, "DirectRouting")?.unwrap_or(false),
+                data_path: choice(&keys, "DataPath", &VxlanPath::NAMES)?,
             })),
             "host-gw" => Ok(Self::HostGw),
             "udp" => match u16::try_from(number(&keys, "Port", 8285, 65535)?) {
@@ -157,6 +180,10 @@ impl BackendConfig {
             Self::Udp(udp) => Ok(Self::Udp(Udp {
                 data_path: named(name, &UdpPath::NAMES)?,
                 ..udp
+            })),
+            Self::Vxlan(vxlan) => Ok(Self::Vxlan(Vxlan {
+                data_path: named(name, &VxlanPath::NAMES)?,
+                ..vxlan
             })),
             other => Err(format!(
                 "the {} backend has one data path only",

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::backend::{Extension, Udp, UdpPath, Vxlan};
+use super::backend::{Extension, Udp, UdpPath, Vxlan, VxlanPath};
 use super::*;
 
 fn range(text: &str) -> SubnetRange {
@@ -61,6 +61,7 @@ fn keys_match_in_any_case() {
         gbp: false,
         learning: false,
         direct_routing: true,
+        data_path: VxlanPath::Auto,
     };
     assert_eq!(config.backend, BackendConfig::Vxlan(vxlan));
 }
@@ -214,6 +215,42 @@ fn commands_of_extension_are_read() {
     assert_eq!(
         NetworkConfig::parse(text).unwrap().backend,
         BackendConfig::Extension(wanted)
+    );
+}
+
+#[test]
+fn vxlan_has_data_paths_of_its_own() {
+    let parse = |keys: &str| {
+        let text = format!(r#"{{"Network":"10.3.0.0/16","Backend":{{"Type":"vxlan"{keys}}}}}"#);
+        NetworkConfig::parse(&text)
+    };
+    let path = |config: NetworkConfig| match config.backend {
+        BackendConfig::Vxlan(vxlan) => vxlan.data_path,
+        other => panic!("{other:?}"),
+    };
+    for (keys, wanted) in [
+        ("", VxlanPath::Auto),
+        (r#","DataPath":"auto""#, VxlanPath::Auto),
+        (r#","dataPath":"Kernel""#, VxlanPath::Kernel),
+        (r#","DATAPATH":"tun""#, VxlanPath::Tun),
+    ] {
+        assert_eq!(path(parse(keys).unwrap()), wanted, "{keys}");
+    }
+    let kernel = parse(r#","DataPath":"kernel""#).unwrap();
+    let own = kernel.clone().with_data_path(Some("tun")).unwrap();
+    assert_eq!(path(own.clone()), VxlanPath::Tun);
+    // The other one takes over device and entries by itself.
+    assert!(!own.backend.supersedes(&kernel.backend));
+    assert_eq!(
+        parse(r#","DataPath":"ebpf""#).unwrap_err().to_string(),
+        "network config: DataPath: \"ebpf\" is none of auto, kernel, tun"
+    );
+    assert_eq!(
+        kernel
+            .with_data_path(Some("plain"))
+            .unwrap_err()
+            .to_string(),
+        "--data-path: \"plain\" is none of auto, kernel, tun"
     );
 }
 

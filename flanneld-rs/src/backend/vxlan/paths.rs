@@ -1,9 +1,13 @@
 //! How the peers of one family are reached: through the tunnel, or directly.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
-use kernel::{Change, Mac};
+use kernel::{Change, Mac, Netlink};
 
 use super::{
     data::VxlanData,
@@ -12,6 +16,7 @@ use super::{
 use crate::{
     backend::peer_routes::{self, Gateways},
     lease::{Lease, Subnet},
+    uplink::Uplink,
 };
 
 /// How peers of one family are reached.
@@ -63,6 +68,26 @@ impl Paths {
         paths
     }
 
+    /// The same, the kernel being asked which peers are direct neighbours if that is wanted.
+    pub fn look_up<'a>(
+        netlink: &mut Netlink,
+        direct_routing: bool,
+        v6: bool,
+        uplink: &Uplink,
+        peers: impl Iterator<Item = &'a Arc<Lease>>,
+    ) -> Self {
+        let mut known: BTreeMap<IpAddr, bool> = BTreeMap::new();
+        Self::new(v6, peers, |public| {
+            direct_routing
+                && *known.entry(public).or_insert_with(|| {
+                    // No route, or a failed look-up, is not a direct neighbour.
+                    let route = netlink.route_to(public).ok().flatten();
+                    route
+                        .is_some_and(|route| route.via.is_none() && route.dev == Some(uplink.index))
+                })
+        })
+    }
+
     /// Names the leases that cannot be used in the log.
     pub fn warn_unusable(&self) {
         for why in &self.unusable {
@@ -78,6 +103,21 @@ impl Paths {
 /// The part of a lease's subnet that is of one family.
 pub fn subnet_of(v6: bool, subnet: &Subnet) -> Option<IpNet> {
     subnet.nets().find(|net| net.addr().is_ipv6() == v6)
+}
+
+/// Changes of both kinds of paths as one list. A direct route replaces the tunnel's in one step, and the
+/// other way round: both have the same destination and metric. So the left-over of the one is not
+/// removed where the other comes in its place.
+pub fn side_by_side(paths: &Paths, direct: Vec<Change>, tunnels: Vec<Change>) -> Vec<Change> {
+    let direct = direct.into_iter().filter(|change| match change {
+        Change::DeleteRoute(route) => !paths.tunnels.contains_key(&route.dst),
+        _ => true,
+    });
+    let tunnels = tunnels.into_iter().filter(|change| match change {
+        Change::DeleteRoute(route) => !paths.direct.contains_key(&route.dst),
+        _ => true,
+    });
+    direct.chain(tunnels).collect()
 }
 
 /// What the paths `old` had made and `new` does not need: routes first, so that no packet meets a

@@ -121,23 +121,29 @@ pub fn device(wanted: &Device, found: Option<&Link>) -> DevicePlan {
     })
 }
 
-/// Addresses and state of the device. `addresses` are those it has.
-pub fn addresses(wanted: &Device, link: &Link, addresses: &[Address]) -> Vec<Change> {
-    let v6 = wanted.network.addr().is_ipv6();
+/// Addresses and state of the device, which is to have the address `own` in `network`. `addresses` are
+/// those it has.
+pub fn addresses(
+    network: IpNet,
+    own: Option<IpNet>,
+    link: &Link,
+    addresses: &[Address],
+) -> Vec<Change> {
+    let v6 = network.addr().is_ipv6();
     let mut changes = Vec::new();
     // Before there is a lease nothing is known to be foreign; and with the last address of a device
     // the kernel would drop its routes.
-    let known = wanted.address.is_some();
+    let known = own.is_some();
     let foreign = addresses.iter().filter(|_| known).filter(|address| {
         let ip = address.net.addr();
         let ours = match ip {
             // Of IPv4 only what lies in the network is ours to remove; of IPv6 all but link-local.
-            IpAddr::V4(_) => !v6 && wanted.network.contains(&ip),
+            IpAddr::V4(_) => !v6 && network.contains(&ip),
             IpAddr::V6(ip) => v6 && !ip.is_unicast_link_local(),
         };
-        ours && Some(address.net) != wanted.address
+        ours && Some(address.net) != own
     });
-    if let Some(net) = wanted.address
+    if let Some(net) = own
         && !addresses.iter().any(|address| address.net == net)
     {
         changes.push(Change::AddAddress(Address {

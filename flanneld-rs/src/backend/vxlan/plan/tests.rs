@@ -135,7 +135,7 @@ fn addresses_of_a_former_subnet_go() {
         Address::new(7, "fe80::1/64".parse().unwrap()),
     ];
     assert_eq!(
-        text(&addresses(&wanted, &link, &present)),
+        text(&addresses(wanted.network, wanted.address, &link, &present)),
         [
             "add address 10.244.1.0/32 dev flannel.1",
             "delete address 10.244.9.0/32 dev flannel.1",
