@@ -15,6 +15,7 @@
 //! ([`Counters`]).
 
 mod counters;
+pub mod ebpf;
 mod table;
 mod wire;
 
