@@ -29,6 +29,7 @@ use metric::Step;
 use results::{Results, Round};
 use serde_json::{Value, json};
 use site::{Ready, Site};
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -125,7 +126,6 @@ fn measure(subjects: &[Subject], rounds: u32, seconds: u32) -> Result<Results> {
                 ready.push(site);
             }
             Err(error) => {
-                eprintln!("{}: {error:#}", subject.name());
                 results.unavailable.push((subject, short(&error)));
             }
         }
@@ -136,7 +136,11 @@ fn measure(subjects: &[Subject], rounds: u32, seconds: u32) -> Result<Results> {
             .push(cpu::background(Duration::from_millis(500))?);
         let mut round = Round::new();
         for step in Step::ALL {
-            eprint!("\rround {} of {rounds}: {:<20}", number + 1, step.name());
+            progress(&format!(
+                "round {} of {rounds}: {}",
+                number + 1,
+                step.name()
+            ));
             for site in &mut ready {
                 note(
                     &mut round,
@@ -154,8 +158,15 @@ fn measure(subjects: &[Subject], rounds: u32, seconds: u32) -> Result<Results> {
             ready.rotate_left(1);
         }
     }
-    eprintln!("\r{:50}\r", "");
+    progress("");
     Ok(results)
+}
+
+/// Where a person looks on, a line that is written over and over.
+fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{text:<40}\r");
+    }
 }
 
 /// Does one step of one subject; a failure is told, and costs that figure only.

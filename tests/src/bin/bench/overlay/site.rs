@@ -90,7 +90,7 @@ impl Site {
         let mut paths = Vec::new();
         for (node, number) in self.nodes.iter_mut().zip([1, 2]) {
             if let Some(daemon) = &mut node.daemon {
-                node.flanneld.wait_ready(daemon)?;
+                wait_ready(&node.flanneld, daemon)?;
                 node.address = gateway(&node.flanneld)?;
                 let address = format!("ip address add {}/32 dev lo", node.address);
                 node.namespace.sh(&address)?;
@@ -135,6 +135,31 @@ impl Site {
         }
         Ok(largest)
     }
+}
+
+/// Waits until the daemon is ready; one that ends instead is not waited for, and its last words are
+/// the error.
+fn wait_ready(flanneld: &Flanneld, daemon: &mut Daemon) -> Result<()> {
+    let limit = Duration::from_secs(20);
+    let came_up = eventually("the daemon is ready", limit, || {
+        if daemon.ensure_alive().is_err() {
+            return Ok(false);
+        }
+        let (status, body) = flanneld.health("readyz")?;
+        ensure!(status == 200, "/readyz says {status} {}", body.trim());
+        Ok(true)
+    })?;
+    if !came_up {
+        bail!("the daemon ended: {}", last_words(&daemon.log()?));
+    }
+    Ok(())
+}
+
+/// The line of a log that tells the error best: the last that mentions one, else the first.
+fn last_words(log: &str) -> &str {
+    let tells = |line: &&str| line.contains("ERROR") || line.to_lowercase().starts_with("error");
+    let line = log.lines().rev().find(tells).or(log.lines().next());
+    line.unwrap_or("it said nothing").trim()
 }
 
 /// The daemon's command line in a mount namespace of its own, so with the same process id.
@@ -210,7 +235,22 @@ fn chosen(page: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::chosen;
+    use super::{chosen, last_words};
+
+    #[test]
+    fn last_words_are_the_error_or_the_first_line() {
+        let usage =
+            "flag provided but not defined: -data-path\nUsage: flanneld-rs\n  -error value\n";
+        assert_eq!(
+            last_words(usage),
+            "flag provided but not defined: -data-path"
+        );
+        assert_eq!(
+            last_words("starting\nError: no device\nbye\n"),
+            "Error: no device"
+        );
+        assert_eq!(last_words(""), "it said nothing");
+    }
 
     #[test]
     fn data_path_is_a_label() {

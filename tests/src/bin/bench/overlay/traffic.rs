@@ -159,7 +159,9 @@ fn tail(text: &str) -> &str {
 
 /// Reads the client's JSON, of iperf3 3.7 and later.
 fn parse(text: &str) -> Result<Received> {
-    let report: Value = serde_json::from_str(text).context("not JSON")?;
+    // A warning may stand before the report: both its outputs go to one file.
+    let start = text.find('{').context("no report")?;
+    let report: Value = serde_json::from_str(&text[start..]).context("not JSON")?;
     if let Some(error) = report["error"].as_str() {
         bail!("{error}");
     }
@@ -190,7 +192,8 @@ mod tests {
 
     #[test]
     fn tcp_is_what_the_receiver_counted() {
-        let text = r#"{"end":{"sum_sent":{"bytes":9e9,"seconds":2.0},
+        let text = r#"warning: something may result in something
+            {"end":{"sum_sent":{"bytes":9e9,"seconds":2.0},
             "sum_received":{"bytes":5e9,"seconds":2.0}}}"#;
         let received = parse(text).expect("a report");
         assert_eq!(received.gigabits(), 20.0);
