@@ -63,7 +63,7 @@ fn run_subjects(options: &Options, machine: &Machine, folder: &Path) -> Result<u
         [] => Subject::standard(),
         chosen => chosen.to_vec(),
     };
-    let results = measure(&subjects, rounds, seconds)?;
+    let results = measure(machine, &subjects, rounds, seconds)?;
     let promises = bounds::check(&results, &subjects);
     print!("{}", report::tables(&results));
     warn_of_other_work(&results.background);
@@ -87,7 +87,7 @@ fn run_many_peers(
         chosen => chosen.to_vec(),
     };
     let rounds = options.rounds.unwrap_or(rounds);
-    let outcome = many_peers::run(&subjects, peers, rounds, seconds)?;
+    let outcome = many_peers::run(machine, &subjects, peers, rounds, seconds)?;
     for (subject, why) in &outcome.few.unavailable {
         println!("{}: not available: {why}", subject.name());
     }
@@ -105,8 +105,8 @@ fn run_many_peers(
 }
 
 /// Brings all subjects up, then goes round.
-fn measure(subjects: &[Subject], rounds: u32, seconds: u32) -> Result<Results> {
-    let lab = Lab::new()?;
+fn measure(machine: &Machine, subjects: &[Subject], rounds: u32, seconds: u32) -> Result<Results> {
+    let lab = Lab::new(&machine.congestion)?;
     let mut results = Results::default();
     let mut sites = Vec::new();
     for (number, &subject) in subjects.iter().enumerate() {

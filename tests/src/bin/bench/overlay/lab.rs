@@ -32,10 +32,13 @@ pub struct Lab {
     pub etcd: Etcd,
     store: Namespace,
     pub run: Run,
+    /// TCP's congestion control for what is measured.
+    pub congestion: String,
 }
 
 impl Lab {
-    pub fn new() -> Result<Self> {
+    /// Starts etcd.
+    pub fn new(congestion: &str) -> Result<Self> {
         let run = Run::new()?;
         let store = run.namespace("store")?;
         store.ip_batch(&format!(
@@ -44,7 +47,12 @@ impl Lab {
              address add {STORE}/16 dev br0"
         ))?;
         let etcd = Etcd::start(&store, &[STORE], &run.subfolder("etcd")?)?;
-        Ok(Self { etcd, store, run })
+        Ok(Self {
+            etcd,
+            store,
+            run,
+            congestion: congestion.to_owned(),
+        })
     }
 
     /// Two joined nodes with names of their own; `number` is the subject's, unique in the lab.

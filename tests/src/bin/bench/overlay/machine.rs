@@ -12,7 +12,8 @@ pub struct Machine {
     pub cpu: String,
     /// Coordinated universal time, `2026-11-21`.
     pub date: String,
-    /// TCP's congestion control, which new namespaces inherit.
+    /// TCP's congestion control of the senders: `cubic`, the kernel's own default, where it is there.
+    /// A machine that is set to `bbr` paces its senders, and would show the pacing, not the way.
     pub congestion: String,
 }
 
@@ -30,7 +31,13 @@ impl Machine {
             date: process::run(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?
                 .trim()
                 .to_owned(),
-            congestion: read("/proc/sys/net/ipv4/tcp_congestion_control")?,
+            congestion: match read("/proc/sys/net/ipv4/tcp_available_congestion_control")?
+                .split_whitespace()
+                .find(|name| *name == "cubic")
+            {
+                Some(name) => name.to_owned(),
+                None => read("/proc/sys/net/ipv4/tcp_congestion_control")?,
+            },
         })
     }
 

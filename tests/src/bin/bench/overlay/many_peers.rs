@@ -5,6 +5,7 @@
 //! a drift of the machine over the round then weighs on both alike.
 
 use super::lab::Lab;
+use super::machine::Machine;
 use super::metric::{Metric, Step};
 use super::results::{Results, Round, Spread, plainly};
 use super::site::{Ready, Site};
@@ -31,8 +32,14 @@ const STEPS: [(Step, Metric); 2] = [
 ];
 
 /// Measures each subject with two and with `peers` subnets.
-pub fn run(subjects: &[Subject], peers: usize, rounds: u32, seconds: u32) -> Result<Outcome> {
-    let lab = Lab::new()?;
+pub fn run(
+    machine: &Machine,
+    subjects: &[Subject],
+    peers: usize,
+    rounds: u32,
+    seconds: u32,
+) -> Result<Outcome> {
+    let lab = Lab::new(&machine.congestion)?;
     let mut few = Results::default();
     let mut many = Results::default();
     for (number, &subject) in subjects.iter().enumerate() {

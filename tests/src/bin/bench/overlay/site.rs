@@ -110,6 +110,7 @@ impl Site {
         let iperf = Iperf::start(
             (&first.namespace, first.address),
             (&second.namespace, second.address),
+            &lab.congestion,
             &lab.folder(&self.subject.word())?,
         )?;
         Ok(Ready {

@@ -51,15 +51,17 @@ pub struct Iperf {
     source: Ipv4Addr,
     server: Namespace,
     address: Ipv4Addr,
+    congestion: String,
     folder: PathBuf,
     process: Process,
 }
 
 impl Iperf {
-    /// Starts the server on `address` in `server`; clients send from `source` in `client`.
+    /// Starts the server on its address; clients send from theirs, TCP with this congestion control.
     pub fn start(
         client: (&Namespace, Ipv4Addr),
         server: (&Namespace, Ipv4Addr),
+        congestion: &str,
         folder: &Path,
     ) -> Result<Self> {
         Ok(Self {
@@ -67,6 +69,7 @@ impl Iperf {
             source: client.1,
             server: server.0.clone(),
             address: server.1,
+            congestion: congestion.to_owned(),
             folder: folder.to_owned(),
             process: serve(server.0, server.1, folder)?,
         })
@@ -94,6 +97,8 @@ impl Iperf {
             .args(["--json", "--interval", "0", "--connect-timeout", "3000"]);
         match load {
             Load::Tcp { streams, backward } => {
+                // By socket: a namespace may not choose what the machine's owner has not allowed.
+                command.args(["--congestion", &self.congestion]);
                 command.args(["--parallel", &streams.to_string()]);
                 if backward {
                     command.arg("--reverse");
