@@ -67,6 +67,8 @@ impl Lab {
         ))?;
         for (index, node) in nodes.iter().enumerate() {
             let (own, side) = (UNDERLAY[index], index + 1);
+            // 172.30.0 is the store's own.
+            let third = number + 1;
             self.store.ip_batch(&format!(
                 "link add s{number}n{side} type veth peer name store0 netns {}
                  link set s{number}n{side} master br0 up",
@@ -76,7 +78,7 @@ impl Lab {
                 "link set eth0 up
                  address add {own}/24 dev eth0
                  link set store0 up
-                 address add 172.30.{number}.{side}/16 dev store0",
+                 address add 172.30.{third}.{side}/16 dev store0",
             ))?;
             node.set_sysctl("net/ipv4/ip_forward", "1")?;
         }

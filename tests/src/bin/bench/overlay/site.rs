@@ -149,6 +149,13 @@ fn wait_ready(flanneld: &Flanneld, daemon: &mut Daemon) -> Result<()> {
         let (status, body) = flanneld.health("readyz")?;
         ensure!(status == 200, "/readyz says {status} {}", body.trim());
         Ok(true)
+    });
+    let came_up = came_up.with_context(|| {
+        let log = daemon.log_tail();
+        format!(
+            "the daemon says: {}",
+            log.lines().last().unwrap_or("nothing")
+        )
     })?;
     if !came_up {
         bail!("the daemon ended: {}", last_words(&daemon.log()?));
@@ -207,7 +214,7 @@ fn prove(node: &Node, proof: Proof) -> Result<String> {
                 .sh(&format!("ip -details link show {device}"))?;
             ensure!(
                 text.split_whitespace().any(|word| word == kind),
-                "{device} is not of kind {kind}: {text}"
+                "{device} is no {kind} device"
             );
             Ok(kind.to_owned())
         }
