@@ -1,6 +1,7 @@
 //! Measured values, the promises they are held against, and how both are shown and kept.
 
 use crate::plot;
+use crate::promise::{self, Bound, Promise};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -40,21 +41,6 @@ impl Series {
     }
 }
 
-/// A line of SPECIFICATION.md: a measured value and its limit.
-#[derive(Clone, Debug)]
-pub struct Promise {
-    pub text: String,
-    pub measured: f64,
-    pub limit: f64,
-    pub unit: &'static str,
-}
-
-impl Promise {
-    fn holds(&self) -> bool {
-        self.measured <= self.limit
-    }
-}
-
 /// All that one benchmark found.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -65,13 +51,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Adds a promise.
+    /// Adds a promise to stay at or below a limit.
     pub fn promise(&mut self, text: &str, measured: f64, limit: f64, unit: &'static str) {
         self.promises.push(Promise {
             text: text.to_owned(),
-            measured,
-            limit,
+            measured: Some(measured),
+            bound: Bound::AtMost(limit),
             unit,
+            note: String::new(),
         });
     }
 
@@ -89,24 +76,7 @@ impl Outcome {
         for (text, value, unit) in &self.remarks {
             println!("  {text:<58} {value:.2} {unit}");
         }
-        for promise in &self.promises {
-            let by = (promise.measured / promise.limit - 1.0) * 100.0;
-            let verdict = match promise.holds() {
-                true => format!("HOLDS  ({:.0} % below)", -by),
-                false => format!("MISSED by {by:.0} %"),
-            };
-            println!(
-                "  {:<72} {:.3} {unit} of {:.3} {unit}  {verdict}",
-                promise.text,
-                promise.measured,
-                promise.limit,
-                unit = promise.unit
-            );
-        }
-        self.promises
-            .iter()
-            .filter(|promise| !promise.holds())
-            .count()
+        promise::print(&self.promises)
     }
 
     /// Writes `<name>.json` and `<name>.svg`.
@@ -133,15 +103,7 @@ impl Outcome {
                 "all_ms": series.milliseconds,
             })
         });
-        let promises = self.promises.iter().map(|promise| {
-            json!({
-                "promise": promise.text,
-                "measured": promise.measured,
-                "limit": promise.limit,
-                "unit": promise.unit,
-                "holds": promise.holds(),
-            })
-        });
+        let promises = self.promises.iter().map(Promise::to_json);
         let remarks = self
             .remarks
             .iter()

@@ -45,7 +45,8 @@ pub fn bars(title: &str, rows: &[(&str, f64)]) -> String {
     svg
 }
 
-fn escape(text: &str) -> String {
+/// Text as it may stand between tags.
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
