@@ -315,6 +315,22 @@ impl Node {
         Ok(self.flanneld.subnet_env("FLANNEL_MTU")?.parse()?)
     }
 
+    /// The daemon's `/metrics` page.
+    pub fn metrics(&self) -> Result<String> {
+        match self.flanneld.health("metrics")? {
+            (200, page) => Ok(page),
+            (status, body) => bail!("n{}: /metrics says {status} {body:?}", self.number),
+        }
+    }
+
+    /// The value of one series of `/metrics`, for example `flanneld_peers`.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let page = self.metrics()?;
+        let value = (page.lines()).find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = value.with_context(|| format!("no {series} in\n{page}"))?;
+        Ok(value.trim().parse()?)
+    }
+
     /// Waits until `line` prints something that satisfies `is_good`.
     pub fn wait_for(
         &self,

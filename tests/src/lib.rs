@@ -7,6 +7,7 @@
 //! The test bed looks at the kernel through `ip`, `bridge`, `nft` and `iptables`, not through the
 //! crates under test: an observer of its own.
 
+pub mod capture;
 pub mod cluster;
 pub mod conflist;
 pub mod container;
