@@ -1,7 +1,7 @@
 //! ICMP echo through the `ping` program.
 
 use crate::namespace::Namespace;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::net::IpAddr;
 
 /// A ping to be sent.
@@ -15,8 +15,8 @@ pub struct Ping {
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PingReport {
-    /// Mean round trip in milliseconds.
-    pub average_ms: f64,
+    /// Mean round trip in milliseconds; unknown for payloads too small for ping's time stamp (16 bytes).
+    pub average_ms: Option<f64>,
 }
 
 impl Ping {
@@ -67,15 +67,19 @@ impl Ping {
             self.to,
             from.name()
         );
-        parse(&output).with_context(|| format!("output of ping: {output:?}"))
+        let average_ms = parse(&output);
+        ensure!(
+            average_ms.is_some() || self.payload < 16,
+            "output of ping: {output:?}"
+        );
+        Ok(PingReport { average_ms })
     }
 }
 
 /// Reads `rtt min/avg/max/mdev = 0.013/0.014/0.016/0.001 ms`.
-fn parse(output: &str) -> Option<PingReport> {
+fn parse(output: &str) -> Option<f64> {
     let (_, times) = output.split_once("rtt ")?.1.split_once(" = ")?;
-    let average_ms = times.split('/').nth(1)?.parse().ok()?;
-    Some(PingReport { average_ms })
+    times.split('/').nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -85,7 +89,7 @@ mod tests {
     #[test]
     fn mean_is_the_second_number() {
         let report = parse("3 packets\nrtt min/avg/max/mdev = 0.013/0.024/0.036/0.001 ms\n");
-        assert_eq!(report.map(|report| report.average_ms), Some(0.024));
+        assert_eq!(report, Some(0.024));
         assert_eq!(parse("3 packets transmitted, 0 received"), None);
     }
 }

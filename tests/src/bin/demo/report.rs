@@ -44,7 +44,10 @@ pub fn reachability(screen: &Screen, pods: &[Placed]) -> Result<usize> {
                 .run(&from.pod.namespace)
                 .and_then(|_| ping.count(5).run(&from.pod.namespace));
             match report {
-                Ok(report) => row.push(format!("{:.3} ms", report.average_ms)),
+                Ok(report) => row.push(match report.average_ms {
+                    Some(time) => format!("{time:.3} ms"),
+                    None => "reached".to_owned(),
+                }),
                 Err(error) => {
                     row.push("✗".to_owned());
                     failed.push(format!("{} to {}: {error:#}", from.pod.name, to.pod.name));
