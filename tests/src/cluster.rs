@@ -265,6 +265,13 @@ impl Cluster {
                 let out = out.unwrap_or_else(|error| format!("{error:#}\n"));
                 text.push_str(&format!("--- n{}: {line}\n{out}", node.number));
             }
+            let page = (node.metrics()).unwrap_or_else(|error| format!("{error:#}"));
+            let tunnel = (page.lines())
+                .filter(|line| line.starts_with("flanneld_tunnel") && !line.ends_with(" 0"));
+            text.push_str(&format!("--- n{}: counters\n", node.number));
+            for line in tunnel {
+                text.push_str(&format!("{line}\n"));
+            }
             if let Some(daemon) = &node.daemon {
                 text.push_str(&format!(
                     "--- n{}: flanneld's log\n{}\n",
