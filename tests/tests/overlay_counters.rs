@@ -37,6 +37,11 @@ fn dropped(node: &Node, reason: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
+/// Runs a line in a shell inside a namespace.
+fn shell(inside: &Namespace, line: &str) -> Result<String> {
+    inside.exec("sh", &["-c", line])
+}
+
 /// Does something until the counter of `reason` moves.
 fn moves(node: &Node, reason: &str, act: impl Fn() -> Result<()>) -> Result<()> {
     let before = dropped(node, reason)?;
@@ -127,8 +132,10 @@ fn what_cannot_go_out_is_counted_and_the_sender_is_told() -> Result<()> {
         };
         let n1 = &cluster.nodes[0];
         let ping = |to: IpAddr, more: &str| {
-            let line = format!("ping -n -c 1 -W 1 {more} {to} || true");
-            a.namespace.sh(&line)
+            shell(
+                &a.namespace,
+                &format!("ping -n -c 1 -W 1 {more} {to} || true"),
+            )
         };
         moves(n1, "no_peer", || {
             let output = ping(NOBODY.into(), "")?;
@@ -176,7 +183,8 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
         };
         n2.namespace
             .ip_batch("address add 192.168.66.42/24 dev eth0")?;
-        n2.namespace.sh(
+        shell(
+            &n2.namespace,
             "nft add table ip probe; nft add chain ip probe in '{ type filter hook prerouting priority -300; }'; \
              nft add rule ip probe in ip daddr 192.168.66.42 udp dport 8285 counter",
         )?;
@@ -184,7 +192,7 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
             .etcd
             .put(&key, &lease.replace("192.168.66.12", "192.168.66.42"))?;
         let to = b.ip(Family::V4)?;
-        let ping = || a.namespace.sh(&format!("ping -n -c 1 -W 1 {to} || true"));
+        let ping = || shell(&a.namespace, &format!("ping -n -c 1 -W 1 {to} || true"));
         eventually(
             "packets go to the new address",
             Duration::from_secs(5),
