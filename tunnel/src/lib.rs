@@ -16,6 +16,7 @@
 
 mod counters;
 pub mod ebpf;
+pub mod join;
 pub mod packet;
 pub mod segment;
 mod sys;

@@ -194,8 +194,7 @@ impl Intake {
             Some(mark) if mark != packet.traffic_class & 3 => ecn::set(inner, mark),
             Some(_) => {}
         }
-        self.output.packet(&packet, inner, inside, &mut self.tally);
-        Ok(())
+        self.output.packet(&packet, inner, inside, &mut self.tally)
     }
 
     /// To the node that asked, at the port that all nodes of a VXLAN share.
