@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod ecn;
 mod extension;
+pub mod icmp;
 pub(crate) mod tcp;
 mod transport;
 
