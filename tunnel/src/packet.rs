@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod ecn;
 mod extension;
+pub mod icmp;
 pub(crate) mod tcp;
 mod transport;
 
@@ -14,8 +15,8 @@ use std::net::IpAddr;
 
 use crate::DropReason;
 
-pub(crate) use transport::addresses;
 pub use transport::{Checksum, checksum_state, copy_and_judge, finish_checksum};
+pub(crate) use transport::{addresses, judge};
 
 /// IP protocol numbers that matter here.
 pub mod protocol {

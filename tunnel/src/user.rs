@@ -168,7 +168,7 @@ impl UserPath {
                 socket,
                 mode,
                 encapsulation,
-                Output::new(name, queue, settings.mtu),
+                Output::new(name, queue, &device, settings.mtu),
                 Arc::clone(&table),
                 Arc::clone(&counters),
             )

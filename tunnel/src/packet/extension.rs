@@ -19,6 +19,14 @@ pub(super) struct End {
     pub(super) has_transport: bool,
 }
 
+/// True for the headers that the chain is followed over.
+pub(super) const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
+}
+
 /// Follows the chain in a whole packet, `first` being the fixed header's next-header field.
 pub(super) fn walk(packet: &[u8], first: u8) -> End {
     let mut end = End {
@@ -29,10 +37,7 @@ pub(super) fn walk(packet: &[u8], first: u8) -> End {
         has_transport: true,
     };
     for _ in 0..=MOST {
-        if !matches!(
-            end.protocol,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
-        ) {
+        if !is_extension(end.protocol) {
             return end;
         }
         if !step(packet, &mut end) {

@@ -3,8 +3,7 @@
 //! Theory of the *unfinished* ones. A kernel that sends over a link with checksum offload writes only the folded sum
 //! of the pseudo header into the field (`CHECKSUM_PARTIAL`) and leaves the rest to the device. Virtual links
 //! (veth, virtio) never do that rest: they hand the mark on beside the packet. A datagram socket does not see
-//! the mark of an *inner* packet, so the receiver must recognise it: the checksum does not verify, but the field holds just
-//! the pseudo header's sum. The outer UDP checksum or the link vouches for the data.
+//! the mark of an *inner* packet, so the receiver must recognise it: the field holds just the pseudo header's sum. The outer UDP checksum or the link vouches for the data.
 
 use super::checksum::{copy_and_sum, finish, finish_nonzero, fold, pseudo_header, sum, verifies};
 use super::{Packet, be16, protocol};
@@ -23,18 +22,18 @@ pub enum Checksum {
 }
 
 /// What a transport checksum covers.
-pub(crate) struct Cover {
+struct Cover {
     /// Where the field is, from the start of the packet.
-    pub(crate) field: usize,
+    field: usize,
     /// Where the covered bytes end; they begin at `transport_at`.
-    pub(crate) end: usize,
+    end: usize,
     /// Zero means "none" (UDP).
-    pub(crate) nonzero: bool,
+    nonzero: bool,
 }
 
 impl Cover {
     /// None when the protocol has no checksum that we know; an error when its header does not fit.
-    pub(crate) fn of(packet: &Packet, bytes: &[u8]) -> Result<Option<Self>, ()> {
+    fn of(packet: &Packet, bytes: &[u8]) -> Result<Option<Self>, ()> {
         if !packet.has_transport {
             return Ok(None);
         }
@@ -62,25 +61,9 @@ impl Cover {
         }
     }
 
-    pub(crate) fn pseudo(&self, packet: &Packet, bytes: &[u8]) -> u64 {
-        pseudo_header(
-            addresses(packet, bytes),
-            packet.protocol,
-            self.end - packet.transport_at,
-        )
-    }
-
-    /// The state, from the partial sum of the covered bytes (the field included).
-    pub(crate) fn judge(&self, packet: &Packet, bytes: &[u8], covered: u64) -> Checksum {
-        let pseudo = self.pseudo(packet, bytes);
-        let field = be16(bytes, self.field).unwrap_or_default();
-        if verifies(pseudo + covered) {
-            Checksum::Valid
-        } else if fold(pseudo) == field {
-            Checksum::Unfinished
-        } else {
-            Checksum::Wrong
-        }
+    fn pseudo(&self, packet: &Packet, bytes: &[u8]) -> u64 {
+        let len = self.end - packet.transport_at;
+        pseudo_header(addresses(packet, bytes), packet.protocol, len)
     }
 }
 
@@ -94,13 +77,11 @@ pub(crate) fn addresses<'a>(packet: &Packet, bytes: &'a [u8]) -> &'a [u8] {
 }
 
 /// Looks at the TCP or UDP checksum of the packet that [`parse`](super::parse) found in `bytes`.
+///
+/// One of 65,536 packets that are right looks unfinished as well, and is reported so: finishing it changes nothing.
 #[must_use]
 pub fn checksum_state(packet: &Packet, bytes: &[u8]) -> Checksum {
-    match Cover::of(packet, bytes) {
-        Ok(Some(cover)) => cover.judge(packet, bytes, sum(&bytes[packet.transport_at..cover.end])),
-        Ok(None) => Checksum::None,
-        Err(()) => Checksum::Wrong,
-    }
+    judge(packet, bytes, sum)
 }
 
 /// The same while copying the packet (without padding) to the beginning of `target`: one pass over the memory.
@@ -110,18 +91,31 @@ pub fn checksum_state(packet: &Packet, bytes: &[u8]) -> Checksum {
 #[must_use]
 pub fn copy_and_judge(packet: &Packet, bytes: &[u8], target: &mut [u8]) -> Checksum {
     let bytes = &bytes[..packet.len];
-    match Cover::of(packet, bytes) {
-        Ok(Some(cover)) => {
-            let at = packet.transport_at;
-            target[..at].copy_from_slice(&bytes[..at]);
-            let covered = copy_and_sum(&mut target[at..], &bytes[at..cover.end]);
-            target[cover.end..packet.len].copy_from_slice(&bytes[cover.end..]);
-            cover.judge(packet, bytes, covered)
-        }
-        other => {
-            target[..packet.len].copy_from_slice(bytes);
-            other.map_or(Checksum::Wrong, |_| Checksum::None)
-        }
+    let at = packet.transport_at;
+    let mut copied = 0..0;
+    let state = judge(packet, bytes, |covered| {
+        copied = at..at + covered.len();
+        copy_and_sum(&mut target[copied.clone()], covered)
+    });
+    target[..copied.start].copy_from_slice(&bytes[..copied.start]);
+    target[copied.end..packet.len].copy_from_slice(&bytes[copied.end..]);
+    state
+}
+
+/// The same with the partial sum of the covered bytes left to the caller, who is only asked when it is needed.
+pub(crate) fn judge(packet: &Packet, bytes: &[u8], sum: impl FnOnce(&[u8]) -> u64) -> Checksum {
+    let cover = match Cover::of(packet, bytes) {
+        Ok(Some(cover)) => cover,
+        Ok(None) => return Checksum::None,
+        Err(()) => return Checksum::Wrong,
+    };
+    let pseudo = cover.pseudo(packet, bytes);
+    if be16(bytes, cover.field) == Some(fold(pseudo)) {
+        Checksum::Unfinished
+    } else if verifies(pseudo + sum(&bytes[packet.transport_at..cover.end])) {
+        Checksum::Valid
+    } else {
+        Checksum::Wrong
     }
 }
 

@@ -24,9 +24,9 @@ const SEGMENTS: usize = 64;
 /// Datagrams a system call.
 const DATAGRAMS: usize = 64;
 /// Sent when this much is gathered: about one large TCP packet, so that it is still in the cache.
-const ENOUGH: usize = 60_000;
-/// Room for what is gathered and one packet more.
-const ROOM: usize = ENOUGH + LARGEST + 1500;
+const ENOUGH: usize = 48 << 10;
+/// Room for what is gathered, and one large packet more with its headers.
+const ROOM: usize = 160 << 10;
 
 /// The state of one sending worker's batch.
 pub(super) struct Outbox {
@@ -114,7 +114,14 @@ impl Outbox {
             self.open = (length, 1);
         }
         self.filled = end;
-        if self.filled >= ENOUGH || self.datagrams.len() >= self.limits.1 && self.is_closed() {
+        if self.datagrams.len() >= self.limits.1 && self.is_closed() {
+            self.flush(own);
+        }
+    }
+
+    /// Sends what was gathered, if it is worth a system call.
+    pub(super) fn flush_if_enough(&mut self, own: &Own) {
+        if self.filled >= ENOUGH {
             self.flush(own);
         }
     }

@@ -139,7 +139,7 @@ impl Side for Receiver {
 impl Intake {
     /// One message: a datagram, or several of one size that the kernel joined.
     fn message(&mut self, receipt: Receipt, bytes: &mut [u8], table: &Table) {
-        let size = self.piece_size(&receipt, bytes).max(1);
+        let (size, inside) = self.sizes(&receipt, bytes);
         let pieces = receipt.length.div_ceil(size).max(1) as u64;
         let Some(from) = receipt.from.filter(|from| table.knows(*from)) else {
             return self.tally.dropped(DropReason::UnknownPeer, pieces);
@@ -148,24 +148,25 @@ impl Intake {
             return self.tally.dropped(DropReason::Malformed, 1);
         }
         for piece in bytes.chunks_mut(size) {
-            if let Err(reason) = self.datagram(from, receipt.tos, piece, table) {
+            if let Err(reason) = self.datagram(from, receipt.tos, piece, inside, table) {
                 self.tally.dropped(reason, 1);
             }
         }
     }
 
-    /// Bytes of each datagram in the message.
+    /// Bytes of each datagram in the message, and payload of each packet inside one large packet.
     ///
     /// Not always what the kernel says: when a kernel on the other side of a virtual link put one large unsegmented UDP packet
-    /// (USO) into one datagram, the size is the *inner* packet's, and the datagram is one.
-    fn piece_size(&self, receipt: &Receipt, bytes: &[u8]) -> usize {
+    /// (USO) into one datagram, its size is that of the *inner* packet's segments, and the datagram is one.
+    fn sizes(&self, receipt: &Receipt, bytes: &[u8]) -> (usize, Option<u16>) {
+        let whole = bytes.len().max(1);
         let Some(size) = receipt.segment else {
-            return bytes.len();
+            return (whole, None);
         };
         let overhead = self.encapsulation.overhead();
         match bytes.get(overhead..).map(packet::parse) {
-            Some(Ok(first)) if overhead + first.len > size => bytes.len(),
-            _ => size,
+            Some(Ok(first)) if overhead + first.len > size => (whole, u16::try_from(size).ok()),
+            _ => (size, None),
         }
     }
 
@@ -174,6 +175,7 @@ impl Intake {
         from: IpAddr,
         tos: u8,
         datagram: &mut [u8],
+        inside: Option<u16>,
         table: &Table,
     ) -> Result<(), DropReason> {
         let inner = match self.encapsulation.open(datagram, table.own())? {
@@ -192,8 +194,7 @@ impl Intake {
             Some(mark) if mark != packet.traffic_class & 3 => ecn::set(inner, mark),
             Some(_) => {}
         }
-        self.output.packet(&packet, inner, &mut self.tally);
-        Ok(())
+        self.output.packet(&packet, inner, inside, &mut self.tally)
     }
 
     /// To the node that asked, at the port that all nodes of a VXLAN share.

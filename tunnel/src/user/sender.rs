@@ -67,7 +67,7 @@ impl Sender {
         loop {
             let room = outbox.room(most, own);
             let Some(length) = segments.next_into(&mut room[overhead..]) else {
-                return;
+                return outbox.flush_if_enough(own);
             };
             let wrapped = self.encapsulation.wrap(room, packet.is_v6(), peer, own);
             if let Err(reason) = wrapped {

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
 };
 
@@ -34,10 +34,8 @@ pub(super) fn spawn(
     thread::Builder::new().name(name).spawn(move || {
         if let Err(reason) = run(&mut sides, &stop) {
             tracing::error!("the user-space data path stops: {reason}");
-            match ended.lock() {
-                Ok(mut ended) => ended.get_or_insert(reason),
-                Err(poisoned) => return drop(poisoned),
-            };
+            let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.get_or_insert(reason);
         }
     })
 }
