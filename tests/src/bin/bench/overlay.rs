@@ -12,6 +12,7 @@ mod lab;
 mod machine;
 mod many_peers;
 mod metric;
+mod proof;
 mod report;
 mod results;
 mod rtt;
@@ -159,6 +160,11 @@ fn measure(machine: &Machine, subjects: &[Subject], rounds: u32, seconds: u32) -
         }
     }
     progress("");
+    for site in &mut ready {
+        if let Err(error) = site.ensure_honest() {
+            results.withdraw(site.site.subject, short(&error));
+        }
+    }
     Ok(results)
 }
 

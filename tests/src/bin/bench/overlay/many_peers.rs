@@ -51,7 +51,9 @@ pub fn run(
                 continue;
             }
         };
-        few.measured.push((subject, ready.paths.clone()));
+        for results in [&mut few, &mut many] {
+            results.measured.push((subject, ready.paths.clone()));
+        }
         println!("{}: {} ({} rounds)", subject.name(), ready.paths, rounds);
         for round in 0..rounds {
             let (mut two, mut all) = (Vec::new(), Vec::new());
@@ -79,6 +81,11 @@ pub fn run(
                 last(&few, Metric::TcpOneForward),
                 last(&many, Metric::TcpOneForward),
             );
+        }
+        if let Err(error) = ready.ensure_honest() {
+            for results in [&mut few, &mut many] {
+                results.withdraw(subject, super::short(&error));
+            }
         }
     }
     Ok(Outcome {

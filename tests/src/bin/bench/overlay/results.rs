@@ -49,6 +49,15 @@ impl Spread {
 }
 
 impl Results {
+    /// Takes back a subject whose figures turned out not to be its own.
+    pub fn withdraw(&mut self, subject: Subject, why: String) {
+        self.measured.retain(|(other, _)| *other != subject);
+        for round in &mut self.rounds {
+            round.retain(|(other, _), _| *other != subject);
+        }
+        self.unavailable.push((subject, why));
+    }
+
     /// The values of all rounds that have one.
     pub fn values(&self, subject: Subject, metric: Metric) -> Vec<f64> {
         let of_round = |round: &Round| round.get(&(subject, metric)).copied();
@@ -107,6 +116,27 @@ mod tests {
         assert_eq!((spread.median, spread.least, spread.most), (2.5, 1.0, 4.0));
         assert_eq!(Spread::of([7.0]).map(|spread| spread.median), Some(7.0));
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn withdrawn_subject_leaves_no_figure() {
+        let key = |subject| (subject, Metric::IdleP50);
+        let mut results = Results {
+            measured: vec![(Subject::UdpEbpf, "ebpf".to_owned())],
+            rounds: vec![Round::from([
+                (key(Subject::UdpEbpf), 1.0),
+                (key(Subject::UdpPlain), 2.0),
+            ])],
+            ..Results::default()
+        };
+        results.withdraw(Subject::UdpEbpf, "fell back".to_owned());
+        assert_eq!(results.median(Subject::UdpEbpf, Metric::IdleP50), None);
+        assert_eq!(
+            results.median(Subject::UdpPlain, Metric::IdleP50),
+            Some(2.0)
+        );
+        assert!(results.measured.is_empty());
+        assert_eq!(results.unavailable[0].1, "fell back");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One subject's two nodes, its daemons, and the proof that they do what the subject is called.
 
 use super::lab::{Lab, UNDERLAY};
-use super::subject::{Proof, Subject};
+use super::subject::Subject;
 use super::traffic::Iperf;
 use ::tests::flanneld::{Daemon, Flanneld};
 use ::tests::traffic::Ping;
@@ -95,7 +95,10 @@ impl Site {
                 let address = format!("ip address add {}/32 dev lo", node.address);
                 node.namespace.sh(&address)?;
             }
-            let path = prove(node, self.subject.proof(number))
+            let path = self
+                .subject
+                .proof(number)
+                .check(node)
                 .with_context(|| format!("node {number}"))?;
             if !paths.contains(&path) {
                 paths.push(path);
@@ -138,6 +141,21 @@ impl Site {
     }
 }
 
+impl Ready {
+    /// After measuring: fails when what was measured was not what the subject is called.
+    pub fn ensure_honest(&mut self) -> Result<()> {
+        self.site.ensure_alive()?;
+        for (node, number) in self.site.nodes.iter().zip([1, 2]) {
+            self.site
+                .subject
+                .proof(number)
+                .check_carried(node)
+                .with_context(|| format!("node {number}, in the end"))?;
+        }
+        Ok(())
+    }
+}
+
 /// Waits until the daemon is ready; one that ends instead is not waited for, and its last words are
 /// the error.
 fn wait_ready(flanneld: &Flanneld, daemon: &mut Daemon) -> Result<()> {
@@ -167,7 +185,9 @@ fn wait_ready(flanneld: &Flanneld, daemon: &mut Daemon) -> Result<()> {
 fn last_words(log: &str) -> &str {
     let tells = |line: &&str| line.contains("ERROR") || line.to_lowercase().starts_with("error");
     let line = log.lines().rev().find(tells).or(log.lines().next());
-    line.unwrap_or("it said nothing").trim()
+    let line = line.unwrap_or("it said nothing").trim();
+    // Without the time.
+    line.split_once(" ERROR ").map_or(line, |(_, rest)| rest)
 }
 
 /// The daemon's command line in a mount namespace of its own, so with the same process id.
@@ -204,46 +224,9 @@ fn gateway(flanneld: &Flanneld) -> Result<Ipv4Addr> {
     Ok(address.parse()?)
 }
 
-/// The data path in use; an error when it is not the one asked for.
-fn prove(node: &Node, proof: Proof) -> Result<String> {
-    match proof {
-        Proof::None => Ok("kernel".to_owned()),
-        Proof::Device(device, kind) => {
-            let text = node
-                .namespace
-                .sh(&format!("ip -details link show {device}"))?;
-            ensure!(
-                text.split_whitespace().any(|word| word == kind),
-                "{device} is no {kind} device"
-            );
-            Ok(kind.to_owned())
-        }
-        Proof::Path(wanted) => {
-            let (status, page) = node.flanneld.health("metrics")?;
-            ensure!(status == 200, "/metrics says {status}");
-            match chosen(&page) {
-                Some(path) if path == wanted => Ok(path.to_owned()),
-                Some(path) => bail!("the daemon chose {path}"),
-                // A daemon from before there was a choice has this one only.
-                None if wanted == "plain" => Ok("plain, untold".to_owned()),
-                None => bail!("the daemon does not tell a data path"),
-            }
-        }
-    }
-}
-
-/// The data path that the page of metrics names.
-fn chosen(page: &str) -> Option<&str> {
-    let labels = page
-        .lines()
-        .find_map(|line| line.strip_prefix("flanneld_tunnel_info{"))?;
-    let (_, rest) = labels.split_once("data_path=\"")?;
-    Some(rest.split_once('"')?.0)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{chosen, last_words};
+    use super::last_words;
 
     #[test]
     fn last_words_are_the_error_or_the_first_line() {
@@ -257,13 +240,10 @@ mod tests {
             last_words("starting\nError: no device\nbye\n"),
             "Error: no device"
         );
+        assert_eq!(
+            last_words("2026-11-21T11:41:46Z ERROR --data-path: no\n"),
+            "--data-path: no"
+        );
         assert_eq!(last_words(""), "it said nothing");
-    }
-
-    #[test]
-    fn data_path_is_a_label() {
-        let page = "flanneld_peers 1\nflanneld_tunnel_info{backend=\"udp\",data_path=\"ebpf\"} 1\n";
-        assert_eq!(chosen(page), Some("ebpf"));
-        assert_eq!(chosen("flanneld_peers 1\n"), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What is measured: the baselines, our data paths, and Go flanneld's where it is given.
 
+use super::proof::Proof;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -32,17 +33,6 @@ pub enum Origin {
     Ours,
     /// Go flanneld.
     Go,
-}
-
-/// How it is seen that a node really uses what was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// Nothing to choose between.
-    None,
-    /// The daemon's metrics name the data path.
-    Path(&'static str),
-    /// The device is of this kind (`ip -details link`).
-    Device(&'static str, &'static str),
 }
 
 impl Subject {
