@@ -3,11 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 use std::net::IpAddr;
+use std::time::Duration;
 use tests::capture::{Capture, check_packet};
 use tests::cluster::{Node, Stack};
 use tests::pod::Family;
 use tests::traffic::{Ping, TcpServer, UdpEcho, exchange, exchange_datagrams};
-use tests::{Cluster, Options, Pod, requirement};
+use tests::{Cluster, Options, Pod, eventually, requirement};
 
 const DATA_PATHS: [&str; 3] = ["ebpf", "offload", "plain"];
 const PORT: u16 = 8285;
@@ -60,7 +61,8 @@ fn talk(from: &Pod, to: &Pod, family: Family, mtu: u32) -> Result<()> {
     let full = mtu - family.ping_overhead();
     for payload in [1, 8, 56, 500, full - 1, full] {
         let ping = Ping::new(ip).count(2).payload(payload);
-        ping.run(&from.namespace)?;
+        // After its first answer ping waits for another only twice as long as that one took.
+        eventually("ping", Duration::from_secs(5), || ping.run(&from.namespace))?;
     }
     let too_big = Ping::new(ip).count(1).payload(full + 1);
     ensure!(
