@@ -338,6 +338,15 @@ impl Node {
         Ok(value.trim().parse()?)
     }
 
+    /// The data path that the daemon says it has chosen.
+    pub fn data_path(&self) -> Result<String> {
+        let page = self.metrics()?;
+        let line = (page.lines()).find(|line| line.starts_with("flanneld_tunnel_info{"));
+        let name = line.and_then(|line| line.split_once("data_path=\"")?.1.split_once('"'));
+        let (name, _) = name.with_context(|| format!("no flanneld_tunnel_info in\n{page}"))?;
+        Ok(name.to_owned())
+    }
+
     /// Waits until `line` prints something that satisfies `is_good`.
     pub fn wait_for(
         &self,

@@ -26,6 +26,15 @@ impl Scene {
         let mut options = Options::new("udp");
         options.flags.push(format!("--data-path={data_path}"));
         let cluster = Cluster::start(&options)?;
+        for node in &cluster.nodes {
+            let found = node.data_path()?;
+            ensure!(
+                found == data_path,
+                "n{} runs {found}\n{}",
+                node.number,
+                cluster.state()
+            );
+        }
         let (here, there) = (cluster.pod(0, "here")?, cluster.pod(1, "there")?);
         cluster.wait_connected(&[&here, &there], Stack::V4)?;
         Ok(Some(Self {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::IpAddr;
 use std::time::Duration;
 use tests::capture::{Capture, check_packet};
-use tests::cluster::{Node, Stack};
+use tests::cluster::Stack;
 use tests::pod::Family;
 use tests::traffic::{Ping, TcpServer, UdpEcho, exchange, exchange_datagrams};
 use tests::{Cluster, Options, Pod, eventually, requirement};
@@ -32,7 +32,7 @@ fn mixed_cluster() -> Result<Option<(Cluster, Vec<Pod>)>> {
         .collect::<Result<Vec<_>>>()?;
     cluster.wait_connected(&pods.iter().collect::<Vec<_>>(), Stack::Dual)?;
     for (node, wanted) in cluster.nodes.iter().zip(DATA_PATHS.iter().cycle()) {
-        let found = data_path(node)?;
+        let found = node.data_path()?;
         ensure!(
             found == *wanted,
             "n{} runs {found:?}, not {wanted}\n{}",
@@ -41,18 +41,6 @@ fn mixed_cluster() -> Result<Option<(Cluster, Vec<Pod>)>> {
         );
     }
     Ok(Some((cluster, pods)))
-}
-
-/// The data path that a node's daemon says it has chosen.
-fn data_path(node: &Node) -> Result<String> {
-    let page = node.metrics()?;
-    let line = page
-        .lines()
-        .find(|line| line.starts_with("flanneld_tunnel_info{"))
-        .with_context(|| format!("no flanneld_tunnel_info in\n{page}"))?;
-    let (_, rest) = line.split_once("data_path=\"").context("no data_path")?;
-    let (name, _) = rest.split_once('"').context("no end of data_path")?;
-    Ok(name.to_owned())
 }
 
 /// Pings, TCP both ways at once, and datagrams of many sizes, whole and in fragments.
@@ -127,7 +115,7 @@ fn each_pair_over_a_wire() -> Result<()> {
         let sent: Vec<_> = (capture.finish()?.into_iter())
             .filter(|datagram| IpAddr::from(datagram.source.0) == own)
             .collect();
-        let path = data_path(node)?;
+        let path = node.data_path()?;
         ensure!(
             sent.len() > 1000,
             "n{} ({path}): only {} datagrams were captured",
