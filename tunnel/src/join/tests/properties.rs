@@ -216,8 +216,6 @@ fn flow_of(bytes: &[u8]) -> ((bool, u8), Option<usize>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     /// Any stream of packets: the same packets leave, in the same order within each flow, whatever was joined meanwhile.
     #[test]
     fn any_stream_leaves_as_it_came(steps in vec(steps(), 1..150), trains in 1usize..14, udp: bool) {
