@@ -189,11 +189,13 @@ impl Outbox {
     /// UDP_SEGMENT was refused: piece by piece, and for good if that works.
     fn send_unsegmented(&mut self, datagram: &Datagram, cause: &io::Error, own: &Own) {
         let mut rest: Vec<_> = pieces(datagram).collect();
+        let all = rest.len();
         let mut works = false;
         while !rest.is_empty() {
             let sent = match self.batch.send(self.socket.as_fd(), &self.buffer, &rest) {
                 Ok(sent) => {
-                    works = true;
+                    // A last, shorter one says nothing: the others may be too large for the path.
+                    works |= rest.len() == all;
                     for piece in &rest[..sent] {
                         self.tally
                             .carried(1, (piece.bytes.len() - self.overhead) as u64);
@@ -286,3 +288,6 @@ fn is_about_earlier(error: &io::Error) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests;
