@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Messages a system call: enough for packets that nobody joined, few enough for the cache when they are large.
-const MESSAGES: usize = 16;
+const MESSAGES: usize = 8;
 /// System calls before the worker looks at anything else.
 const ROUNDS: usize = 8;
 
