@@ -32,6 +32,9 @@
 #define OUTER (sizeof(struct iphdr) + sizeof(struct udphdr))
 /* Below this no path is believed to be (RFC 791 wants 576 reassembled by everybody). */
 #define MTU_FLOOR 576
+/* How long a next hop is believed. Each time it is asked for anew, one packet takes the kernel's own way,
+ * which keeps the neighbour entry alive and confirmed. */
+#define NEXT_FOR_NS 1000000000ULL
 #define RAISE_AFTER_NS (600ULL * 1000000000)
 #define ECN 3
 #define CE 3
@@ -147,7 +150,6 @@ static __always_inline void outer_header(struct outer *outer, const struct peer 
 	__u32 sum;
 
 	__builtin_memset(outer, 0, sizeof(*outer));
-	/* The neighbour layer fills in the Ethernet addresses. */
 	outer->eth.h_proto = bpf_htons(ETH_P_IP);
 	outer->ip.version = 4;
 	outer->ip.ihl = 5;
@@ -169,6 +171,29 @@ static __always_inline void outer_header(struct outer *outer, const struct peer 
 	/* Checksum 0: none, RFC 768. */
 }
 
+/* Sends the frame to the peer's next hop. The kernel's neighbour layer finds it, at the cost of a route
+ * and a neighbour lookup, and waits for it if need be; what it has found is used for a second. (To name
+ * the next hop to bpf_redirect_neigh would do as well, but then packets that wait for the neighbour go
+ * astray: they still have the route into the TUN device.) */
+static __always_inline long send(struct __sk_buff *skb, struct peer *peer, __u64 now)
+{
+	struct bpf_fib_lookup fib = {.family = AF_INET, .l4_protocol = IPPROTO_UDP};
+
+	fib.ifindex = config.underlay;
+	fib.ipv4_src = config.local;
+	fib.ipv4_dst = peer->address;
+	if (!bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT) && fib.ifindex == config.underlay) {
+		__u64 next = 0, own = 0;
+
+		__builtin_memcpy(&next, fib.dmac, ETH_ALEN);
+		__builtin_memcpy(&own, fib.smac, ETH_ALEN);
+		peer->next = next;
+		peer->own = own;
+		peer->next_until = now + NEXT_FOR_NS;
+	}
+	return bpf_redirect_neigh(config.underlay, 0, 0, 0);
+}
+
 static __always_inline int pass_out(struct counters *counters, __u32 packets)
 {
 	if (counters)
@@ -181,11 +206,12 @@ int weft_egress(struct __sk_buff *skb)
 {
 	const __u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO;
 	struct counters *counters = count();
-	struct bpf_redir_neigh next = {.nh_family = AF_INET};
 	struct inner inner = {};
 	struct outer outer;
-	__u32 length = skb->len - config.link_header, packets, size, on_link;
+	__u32 length = skb->len - config.link_header, packets, size;
 	struct peer *peer;
+	__u64 now, next, own;
+	int fresh;
 
 	if (parse(skb, config.link_header, 0, &inner) || inner.length != length)
 		return pass_out(counters, 1);
@@ -198,8 +224,14 @@ int weft_egress(struct __sk_buff *skb)
 		return pass_out(counters, packets);
 
 	outer_header(&outer, peer, length, inner.tos, bpf_get_hash_recalc(skb));
-	next.ipv4_nh = peer->address;
-	on_link = peer->flags & PEER_ON_LINK;
+	now = bpf_ktime_get_coarse_ns();
+	fresh = now < peer->next_until;
+	if (fresh) {
+		next = peer->next;
+		own = peer->own;
+		__builtin_memcpy(outer.eth.h_dest, &next, ETH_ALEN);
+		__builtin_memcpy(outer.eth.h_source, &own, ETH_ALEN);
+	}
 	if (bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, flags))
 		return pass_out(counters, packets);
 	if ((!config.link_header && bpf_skb_change_head(skb, sizeof(outer.eth), 0)) ||
@@ -212,9 +244,7 @@ int weft_egress(struct __sk_buff *skb)
 		counters->sent_packets += packets;
 		counters->sent_bytes += length;
 	}
-	if (on_link)
-		return bpf_redirect_neigh(config.underlay, &next, sizeof(next), 0);
-	return bpf_redirect_neigh(config.underlay, 0, 0, 0);
+	return fresh ? bpf_redirect(config.underlay, 0) : send(skb, peer, now);
 }
 
 /* ICMP "fragmentation needed" about a datagram of ours: RFC 1191. Whoever forges it could as well forge

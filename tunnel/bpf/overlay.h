@@ -35,17 +35,19 @@ struct trie_key {
 };
 
 #define PEER_FINISHES_CHECKSUMS 1
-/* The peer is a neighbour on the underlay: no route need be looked up. */
-#define PEER_ON_LINK 2
 
 struct peer {
 	__be32 address;		/* 0: none */
 	__be16 port;
 	__u16 flags;
-	/* Written by the ingress program too. */
+	/* The rest is the programs' own. */
 	__u32 mtu;		/* of outer packets; 0: the underlay's */
 	__u32 unused;
 	__u64 lowered_at;	/* CLOCK_MONOTONIC, nanoseconds */
+	/* The next hop's Ethernet address and our own there, as the first six bytes; good until then. */
+	__u64 next_until;
+	__u64 next;
+	__u64 own;
 };
 
 /* In the order of DropReason. */

@@ -28,7 +28,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipnet::{IpNet, Ipv4Net};
 use kernel::{Direction, Link, Netlink};
 
 use crate::{Table, Wire};
@@ -105,7 +104,7 @@ impl Ebpf {
             device: device.index,
             underlay_mtu: settings.underlay_mtu,
         };
-        let wanted = Wanted::plan(table, &on_link(&mut netlink, underlay.index)?);
+        let wanted = Wanted::plan(table);
         let capacity = (2 * wanted.entries())
             .next_power_of_two()
             .max(LEAST_CAPACITY);
@@ -131,8 +130,7 @@ impl Ebpf {
     /// Makes the maps hold this table; only what changed is written. A table that outgrew the maps gets
     /// new programs with larger ones, in the same way as a restart.
     pub fn publish(&mut self, table: &Table) -> Result<(), Error> {
-        let mut netlink = Netlink::open()?;
-        let wanted = Wanted::plan(table, &on_link(&mut netlink, self.sites[1].index)?);
+        let wanted = Wanted::plan(table);
         if wanted.entries() > self.maps.capacity() {
             *self = Self::attach(&self.settings, table)?;
             return Ok(());
@@ -348,14 +346,4 @@ fn pins_folder(pins: &Path) -> Result<(), Error> {
     }
     fs::create_dir_all(pins)
         .map_err(|cause| Error::refused(format!("make {}", pins.display()), &cause))
-}
-
-/// The underlay's own IPv4 networks: peers there need no route.
-fn on_link(netlink: &mut Netlink, underlay: u32) -> Result<Vec<Ipv4Net>, Error> {
-    let addresses = netlink.addresses(Some(underlay))?;
-    let nets = addresses.iter().filter_map(|address| match address.net {
-        IpNet::V4(net) => Some(net),
-        IpNet::V6(_) => None,
-    });
-    Ok(nets.collect())
 }

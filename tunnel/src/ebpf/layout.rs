@@ -9,7 +9,7 @@ use crate::DropReason;
 /// `struct config`.
 pub(super) const CONFIG_BYTES: usize = 20;
 /// `struct peer`.
-pub(super) const PEER_BYTES: usize = 24;
+pub(super) const PEER_BYTES: usize = 48;
 /// `struct lookup`.
 pub(super) const LOOKUP_BYTES: usize = 24;
 /// `struct counters` as 64-bit words.
@@ -28,7 +28,6 @@ const DROPS: [DropReason; 5] = [
 ];
 
 const FINISHES_CHECKSUMS: u16 = 1;
-const ON_LINK: u16 = 2;
 
 /// What the programs know from their load on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,19 +68,14 @@ pub(super) struct Target {
     pub address: Ipv4Addr,
     pub port: u16,
     pub finishes_checksums: bool,
-    /// No route need be looked up.
-    pub on_link: bool,
 }
 
 impl Target {
-    /// Writes over all but the path MTU, which belongs to the programs.
+    /// Writes over all but what belongs to the programs.
     pub(super) fn render_into(&self, bytes: &mut [u8; PEER_BYTES]) {
         let mut flags = 0;
         if self.finishes_checksums {
             flags |= FINISHES_CHECKSUMS;
-        }
-        if self.on_link {
-            flags |= ON_LINK;
         }
         bytes[..4].copy_from_slice(&self.address.octets());
         bytes[4..6].copy_from_slice(&self.port.to_be_bytes());

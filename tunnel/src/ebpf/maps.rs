@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{
     Counts, Error,
@@ -25,9 +25,8 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// From the table; peers with an IPv6 underlay address are left to the user path. `on_link` are the
-    /// underlay's own networks. Of two peers with one subnet the later one has it.
-    pub(super) fn plan(table: &Table, on_link: &[Ipv4Net]) -> Self {
+    /// From the table; peers with an IPv6 underlay address are left to the user path. Of two peers with one subnet the later one has it.
+    pub(super) fn plan(table: &Table) -> Self {
         let mut wanted = Self::default();
         for peer in table.peers() {
             let SocketAddr::V4(address) = peer.address else {
@@ -38,7 +37,6 @@ impl Wanted {
                 address: ip,
                 port: address.port(),
                 finishes_checksums: peer.finishes_checksums,
-                on_link: on_link.iter().any(|net| net.contains(&ip)),
             };
             wanted.peers.insert(ip, target);
             let nets = [peer.v4.map(IpNet::V4), peer.v6.map(IpNet::V6)];

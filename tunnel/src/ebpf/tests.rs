@@ -77,7 +77,7 @@ impl Bed {
         };
         let mut maps = Maps::take(&mut object, capacity).unwrap();
         let table = Table::new(Own::default(), peers);
-        maps.apply(&Wanted::plan(&table, &[])).unwrap();
+        maps.apply(&Wanted::plan(&table)).unwrap();
         Some(Self { object, maps })
     }
 
@@ -424,15 +424,12 @@ fn a_smaller_path_mtu_is_learnt_for_that_peer() {
     let mut table = peers();
     table[0].address.set_port(8286);
     bed.maps
-        .apply(&Wanted::plan(
-            &Table::new(Own::default(), table.clone()),
-            &[],
-        ))
+        .apply(&Wanted::plan(&Table::new(Own::default(), table.clone())))
         .unwrap();
     assert_eq!(verdict(&mut bed, "10.5.2.9", 1472), LEFT_ALONE);
     table[0].address = SocketAddr::from(([192, 168, 66, 9], 8285));
     bed.maps
-        .apply(&Wanted::plan(&Table::new(Own::default(), table), &[]))
+        .apply(&Wanted::plan(&Table::new(Own::default(), table)))
         .unwrap();
     assert_eq!(verdict(&mut bed, "10.5.2.9", 1472), REDIRECT);
 }
@@ -460,7 +457,7 @@ fn maps_follow_the_table() {
             peers.remove(usize::from(host) % peers.len());
         }
         let table = Table::new(Own::default(), peers.clone());
-        bed.maps.apply(&Wanted::plan(&table, &[])).unwrap();
+        bed.maps.apply(&Wanted::plan(&table)).unwrap();
         for third in 0..16 {
             for to in [
                 format!("10.5.{third}.1"),
