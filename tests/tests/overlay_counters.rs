@@ -176,7 +176,7 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
         let key = format!("{PREFIX}/subnets/{}", subnet.to_string().replace('/', "-"));
         let lease = cluster.etcd.get(&key)?.context("the lease of n2")?;
         let arrived = || -> Result<u64> {
-            let text = n2.namespace.sh("nft list ruleset")?;
+            let text = n2.namespace.sh("nft list table ip probe")?;
             let packets = text.split("packets ").nth(1);
             let packets = packets.and_then(|text| text.split_whitespace().next());
             Ok(packets.context("no counter")?.parse()?)
