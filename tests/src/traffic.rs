@@ -4,10 +4,12 @@
 //! Sockets are made on a thread inside their namespace and stay there, so the threads that use
 //! them are ordinary ones.
 
+mod echo;
 mod ping;
 mod server;
 mod stream;
 
+pub use echo::{echo, echo_udp};
 pub use ping::{Ping, PingReport};
 pub use server::{TcpServer, UdpServer, bulk, seen_as, seen_as_udp};
 pub use stream::{Stream, StreamReport};

@@ -15,7 +15,7 @@ pub struct Ping {
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PingReport {
-    /// Mean round trip in milliseconds.
+    /// Mean round trip in milliseconds; 0 where the packets were too small (16 bytes) to tell.
     pub average_ms: f64,
 }
 
@@ -67,6 +67,10 @@ impl Ping {
             self.to,
             from.name()
         );
+        // A smaller packet has no room for the time.
+        if self.payload < 16 {
+            return Ok(PingReport { average_ms: 0.0 });
+        }
         parse(&output).with_context(|| format!("output of ping: {output:?}"))
     }
 }

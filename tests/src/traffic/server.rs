@@ -16,7 +16,7 @@ pub(super) const ECHO: u8 = b'e';
 /// The server reads to the end and then answers with the number of bytes.
 const SINK: u8 = b's';
 
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Listens until dropped.
 #[derive(Debug)]
@@ -141,7 +141,8 @@ pub fn bulk(from: &Namespace, server: SocketAddr, bytes: usize) -> Result<Durati
     Ok(started.elapsed())
 }
 
-/// Answers each datagram with its sender's address until dropped.
+/// Answers each datagram with its sender's address, or sends it back if it begins as an echo's does,
+/// until dropped.
 #[derive(Debug)]
 pub struct UdpServer {
     /// Where it listens.
@@ -161,12 +162,17 @@ impl UdpServer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 2048];
+            let mut buffer = vec![0; 1 << 16];
             while !stopped.load(Ordering::Relaxed) {
                 // A time-out is the moment to look at `stopped`.
-                if let Ok((_, peer)) = socket.recv_from(&mut buffer)
-                    && let Err(error) = socket.send_to(peer.to_string().as_bytes(), peer)
-                {
+                let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                let sent = match buffer[..length] {
+                    [ECHO, ..] => socket.send_to(&buffer[..length], peer),
+                    _ => socket.send_to(peer.to_string().as_bytes(), peer),
+                };
+                if let Err(error) = sent {
                     eprintln!("test server: answer to {peer}: {error}");
                 }
             }
