@@ -16,18 +16,11 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
 
-use crate::{Own, packet, vnet::VnetHeader};
-
-/// Interim until branch packet has it.
-mod icmp {
-    use crate::Own;
-    pub(super) fn unreachable(_: &[u8], _: &Own, _: &mut [u8]) -> Option<usize> {
-        None
-    }
-    pub(super) fn too_big(_: &[u8], _: &Own, _: u32, _: &mut [u8]) -> Option<usize> {
-        None
-    }
-}
+use crate::{
+    Own,
+    packet::{self, icmp},
+    vnet::VnetHeader,
+};
 
 /// Errors a second, and at once.
 const RATE: f64 = 1000.0;

@@ -1,4 +1,4 @@
-//! A thread that serves one or both directions of a queue until it is told to end, or cannot go on.
+//! A thread that serves one direction of a queue until it is told to end, or cannot go on.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
@@ -27,12 +27,12 @@ pub(super) type Ended = Arc<Mutex<Option<String>>>;
 /// Starts the thread.
 pub(super) fn spawn(
     name: String,
-    mut sides: Vec<Box<dyn Side>>,
+    mut side: Box<dyn Side>,
     stop: Arc<EventFd>,
     ended: Ended,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name).spawn(move || {
-        if let Err(reason) = run(&mut sides, &stop) {
+        if let Err(reason) = run(&mut *side, &stop) {
             tracing::error!("the user-space data path stops: {reason}");
             let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
             ended.get_or_insert(reason);
@@ -40,29 +40,20 @@ pub(super) fn spawn(
     })
 }
 
-fn run(sides: &mut [Box<dyn Side>], stop: &EventFd) -> Result<(), String> {
+fn run(side: &mut dyn Side, stop: &EventFd) -> Result<(), String> {
     loop {
-        let wait = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        // At most one stop and two directions.
-        let mut waits = [wait(stop.as_fd()), wait(stop.as_fd()), wait(stop.as_fd())];
-        for (place, side) in waits[1..].iter_mut().zip(sides.iter()) {
-            *place = wait(side.source());
-        }
-        match poll(&mut waits[..=sides.len()], PollTimeout::NONE) {
+        let mut waits = [
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(side.source(), PollFlags::POLLIN),
+        ];
+        match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(format!("wait for packets: {errno}")),
         }
-        let ready = waits.map(|wait| wait.revents().is_some_and(|events| !events.is_empty()));
-        if ready[0] {
+        if waits[0].any() != Some(false) {
             return Ok(());
         }
-        for (side, _) in sides
-            .iter_mut()
-            .zip(&ready[1..])
-            .filter(|(_, ready)| **ready)
-        {
-            side.turn()?;
-        }
+        side.turn()?;
     }
 }

@@ -190,10 +190,15 @@ fn join_by_router(one: &Node, two: &Node, mtu: u32) -> Option<Node> {
             node.name
         ));
     }
-    router.sh(&format!(
-        "ip link set r2 mtu {mtu}; sysctl -qw net.ipv4.ip_forward=1"
-    ));
+    router.sh("sysctl -qw net.ipv4.ip_forward=1");
+    narrow(&router, two, mtu);
     Some(router)
+}
+
+/// Sets what the router's link to the second node carries, at both ends.
+pub fn narrow(router: &Node, two: &Node, mtu: u32) {
+    router.sh(&format!("ip link set r2 mtu {mtu}"));
+    two.sh(&format!("ip link set eth0 mtu {mtu}"));
 }
 
 fn site(node: Node, n: usize, mode: Mode, kind: Underlay, wire: Wire) -> Site {

@@ -6,7 +6,7 @@ use tunnel::{
 };
 
 use super::{
-    lab::{Lab, Underlay, pod, pod6},
+    lab::{Lab, Underlay, eventually, narrow, pod, pod6},
     traffic::{bulk, echo},
 };
 
@@ -38,6 +38,23 @@ fn narrow_path(mode: Mode, wire: Wire) {
     echo(&one.node, &two.node, pod(2), &[100, 1250]);
     assert_eq!(one.path.ended(), None);
     assert_eq!(one.path.notes(), Vec::<String>::new());
+}
+
+/// The way becomes narrow while a stream runs over it.
+#[test]
+fn a_stream_goes_on() {
+    let Some(lab) = Lab::with([Offload, Offload], Underlay::Router(1500), Wire::Ip) else {
+        return;
+    };
+    let [one, two] = &lab.sites;
+    let router = lab.router.as_ref().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| bulk(&one.node, &two.node, pod(2), 200_000_000));
+        scope.spawn(|| bulk(&two.node, &one.node, pod(1), 200_000_000));
+        eventually("it runs", || one.counters.sent().1 > 20_000_000);
+        narrow(router, &two.node, 1350);
+    });
+    assert!(one.dropped(DropReason::TooBig) > 0);
 }
 
 #[test]
