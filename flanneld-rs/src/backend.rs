@@ -116,6 +116,6 @@ pub fn build(config: &NetworkConfig) -> anyhow::Result<Box<dyn Backend>> {
         ))),
         BackendConfig::Vxlan(vxlan) => vxlan::build(config, vxlan),
         BackendConfig::HostGw => Ok(Box::new(host_gw::HostGw::new(config)?)),
-        BackendConfig::Udp(udp) => Ok(Box::new(udp::Udp::new(config, udp.port)?)),
+        BackendConfig::Udp(udp) => Ok(Box::new(udp::Udp::new(config, udp)?)),
     }
 }

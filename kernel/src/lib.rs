@@ -31,7 +31,7 @@ pub use change::{Change, NewLink, NewLinkKind, SetLink};
 pub use error::{Error, Result};
 pub use ipnet;
 pub use mac::{Mac, ParseMacError};
-pub use netlink::{Netlink, RouteFilter};
+pub use netlink::{Direction, Filter, Netlink, RouteFilter};
 pub use netns::Netns;
 pub use values::{
     Address, BridgePort, BridgeVlan, Fdb, Link, LinkKind, Neigh, Route, RouteKind, Vxlan, scope,

@@ -7,6 +7,7 @@
 //! calls. See rtnetlink(7), netlink(7).
 
 mod address;
+mod filter;
 mod link;
 mod neigh;
 mod route;
@@ -22,6 +23,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::{Change, Error, Link, Netns, Result};
 pub(crate) use address::parse as parse_address;
+pub use filter::{Direction, Filter};
 pub(crate) use link::parse as parse_link;
 pub(crate) use neigh::{parse as parse_neigh, parse_fdb};
 pub use route::RouteFilter;

@@ -10,7 +10,13 @@ fn check(options: &Options) -> Result<()> {
         return Ok(());
     }
     let cluster = Cluster::start(options)?;
-    flat_network::check(&cluster, Stack::V4, 1472)
+    flat_network::check(&cluster, options.stack, 1472)
+}
+
+fn by(data_path: &str) -> Options {
+    let mut options = Options::new("udp");
+    options.backend = json!({ "Type": "udp", "DataPath": data_path });
+    options
 }
 
 #[test]
@@ -28,4 +34,27 @@ fn another_port() -> Result<()> {
     let mut options = Options::new("udp");
     options.backend = json!({ "Type": "UDP", "Port": 9285 });
     check(&options)
+}
+
+#[test]
+fn ipv6_inside_by_each_data_path() -> Result<()> {
+    for data_path in ["ebpf", "offload", "plain"] {
+        check(&by(data_path).stack(Stack::Dual))?;
+    }
+    Ok(())
+}
+
+/// Each node has a choice of its own; all understand each other.
+#[test]
+fn data_paths_mixed() -> Result<()> {
+    if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::prepare(&Options::new("udp").nodes(3))?;
+    for (node, data_path) in cluster.nodes.iter_mut().zip(["ebpf", "offload", "plain"]) {
+        let flags = node.flanneld.flags_mut();
+        flags.push(format!("--data-path={data_path}"));
+        node.start_daemon()?;
+    }
+    flat_network::check(&cluster, Stack::V4, 1472)
 }

@@ -15,6 +15,7 @@
 //! ([`Counters`]).
 
 mod counters;
+pub mod ebpf;
 pub mod join;
 pub mod packet;
 pub mod segment;

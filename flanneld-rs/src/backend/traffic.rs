@@ -4,7 +4,7 @@
 //! hands out a [`Traffic`] that stays readable from any thread: nothing is copied on a timer, so that
 //! the numbers are those of the moment of the scrape.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tunnel::{Counters, DropReason};
 
@@ -35,6 +35,54 @@ pub struct Sums {
     pub dropped: [u64; DropReason::ALL.len()],
 }
 
+impl Sums {
+    /// Both together.
+    pub fn plus(mut self, other: Self) -> Self {
+        for (mine, others) in [
+            (&mut self.sent, other.sent),
+            (&mut self.received, other.received),
+        ] {
+            mine.0 += others.0;
+            mine.1 += others.1;
+        }
+        for (mine, others) in self.dropped.iter_mut().zip(other.dropped) {
+            *mine += others;
+        }
+        self
+    }
+}
+
+/// Counters that come and go, as one that only grows.
+#[derive(Debug, Default)]
+pub struct Succession(Mutex<(Sums, Option<Arc<dyn Count>>)>);
+
+impl Succession {
+    /// What the present one has counted is kept.
+    pub fn end(&self) {
+        let (past, present) = &mut *self.lock();
+        if let Some(present) = present.take() {
+            *past = past.plus(present.sums());
+        }
+    }
+
+    /// This one counts now, on from where the present one is.
+    pub fn replace(&self, next: Arc<dyn Count>) {
+        self.lock().1 = Some(next);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Sums, Option<Arc<dyn Count>>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count for Succession {
+    fn sums(&self) -> Sums {
+        let (past, present) = &*self.lock();
+        let now = present.as_ref().map(|present| present.sums());
+        past.plus(now.unwrap_or_default())
+    }
+}
+
 impl Count for Counters {
     fn sums(&self) -> Sums {
         Sums {
@@ -42,5 +90,32 @@ impl Count for Counters {
             received: self.received(),
             dropped: DropReason::ALL.map(|reason| self.dropped(reason)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_succession_only_grows() {
+        let all = Succession::default();
+        let counting = |packets| {
+            let counters = Counters::default();
+            counters.count_sent(packets, 10 * packets);
+            counters.count_dropped(DropReason::TooBig, 1);
+            Arc::new(counters)
+        };
+        all.replace(counting(3));
+        // The next one has taken over what the first had.
+        all.replace(counting(5));
+        assert_eq!(all.sums().sent, (5, 50));
+        all.end();
+        all.end();
+        assert_eq!(all.sums().sent, (5, 50));
+        all.replace(counting(2));
+        let sums = all.sums();
+        assert_eq!(sums.sent, (7, 70));
+        assert_eq!(sums.dropped.iter().sum::<u64>(), 2);
     }
 }

@@ -1,40 +1,38 @@
 //! `udp`: a TUN device and a UDP socket; a packet travels as the bare payload of a datagram, which is
-//! flannel's wire format. IPv4 only, as there.
+//! flannel's wire format. IPv6 packets travel beside IPv4 ones, told apart by their version; the
+//! datagrams themselves are IPv4, as flannel's.
 //!
-//! The control plane publishes an immutable [`Table`](table::Table) of peers; one plain thread moves
-//! packets ([`datapath`]). Peers are sent to at our own configured port, whatever port they use: a
-//! udp lease does not say.
+//! The control plane publishes an immutable table of peers ([`peers`]); what moves packets is chosen
+//! and watched by [`path`]: programs in the kernel, user space with offloads, or plain user space.
 //!
 //! The device is persistent while the daemon lives, so that a killed daemon's successor finds device,
-//! address and route in place and no packet takes another way meanwhile. An orderly stop removes it,
-//! because a Go flanneld started next would make `flannel1` beside it.
+//! address, routes and programs in place: with programs, traffic goes on without a daemon. An orderly
+//! stop removes all of it, because a Go flanneld started next would make `flannel1` beside it.
 
-mod datapath;
-mod icmp;
-mod table;
+mod device;
+mod parameters;
+mod path;
+mod peers;
 
-use std::{
-    net::{IpAddr, SocketAddrV4},
-    sync::{Arc, atomic::Ordering},
-};
+use std::net::SocketAddrV4;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use kernel::{Address, Change, Link, LinkKind, Netlink, Route, RouteFilter, SetLink};
+use kernel::{Change, Link, LinkKind, Netlink, Route, RouteFilter};
 
 use super::{
-    Announcement, Backend, Desired, Report,
+    Announcement, Backend, Desired, Report, Traffic,
     apply::{apply, describe},
 };
 use crate::{
-    config::{NetworkConfig, SubnetRange},
-    lease::Lease,
+    config::{NetworkConfig, SubnetRange, backend},
+    lease::{Lease, Subnet},
     peers::PeerChange,
     uplink::Uplink,
 };
-use datapath::DataPath;
-use table::Table;
+use device::Family;
+use parameters::Situation;
+use path::{DataPath, Place};
 
 /// The device name that flannel's pattern `flannel%d` gives.
 const DEVICE: &str = "flannel0";
@@ -43,76 +41,88 @@ const OVERHEAD: u32 = 28;
 
 /// The backend.
 pub struct Udp {
-    range: SubnetRange,
+    /// The network's ranges, one or two.
+    ranges: Vec<SubnetRange>,
     port: u16,
     netlink: Netlink,
-    table: Arc<ArcSwap<Table>>,
-    datapath: Option<DataPath>,
+    path: DataPath,
+    /// Index of the device that user space holds.
+    held: Option<u32>,
 }
 
 impl Udp {
-    /// Checks that the network has the one family it can carry; makes nothing yet.
-    pub fn new(config: &NetworkConfig, port: u16) -> anyhow::Result<Self> {
+    /// Checks that the network can be carried; makes nothing yet.
+    pub fn new(config: &NetworkConfig, udp: backend::Udp) -> anyhow::Result<Self> {
         anyhow::ensure!(
-            config.v6.is_none(),
-            "the udp backend carries IPv4 only: switch EnableIPv6 off, or use vxlan or host-gw"
+            config.v4.is_some(),
+            "the udp backend cannot carry a network without IPv4, because its datagrams are IPv4: \
+             switch EnableIPv4 on, or use vxlan or host-gw"
         );
         Ok(Self {
-            range: config.v4.context("the udp backend needs an IPv4 Network")?,
-            port,
+            ranges: config.v4.into_iter().chain(config.v6).collect(),
+            port: udp.port,
             netlink: Netlink::open()?,
-            table: Arc::default(),
-            datapath: None,
+            path: DataPath::new(DEVICE, udp.data_path),
+            held: None,
         })
     }
 
-    fn publish(&self, desired: &Desired) {
-        let peers = desired.peers.iter().filter_map(|lease| {
-            let public = lease.attrs.public_ip?;
-            Some((lease.subnet.v4?, SocketAddrV4::new(public, self.port)))
-        });
-        let own = desired.own.subnet.v4.map(|net| net.network());
-        self.table.store(Arc::new(Table::new(own, peers)));
+    fn families(&self, own: &Subnet) -> Vec<Family> {
+        let family = |range: &SubnetRange| {
+            let mut own = own.nets();
+            let own = own.find(|net| net.addr().is_ipv4() == range.network.addr().is_ipv4());
+            Family {
+                network: range.network,
+                own: own.map(|net| IpNet::from(net.network())),
+            }
+        };
+        self.ranges.iter().map(family).collect()
     }
 
-    /// A running data path on a device that exists.
-    fn ensure_running(&mut self, uplink: &Uplink, report: &mut Report) -> anyhow::Result<Link> {
-        let bind = uplink
+    fn situation(&self, place: &Place) -> Situation {
+        Situation {
+            v6: self.ranges.len() > 1,
+            redirected: self.path.redirects_at(place),
+        }
+    }
+
+    fn bind(&self, uplink: &Uplink) -> anyhow::Result<SocketAddrV4> {
+        let address = uplink
             .address_v4
             .with_context(|| format!("{} has no IPv4 address", uplink.name))?;
-        let bind = SocketAddrV4::new(bind, self.port);
+        Ok(SocketAddrV4::new(address, self.port))
+    }
+
+    /// A running user-space path on a device that exists.
+    fn ensure_running(&mut self, uplink: &Uplink, report: &mut Report) -> anyhow::Result<Link> {
+        let (bind, mtu) = (self.bind(uplink)?, self.mtu(uplink));
         let link = self.netlink.link(DEVICE)?;
-        if let Some(path) = &self.datapath
-            && (link.is_none() || path.bound_to() != bind || path.has_ended())
-        {
-            let why = path
-                .ended()
-                .unwrap_or_else(|| "device or address changed".into());
-            tracing::info!("restarting the udp data path: {why}");
-            self.datapath = None;
-        }
-        if self.datapath.is_none() {
+        let gone = self.held.is_some() && link.as_ref().map(|link| link.index) != self.held;
+        let wrong = match gone {
+            true => Some("the device is gone".to_owned()),
+            false => self.path.wrong(bind, mtu),
+        };
+        if let Some(why) = wrong {
+            if !gone && link.is_some() {
+                self.path.downgrade();
+            }
             if let Some(other) = link.filter(|link| link.kind != LinkKind::Tun) {
                 anyhow::bail!(
                     "{DEVICE} exists and is no TUN device ({:?}): remove it (ip link delete {DEVICE})",
                     other.kind
                 );
             }
-            let path = DataPath::start(DEVICE, bind, Arc::clone(&self.table))?;
-            tracing::info!("udp data path on {DEVICE} and {bind}");
-            self.datapath = Some(path);
+            if self.held.is_some() {
+                tracing::info!("restarting the udp data path: {why}");
+            }
+            self.path.start(bind, mtu)?;
             report.changed("start datapath", || {
                 format!("start datapath {DEVICE} on {bind}")
             });
         }
-        Ok(self.netlink.expect_link(DEVICE)?)
-    }
-
-    fn wanted_route(&self, dev: u32) -> Route {
-        Route {
-            dev: Some(dev),
-            ..Route::new(self.range.network)
-        }
+        let link = self.netlink.expect_link(DEVICE)?;
+        self.held = Some(link.index);
+        Ok(link)
     }
 
     /// What the device still lacks.
@@ -122,68 +132,34 @@ impl Udp {
             dev: Some(link.index),
             table: Some(Route::TABLE_MAIN),
             protocol: Some(Route::PROTOCOL_BOOT),
-            ipv6: Some(false),
+            ipv6: None,
         })?;
-        Ok(plan(
-            link,
-            self.mtu(&desired.uplink),
-            desired
-                .own
-                .subnet
-                .v4
-                .map(|net| IpNet::from(IpAddr::V4(net.network()))),
-            &self.wanted_route(link.index),
-            &addresses,
-            &routes,
-        ))
+        let families = self.families(&desired.own.subnet);
+        let mtu = self.mtu(&desired.uplink);
+        Ok(device::plan(link, mtu, &families, &addresses, &routes))
     }
 
+    fn place(&self, device: u32, uplink: &Uplink) -> anyhow::Result<Place> {
+        Ok(Place {
+            device: (device, DEVICE.to_owned()),
+            underlay: (uplink.index, uplink.name.clone()),
+            underlay_mtu: uplink.mtu,
+            local: self.bind(uplink)?,
+        })
+    }
+
+    /// Programs come last: the table is complete, the device is up and has its parameters.
     fn try_reconcile(&mut self, desired: &Desired, report: &mut Report) -> anyhow::Result<()> {
-        self.publish(desired);
+        self.path.publish(peers::table(desired, self.port), report);
         let link = self.ensure_running(&desired.uplink, report)?;
         let changes = self.changes(&link, desired)?;
         apply(&mut self.netlink, &changes, report);
+        let place = self.place(link.index, &desired.uplink)?;
+        parameters::ensure(DEVICE, self.situation(&place), report)?;
+        self.path.ensure_programs(place, report);
+        self.path.tell();
         Ok(())
     }
-}
-
-/// Pure: what makes the device carry `own` (a full-length address) and the route to the network.
-fn plan(
-    link: &Link,
-    mtu: u32,
-    own: Option<IpNet>,
-    wanted: &Route,
-    addresses: &[Address],
-    routes: &[Route],
-) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let set = SetLink {
-        index: link.index,
-        mtu: Some(mtu).filter(|mtu| *mtu != link.mtu),
-        up: (!link.up).then_some(true),
-        ..SetLink::default()
-    };
-    if set.mtu.is_some() || set.up.is_some() {
-        changes.push(Change::SetLink(set));
-    }
-    let v4 = addresses.iter().filter(|a| a.net.addr().is_ipv4());
-    let foreign = v4.filter(|a| Some(a.net) != own);
-    if let Some(net) = own
-        && !addresses.iter().any(|a| a.net == net)
-    {
-        changes.push(Change::AddAddress(Address::new(link.index, net)));
-    }
-    // After the new one: with its last address a device loses its routes.
-    changes.extend(foreign.cloned().map(Change::DeleteAddress));
-    let stale = routes.iter().filter(|route| route.dst != wanted.dst);
-    changes.extend(stale.cloned().map(Change::DeleteRoute));
-    if !routes
-        .iter()
-        .any(|route| route.dst == wanted.dst && route.via.is_none())
-    {
-        changes.push(Change::ReplaceRoute(wanted.clone()));
-    }
-    changes
 }
 
 impl Backend for Udp {
@@ -198,9 +174,8 @@ impl Backend for Udp {
         Ok(self.announcement())
     }
 
-    /// Nothing: flannel's udp leases have neither type nor data.
     fn announcement(&self) -> Announcement {
-        Announcement::default()
+        peers::announcement()
     }
 
     fn mtu(&self, uplink: &Uplink) -> u32 {
@@ -208,22 +183,24 @@ impl Backend for Udp {
     }
 
     fn plan(&mut self, desired: &Desired) -> anyhow::Result<Vec<String>> {
-        let mtu = self.mtu(&desired.uplink);
-        match self.netlink.link(DEVICE)? {
+        let link = self.netlink.link(DEVICE)?;
+        let index = link.as_ref().map_or(0, |link| link.index);
+        let place = self.place(index, &desired.uplink)?;
+        let mut lines = match link {
             Some(link) => {
                 let changes = self.changes(&link, desired)?;
-                Ok(describe(&mut self.netlink, &changes))
+                let settings = parameters::wanted(DEVICE, self.situation(&place))?;
+                let mut lines = describe(&mut self.netlink, &changes);
+                lines.extend(settings.iter().map(parameters::describe));
+                lines
             }
             None => {
-                let mut lines = vec![format!("add link {DEVICE} mtu {mtu} type tun")];
-                if let Some(net) = desired.own.subnet.v4 {
-                    lines.push(format!("add address {}/32 dev {DEVICE}", net.network()));
-                }
-                let route = Change::ReplaceRoute(self.wanted_route(0));
-                lines.push(route.describe(&|_| DEVICE.to_owned()));
-                Ok(lines)
+                let families = self.families(&desired.own.subnet);
+                device::made(DEVICE, self.mtu(&desired.uplink), &families)
             }
-        }
+        };
+        lines.extend(self.path.plan(&place));
+        Ok(lines)
     }
 
     fn reconcile(&mut self, desired: &Desired) -> Report {
@@ -236,7 +213,9 @@ impl Backend for Udp {
 
     fn update(&mut self, desired: &Desired, changes: &[PeerChange]) -> Report {
         let mut report = Report::default();
-        self.publish(desired);
+        self.path
+            .publish(peers::table(desired, self.port), &mut report);
+        self.path.tell();
         report.changed("publish peers", || {
             format!(
                 "publish peers ({} changed, {} in all)",
@@ -247,31 +226,24 @@ impl Backend for Udp {
         report
     }
 
+    fn traffic(&self) -> Option<Traffic> {
+        self.path.traffic()
+    }
+
     fn stop(&mut self) {
-        let Some(path) = self.datapath.take() else {
+        if self.held.is_none() {
             return;
-        };
-        let counters = path.counters();
-        tracing::info!(
-            "udp data path: sent {} packets, received {}, dropped {} (no peer {}, malformed {}, \
-             send errors {}, device errors {})",
-            counters.sent.load(Ordering::Relaxed),
-            counters.received.load(Ordering::Relaxed),
-            counters.dropped(),
-            counters.no_peer.load(Ordering::Relaxed),
-            counters.malformed.load(Ordering::Relaxed),
-            counters.send_errors.load(Ordering::Relaxed),
-            counters.device_errors.load(Ordering::Relaxed),
-        );
-        drop(path);
+        }
+        tracing::info!("udp data path: {}", self.path.totals());
         for error in self.cleanup().errors {
             tracing::warn!("{error}");
         }
     }
 
     fn cleanup(&mut self) -> Report {
-        self.datapath = None;
         let mut report = Report::default();
+        self.held = None;
+        self.path.remove(&mut report);
         match self.netlink.link(DEVICE) {
             Ok(Some(Link {
                 index,

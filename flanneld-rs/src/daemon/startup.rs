@@ -8,7 +8,7 @@ use kernel::Netlink;
 
 use super::datapath::{Datapath, Prepared};
 use crate::cli::Options;
-use crate::config::NetworkConfig;
+use crate::config::{BackendConfig, NetworkConfig};
 use crate::health::{Health, Part};
 use crate::lease::claim::Claimant;
 use crate::lease::store::LeaseStore;
@@ -107,11 +107,13 @@ pub async fn network_config(store: &impl LeaseStore, health: &Health) -> (String
     }
 }
 
-/// Which families the external interface must have.
+/// Which families the external interface must have: those of the network, save that udp carries both
+/// in IPv4 datagrams.
 pub fn families(config: &NetworkConfig) -> Families {
+    let inside_v4 = matches!(config.backend, BackendConfig::Udp(_));
     Families {
         v4: config.v4.is_some(),
-        v6: config.v6.is_some(),
+        v6: config.v6.is_some() && !inside_v4,
     }
 }
 

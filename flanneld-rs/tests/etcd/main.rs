@@ -7,4 +7,5 @@ mod registrar;
 mod secure;
 mod server;
 mod store;
+mod udp;
 mod uplink;

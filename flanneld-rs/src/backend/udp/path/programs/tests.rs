@@ -1,0 +1,165 @@
+use std::cell::RefCell;
+
+use tunnel::{Counters, Own};
+
+use super::*;
+
+/// What the kernel of this test's thread did and will refuse.
+#[derive(Default)]
+struct Kernel {
+    calls: Vec<String>,
+    refuses: Option<&'static str>,
+    left: usize,
+    removed: bool,
+}
+
+thread_local! {
+    static KERNEL: RefCell<Kernel> = RefCell::default();
+}
+
+fn kernel<T>(look: impl FnOnce(&mut Kernel) -> T) -> T {
+    KERNEL.with_borrow_mut(look)
+}
+
+fn calls() -> Vec<String> {
+    kernel(|kernel| std::mem::take(&mut kernel.calls))
+}
+
+struct Fake;
+
+impl Attach for Fake {
+    fn attach(place: &Place, table: &Table) -> Result<Self, String> {
+        kernel(|kernel| {
+            let (device, underlay) = (&place.device.1, &place.underlay.1);
+            let peers = table.peers().len();
+            kernel
+                .calls
+                .push(format!("attach {device} {underlay} {peers}"));
+            kernel.removed = false;
+            kernel.refuses.map_or(Ok(Self), |why| Err(why.to_owned()))
+        })
+    }
+
+    fn publish(&mut self, table: &Table) -> Result<(), String> {
+        kernel(|kernel| {
+            kernel
+                .calls
+                .push(format!("publish {}", table.peers().len()));
+            kernel.refuses.map_or(Ok(()), |why| Err(why.to_owned()))
+        })
+    }
+
+    fn check(&self) -> Result<bool, String> {
+        kernel(|kernel| Ok(!kernel.removed))
+    }
+
+    fn describe(&self) -> String {
+        "here and there".to_owned()
+    }
+
+    fn counts(&self) -> Arc<dyn Count> {
+        let counters = Counters::default();
+        counters.count_sent(7, 700);
+        Arc::new(counters)
+    }
+
+    fn remove(device: &str, underlay: Option<&str>) -> Result<usize, String> {
+        kernel(|kernel| {
+            let underlay = underlay.unwrap_or("?");
+            kernel.calls.push(format!("remove {device} {underlay}"));
+            Ok(std::mem::take(&mut kernel.left))
+        })
+    }
+}
+
+fn place(underlay: (u32, &str)) -> Place {
+    Place {
+        device: (9, "flannel0".to_owned()),
+        underlay: (underlay.0, underlay.1.to_owned()),
+        underlay_mtu: 1500,
+        local: "192.168.66.11:8285".parse().unwrap(),
+    }
+}
+
+/// One look at a place, with a table of no peers; returns the kinds of changes.
+fn look(programs: &mut Programs<Fake>, underlay: (u32, &str)) -> Vec<&'static str> {
+    let mut report = Report::default();
+    let table = Table::new(Own::default(), Vec::new());
+    programs.ensure(place(underlay), &table, &mut report);
+    report.changes.into_keys().collect()
+}
+
+const ETH0: (u32, &str) = (2, "eth0");
+const ATTACH: &str = "attach flannel0 eth0 0";
+
+#[test]
+fn attached_once_and_then_only_the_table_is_published() {
+    let mut programs = Programs::<Fake>::new(true);
+    assert_eq!(look(&mut programs, ETH0), ["attach ebpf"]);
+    assert!(look(&mut programs, ETH0).is_empty());
+    assert_eq!(calls(), [ATTACH, "publish 0"]);
+    assert!(programs.are_attached());
+    assert_eq!(programs.counts().sums().sent, (7, 700));
+}
+
+#[test]
+fn what_somebody_removed_comes_back() {
+    let mut programs = Programs::<Fake>::new(true);
+    look(&mut programs, ETH0);
+    kernel(|kernel| kernel.removed = true);
+    assert_eq!(look(&mut programs, ETH0), ["attach ebpf"]);
+    assert_eq!(calls(), [ATTACH, ATTACH]);
+}
+
+#[test]
+fn they_follow_the_external_interface_and_leave_nothing_on_the_old_one() {
+    let mut programs = Programs::<Fake>::new(true);
+    look(&mut programs, ETH0);
+    kernel(|kernel| kernel.left = 2);
+    assert_eq!(
+        look(&mut programs, (3, "eth1")),
+        ["attach ebpf", "detach ebpf"]
+    );
+    let moved = [ATTACH, "remove flannel0 eth0", "attach flannel0 eth1 0"];
+    assert_eq!(calls(), moved);
+}
+
+#[test]
+fn a_refusal_is_not_tried_again_until_the_place_changes() {
+    let mut programs = Programs::<Fake>::new(true);
+    kernel(|kernel| kernel.refuses = Some("no"));
+    assert!(look(&mut programs, ETH0).is_empty());
+    assert!(look(&mut programs, ETH0).is_empty());
+    assert_eq!(calls(), [ATTACH, "remove flannel0 eth0"]);
+    assert_eq!(programs.refused(), Some("no"));
+    assert!(!programs.may_attach(&place(ETH0)));
+    kernel(|kernel| kernel.refuses = None);
+    assert_eq!(look(&mut programs, (3, "eth1")), ["attach ebpf"]);
+    assert_eq!(programs.refused(), None);
+}
+
+#[test]
+fn a_refusal_while_running_removes_what_would_send_packets_astray() {
+    let mut programs = Programs::<Fake>::new(true);
+    look(&mut programs, ETH0);
+    kernel(|kernel| (kernel.refuses, kernel.left) = (Some("full"), 2));
+    let mut report = Report::default();
+    programs.publish(&Table::default(), &mut report);
+    assert_eq!(
+        report.changes.into_keys().collect::<Vec<_>>(),
+        ["detach ebpf"]
+    );
+    assert_eq!(calls(), [ATTACH, "publish 0", "remove flannel0 eth0"]);
+    assert!(!programs.are_attached());
+    assert_eq!(programs.counts().sums().sent, (7, 700), "sums went down");
+    assert!(look(&mut programs, ETH0).is_empty());
+}
+
+#[test]
+fn where_they_are_not_wanted_what_a_former_process_left_goes_once() {
+    let mut programs = Programs::<Fake>::new(false);
+    kernel(|kernel| kernel.left = 2);
+    assert_eq!(look(&mut programs, ETH0), ["detach ebpf"]);
+    assert!(look(&mut programs, ETH0).is_empty());
+    assert_eq!(calls(), ["remove flannel0 eth0"]);
+}
