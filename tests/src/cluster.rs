@@ -177,6 +177,16 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same, node `index` (0 is n1) having flags of its own: the configuration is the cluster's.
+    pub fn start_with(options: &Options, own: impl Fn(usize) -> Vec<String>) -> Result<Self> {
+        let mut cluster = Self::prepare(options)?;
+        for (index, node) in cluster.nodes.iter_mut().enumerate() {
+            node.flanneld.flags_mut().extend(own(index));
+            node.start_daemon()?;
+        }
+        Ok(cluster)
+    }
+
     /// Adds a node, its daemon not yet started.
     pub fn join(&mut self, options: &Options) -> Result<&mut Node> {
         let number = u8::try_from(self.nodes.len() + 1)?;

@@ -125,7 +125,9 @@ impl Tun {
             },
             mode: Mode::Offload,
             workers: None,
-            mtu: self.families[at].mtu(&self.config, uplink),
+            // What large packets of a kernel sender are cut to: the Pods' MTU, which is not this
+            // device's where the other family's is smaller.
+            mtu: self.mtu(uplink),
         };
         self.ends[at].ensure_running(&settings, &self.counters, &mut self.netlink, report)
     }
