@@ -7,6 +7,7 @@
 use super::lab::Lab;
 use super::machine::Machine;
 use super::metric::{Metric, Step};
+use super::report::figure;
 use super::results::{Results, Round, Spread, plainly};
 use super::site::{Ready, Site};
 use super::subject::Subject;
@@ -20,15 +21,20 @@ pub const NETWORK: &str = "10.0.0.0/8";
 /// The most by which many may be slower than few.
 const LEAST: f64 = 0.95;
 
-const STEPS: [(Step, Metric); 2] = [
-    (Step::Udp { payload: 64 }, Metric::SmallDelivered),
-    (
-        Step::Tcp {
-            streams: 1,
-            backward: false,
-        },
-        Metric::TcpOneForward,
-    ),
+/// Round trips come last, and without a promise: their median shows a dearer lookup even on a machine
+/// that is too busy for throughput to mean much.
+const STEPS: [Step; 3] = [
+    Step::Udp { payload: 64 },
+    Step::Tcp {
+        streams: 1,
+        backward: false,
+    },
+    Step::RttIdle,
+];
+
+const PROMISED: [(&str, Metric); 2] = [
+    ("UDP 64 B/s", Metric::SmallDelivered),
+    ("TCP 1 stream", Metric::TcpOneForward),
 ];
 
 /// Measures each subject with two and with `peers` subnets.
@@ -40,60 +46,23 @@ pub fn run(
     seconds: u32,
 ) -> Result<Outcome> {
     let lab = Lab::new(&machine.congestion)?;
-    let mut few = Results::default();
-    let mut many = Results::default();
-    for (number, &subject) in subjects.iter().enumerate() {
-        let started = Site::start(&lab, subject, number, NETWORK)?;
-        let mut ready = match started.ready(&lab) {
-            Ok(ready) => ready,
-            Err(error) => {
-                few.unavailable.push((subject, super::short(&error)));
-                continue;
-            }
-        };
-        for results in [&mut few, &mut many] {
-            results.measured.push((subject, ready.paths.clone()));
-        }
-        println!("{}: {} ({} rounds)", subject.name(), ready.paths, rounds);
-        for round in 0..rounds {
-            let (mut two, mut all) = (Vec::new(), Vec::new());
-            two.push(measure(&mut ready, seconds)?);
-            let lease = appear(&lab, &ready, peers)?;
-            all.push(measure(&mut ready, seconds)?);
-            all.push(measure(&mut ready, seconds)?);
-            lab.etcd.ctl(&["lease", "revoke", &lease])?;
-            wait_peers(&ready, 1)?;
-            two.push(measure(&mut ready, seconds)?);
-            for (results, halves) in [(&mut few, two), (&mut many, all)] {
-                results.rounds.push(mean(&halves));
-            }
-            let last = |results: &Results, metric| {
-                let round = results.rounds.last();
-                super::report::figure(
-                    round.and_then(|round| round.get(&(subject, metric)).copied()),
-                )
-            };
-            println!(
-                "  round {}: 64-byte kp/s {} → {}, TCP Gbit/s {} → {}",
-                round + 1,
-                last(&few, Metric::SmallDelivered),
-                last(&many, Metric::SmallDelivered),
-                last(&few, Metric::TcpOneForward),
-                last(&many, Metric::TcpOneForward),
-            );
-        }
-        if let Err(error) = ready.ensure_honest() {
-            for results in [&mut few, &mut many] {
-                results.withdraw(subject, super::short(&error));
-            }
-        }
-    }
-    Ok(Outcome {
-        few,
-        many,
+    let mut outcome = Outcome {
+        few: Results::default(),
+        many: Results::default(),
         peers,
         subjects: subjects.to_vec(),
-    })
+    };
+    for (number, &subject) in subjects.iter().enumerate() {
+        let started = Site::start(&lab, subject, number, NETWORK)?;
+        match started.ready(&lab) {
+            Ok(ready) => outcome.compare(&lab, ready, rounds, seconds)?,
+            Err(error) => outcome
+                .few
+                .unavailable
+                .push((subject, super::short(&error))),
+        }
+    }
+    Ok(outcome)
 }
 
 /// The figures with two subnets and with all; rounds of equal index belong together.
@@ -105,59 +74,120 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The promise for each subject and metric.
-    pub fn promises(&self) -> Vec<Promise> {
-        let mut promises = Vec::new();
-        for &subject in &self.subjects {
-            for (step, metric) in STEPS {
-                let figure = plainly(subject, metric);
-                let pairs = self.many.rounds.iter().zip(&self.few.rounds);
-                let ratio =
-                    Spread::of(pairs.filter_map(|(many, few)| Some(figure(many)? / figure(few)?)));
-                let note = match ratio {
-                    Some(ratio) => {
-                        format!("of the same with 2, {:.2}–{:.2}", ratio.least, ratio.most)
-                    }
-                    None => "not available".to_owned(),
-                };
-                promises.push(Promise {
-                    text: format!(
-                        "{}, {}, {} subnets",
-                        subject.name(),
-                        step.name(),
-                        self.peers
-                    ),
-                    measured: ratio.map(|ratio| ratio.median),
-                    bound: Bound::AtLeast(LEAST),
-                    unit: "×",
-                    note,
-                });
+    fn compare(&mut self, lab: &Lab, mut ready: Ready, rounds: u32, seconds: u32) -> Result<()> {
+        let subject = ready.site.subject;
+        println!("{}: {}, {rounds} rounds", subject.name(), ready.paths);
+        for results in [&mut self.few, &mut self.many] {
+            results.measured.push((subject, ready.paths.clone()));
+        }
+        for number in 1..=rounds {
+            let mut measure = |ready: &mut Ready| {
+                let (round, failures) = measure(ready, seconds);
+                let failures = failures.into_iter();
+                let name = subject.name();
+                let lines = failures.map(|line| format!("round {number}, {name}: {line}"));
+                self.few.failures.extend(lines);
+                round
+            };
+            let first = measure(&mut ready);
+            let lease = appear(lab, &ready, self.peers)?;
+            let all = [measure(&mut ready), measure(&mut ready)];
+            lab.etcd.ctl(&["lease", "revoke", &lease])?;
+            wait_peers(&ready, 1)?;
+            let two = [first, measure(&mut ready)];
+            self.few.rounds.push(mean(&two));
+            self.many.rounds.push(mean(&all));
+        }
+        if let Err(error) = ready.ensure_honest() {
+            for results in [&mut self.few, &mut self.many] {
+                results.withdraw(subject, super::short(&error));
             }
         }
-        promises
+        Ok(())
+    }
+
+    /// With all over with two, of each round.
+    fn ratio(&self, subject: Subject, metric: Metric) -> Option<Spread> {
+        let figure = plainly(subject, metric);
+        let pairs = self.many.rounds.iter().zip(&self.few.rounds);
+        Spread::of(pairs.filter_map(|(many, few)| Some(figure(many)? / figure(few)?)))
+    }
+
+    /// The promise for each subject and metric.
+    pub fn promises(&self) -> Vec<Promise> {
+        let promise = |subject: Subject, text: &str, metric| {
+            let ratio = self.ratio(subject, metric);
+            Promise {
+                text: format!("{}, {text}, {} subnets", subject.name(), self.peers),
+                measured: ratio.map(|ratio| ratio.median),
+                bound: Bound::AtLeast(LEAST),
+                unit: "×",
+                note: match ratio {
+                    Some(Spread { least, most, .. }) => {
+                        format!("of the same with 2, {least:.2}–{most:.2}")
+                    }
+                    None => "not available, or failed".to_owned(),
+                },
+            }
+        };
+        let of = |subject| PROMISED.map(|(text, metric)| promise(subject, text, metric));
+        self.subjects.iter().copied().flat_map(of).collect()
+    }
+
+    /// What is told beside: medians, round trips, and what failed.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let metrics = [
+            ("UDP 64 B, kp/s", Metric::SmallDelivered),
+            ("TCP 1, Gbit/s", Metric::TcpOneForward),
+            ("RTT p50, µs", Metric::IdleP50),
+        ];
+        for &(subject, _) in &self.few.measured {
+            for (text, metric) in metrics {
+                lines.push(format!(
+                    "{}, {text}: {} with 2, {} with {}, ratio {}",
+                    subject.name(),
+                    figure(self.few.median(subject, metric)),
+                    figure(self.many.median(subject, metric)),
+                    self.peers,
+                    figure(self.ratio(subject, metric).map(|ratio| ratio.median)),
+                ));
+            }
+        }
+        let unavailable = self.few.unavailable.iter();
+        lines.extend(
+            unavailable.map(|(subject, why)| format!("{}: not available: {why}", subject.name())),
+        );
+        let failures = self.few.failures.iter();
+        lines.extend(failures.map(|line| format!("failed: {line}")));
+        lines
     }
 }
 
-fn measure(ready: &mut Ready, seconds: u32) -> Result<Round> {
-    let mut round = Round::new();
+/// Each step's figures, and what failed.
+fn measure(ready: &mut Ready, seconds: u32) -> (Round, Vec<String>) {
     let subject = ready.site.subject;
-    for (step, _) in STEPS {
-        for (metric, value) in step.measure(ready, seconds)? {
-            round.insert((subject, metric), value);
+    let (mut round, mut failures) = (Round::new(), Vec::new());
+    for step in STEPS {
+        match step.measure(ready, seconds) {
+            Ok(figures) => {
+                let figures = figures.into_iter();
+                round.extend(figures.map(|(metric, value)| ((subject, metric), value)));
+            }
+            Err(error) => failures.push(super::short(&error)),
         }
     }
-    Ok(round)
+    (round, failures)
 }
 
-/// Each metric's mean over halves that have the same metrics.
-fn mean(halves: &[Round]) -> Round {
-    let mut sum = Round::new();
-    for half in halves {
-        for (key, value) in half {
-            *sum.entry(*key).or_default() += value / halves.len() as f64;
-        }
-    }
-    sum
+/// Each metric's mean; none for one that a half lacks.
+fn mean(halves: &[Round; 2]) -> Round {
+    let [first, second] = halves;
+    let both = first.iter().filter_map(|(key, value)| {
+        let other = second.get(key)?;
+        Some((*key, f64::midpoint(*value, *other)))
+    });
+    both.collect()
 }
 
 /// Writes the leases of all other nodes, waits until both daemons have them; returns the etcd lease.
@@ -251,5 +281,6 @@ mod tests {
     fn mean_is_by_metric() {
         let half = |value| Round::from([((Subject::UdpEbpf, Metric::SmallDelivered), value)]);
         assert_eq!(mean(&[half(1.0), half(3.0)]), half(2.0));
+        assert_eq!(mean(&[half(1.0), Round::new()]), Round::new());
     }
 }
