@@ -25,8 +25,8 @@ const SEGMENTS: usize = 64;
 const DATAGRAMS: usize = 64;
 /// Sent when this much is gathered: about one large TCP packet, so that it is still in the cache.
 const ENOUGH: usize = 48 << 10;
-/// Room for what is gathered, and one large packet more with its headers.
-const ROOM: usize = 160 << 10;
+/// Room for several large packets, so that the end of one can travel with the beginning of the next.
+const ROOM: usize = 256 << 10;
 
 /// The state of one sending worker's batch.
 pub(super) struct Outbox {
@@ -90,16 +90,13 @@ impl Outbox {
     /// Takes the first `length` bytes of the room for `to`.
     pub(super) fn push(&mut self, length: usize, to: SocketAddr, tos: u8, own: &Own) {
         let end = self.filled + length;
-        let (first, pieces) = self.open;
+        let first = self.open.0;
+        // Only the last piece may be shorter.
+        let can_grow = self.can_grow() && length <= first && !self.unsegmented.load(Relaxed);
         if let Some(last) = self.datagrams.last_mut()
+            && can_grow
             && last.to == to
             && last.tos == tos
-            && length <= first
-            // Only the last piece may be shorter.
-            && last.bytes.len() == first * pieces
-            && pieces < self.limits.0
-            && last.bytes.len() + length <= LARGEST
-            && !self.unsegmented.load(Relaxed)
         {
             last.segment = u16::try_from(first).ok();
             last.bytes.end = end;
@@ -114,29 +111,37 @@ impl Outbox {
             self.open = (length, 1);
         }
         self.filled = end;
-        if self.datagrams.len() >= self.limits.1 && self.is_closed() {
+        let is_full = self.datagrams.len() == DATAGRAMS;
+        if is_full || self.datagrams.len() >= self.limits.1 && !self.can_grow() {
             self.flush(own);
         }
     }
 
-    /// Sends what was gathered, if it is worth a system call.
+    /// Sends what was gathered, if it is worth a system call; but not the last datagram while more may be added.
     pub(super) fn flush_if_enough(&mut self, own: &Own) {
-        if self.filled >= ENOUGH {
-            self.flush(own);
+        let start = self.datagrams.first().map_or(0, |first| first.bytes.start);
+        if self.filled - start >= ENOUGH {
+            self.send_first(self.datagrams.len() - usize::from(self.can_grow()), own);
         }
     }
 
-    /// Nothing more can be added to the last datagram.
-    fn is_closed(&self) -> bool {
-        self.open.1 >= self.limits.0 || self.datagrams.len() >= DATAGRAMS
+    /// Another piece may be added to the last datagram.
+    fn can_grow(&self) -> bool {
+        let (first, pieces) = self.open;
+        let length = self.datagrams.last().map_or(0, |last| last.bytes.len());
+        length == first * pieces && pieces < self.limits.0 && length + first <= LARGEST
     }
 
     /// Sends everything.
     pub(super) fn flush(&mut self, own: &Own) {
-        let mut rest = 0;
+        self.send_first(self.datagrams.len(), own);
+    }
+
+    fn send_first(&mut self, count: usize, own: &Own) {
+        let mut done = 0;
         let mut again = true;
-        while rest < self.datagrams.len() {
-            let datagrams = &self.datagrams[rest..];
+        while done < count {
+            let datagrams = &self.datagrams[done..count];
             match self
                 .batch
                 .send(self.socket.as_fd(), &self.buffer, datagrams)
@@ -146,22 +151,24 @@ impl Outbox {
                         let (packets, bytes) = content(datagram, self.overhead);
                         self.tally.carried(packets, bytes);
                     }
-                    rest += sent;
+                    done += sent;
                     again = true;
                 }
                 // The error may be about an earlier datagram (ICMP): once more.
                 Err(error) if again && is_about_earlier(&error) => again = false,
                 Err(error) => {
-                    let refused = self.datagrams[rest].clone();
+                    let refused = self.datagrams[done].clone();
                     self.refused(&refused, &error, own);
-                    rest += 1;
+                    done += 1;
                     again = true;
                 }
             }
         }
-        self.datagrams.clear();
-        self.filled = 0;
-        self.open = (0, 0);
+        self.datagrams.drain(..count);
+        if self.datagrams.is_empty() {
+            self.filled = 0;
+            self.open = (0, 0);
+        }
     }
 
     /// The kernel did not take `datagram`.
@@ -182,11 +189,13 @@ impl Outbox {
     /// UDP_SEGMENT was refused: piece by piece, and for good if that works.
     fn send_unsegmented(&mut self, datagram: &Datagram, cause: &io::Error, own: &Own) {
         let mut rest: Vec<_> = pieces(datagram).collect();
+        let all = rest.len();
         let mut works = false;
         while !rest.is_empty() {
             let sent = match self.batch.send(self.socket.as_fd(), &self.buffer, &rest) {
                 Ok(sent) => {
-                    works = true;
+                    // A last, shorter one says nothing: the others may be too large for the path.
+                    works |= rest.len() == all;
                     for piece in &rest[..sent] {
                         self.tally
                             .carried(1, (piece.bytes.len() - self.overhead) as u64);
@@ -279,3 +288,6 @@ fn is_about_earlier(error: &io::Error) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests;
