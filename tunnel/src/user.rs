@@ -36,7 +36,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::{Counters, Table, Wire};
 use answers::Answers;
@@ -47,7 +46,7 @@ use output::Output;
 use oversize::Oversize;
 use receiver::Receiver;
 use sender::Sender;
-use worker::{Ended, Side};
+use worker::{Ended, Side, Stop};
 
 /// More workers than this gain nothing: the kernel's part of the path is the larger one.
 const MOST_WORKERS: usize = 4;
@@ -117,7 +116,7 @@ impl Error {
 pub struct UserPath {
     settings: Settings,
     bound: SocketAddr,
-    stop: Arc<EventFd>,
+    stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
     ended: Ended,
     notes: Arc<Notes>,
@@ -144,8 +143,7 @@ impl UserPath {
         let device = device::open(name, mode, workers, &notes)?;
         let thread = |cause| Error::new(format!("start the workers of {name}"), cause, "");
         let bound = receivers[0].local_addr().map_err(thread)?;
-        let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| thread(errno.into()))?;
+        let stop = Stop::new().map_err(thread)?;
         let mut path = Self {
             settings: settings.clone(),
             bound,
@@ -248,9 +246,9 @@ impl UserPath {
 
 impl Drop for UserPath {
     fn drop(&mut self) {
-        if let Err(errno) = self.stop.write(1) {
+        if let Err(error) = self.stop.tell() {
             // The threads would never end: rather leave them than wait for ever.
-            tracing::error!("tell the data path's threads to end: {errno}");
+            tracing::error!("tell the data path's threads to end: {error}");
             return;
         }
         for thread in self.threads.drain(..) {

@@ -93,13 +93,16 @@ impl Side for Sender {
         self.queue.as_fd()
     }
 
-    fn turn(&mut self) -> Result<(), String> {
+    fn turn(&mut self) -> Result<bool, String> {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
-        let mut outcome = Ok(());
+        let mut outcome = Ok(false);
         for _ in 0..BURST {
             match self.queue.read(&mut self.input) {
-                Ok(length) => self.take(length, &table),
+                Ok(length) => {
+                    self.take(length, &table);
+                    outcome = Ok(true);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {

@@ -291,7 +291,7 @@ impl Backend for Tun {
             // The device's: a kernel's vxlan device that we are about to replace.
             let present = self.netlink.link(&self.name(at))?.and_then(|link| link.mac);
             self.families[at].settle_mac(present, previous)?;
-            if !self.ends[at].is_running() {
+            if self.ends[at].mode().is_none() {
                 self.publish(at, own, None);
             }
             let mut report = Report::default();
@@ -342,8 +342,15 @@ impl Backend for Tun {
     }
 
     fn traffic(&self) -> Option<Traffic> {
+        let mode = self.ends.iter().find_map(End::mode)?;
+        let info = [
+            ("backend", NAME.to_owned()),
+            ("device", self.name(0)),
+            ("data_path", "tun".to_owned()),
+            ("user", mode.to_string()),
+        ];
         Some(Traffic {
-            info: vec![("data_path", "tun".to_owned())],
+            info: info.into(),
             paths: vec![("user", Arc::clone(&self.counters) as _)],
         })
     }

@@ -152,21 +152,17 @@ impl Sending {
     pub fn finish(mut self) -> Result<Received> {
         self.process.wait(self.limit)?;
         let text = self.process.log()?;
-        parse(&text).with_context(|| format!("iperf3 said: {}", tail(&text)))
+        parse(&text).context("iperf3")
     }
-}
-
-fn tail(text: &str) -> &str {
-    let start = text.len().saturating_sub(300);
-    // JSON of iperf3 is ASCII; a cut inside a character would be none.
-    text.get(start..).unwrap_or(text)
 }
 
 /// Reads the client's JSON, of iperf3 3.7 and later.
 fn parse(text: &str) -> Result<Received> {
     // A warning may stand before the report: both its outputs go to one file.
-    let start = text.find('{').context("no report")?;
-    let report: Value = serde_json::from_str(&text[start..]).context("not JSON")?;
+    let start = text
+        .find('{')
+        .with_context(|| format!("no report, but {text:?}"))?;
+    let report: Value = serde_json::from_str(&text[start..]).context("its report is no JSON")?;
     if let Some(error) = report["error"].as_str() {
         bail!("{error}");
     }
