@@ -57,10 +57,12 @@ as_builder() {
     fi
 }
 
-# A Rust toolchain, a C linker, and the protocol compiler that etcd-client's build calls.
+# A Rust toolchain, a C linker, the protocol compiler that etcd-client's build calls, and what turns
+# the eBPF programs into an object.
 need_rust() {
     need cc=gcc protoc=protobuf-compiler \
-        /usr/include/google/protobuf/descriptor.proto=libprotobuf-dev
+        /usr/include/google/protobuf/descriptor.proto=libprotobuf-dev \
+        clang=clang /usr/include/bpf/bpf_helpers.h=libbpf-dev
     if ! as_builder cargo --version >/dev/null 2>&1; then
         echo "no Rust toolchain for $(builder): install one as in https://rustup.rs, then run this again" >&2
         return 1
