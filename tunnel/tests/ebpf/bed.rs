@@ -126,6 +126,7 @@ impl Node {
     fn set_up(&self, number: u8) {
         let other = 3 - number;
         self.ip("link set lo up");
+        self.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         self.ip(&format!("addr add 192.168.66.{number}/24 dev u0"));
         self.ip("link set u0 up");
         self.ip("tuntap add mode tun flannel0 multi_queue");
@@ -169,6 +170,29 @@ impl Node {
     /// Runs a program inside, words parted by blanks; panics if it fails.
     pub fn sh(&self, line: &str) -> String {
         self.netns.run(|| run(&mut command(line))).unwrap()
+    }
+
+    /// A Pod behind a bridge, at 10.5.N.2.
+    pub fn add_pod(&self, number: u8) -> Netns {
+        let name = format!("{}-pod", self.name);
+        let pod = Netns::create(&name).unwrap();
+        // Its handle is enough from here on.
+        self.ip("link add cni0 mtu 1472 type bridge");
+        self.ip("link set cni0 up");
+        self.ip(&format!("addr add 10.5.{number}.1/24 dev cni0"));
+        self.ip(&format!(
+            "link add p0 mtu 1472 type veth peer name eth0 mtu 1472 netns {name}"
+        ));
+        self.ip("link set p0 master cni0 up");
+        let inside = |args: &str| {
+            pod.run(|| run(&mut command(&format!("ip {args}"))))
+                .unwrap()
+        };
+        inside("link set eth0 up");
+        inside(&format!("addr add 10.5.{number}.2/24 dev eth0"));
+        inside(&format!("route add default via 10.5.{number}.1"));
+        Netns::delete(&name).unwrap();
+        pod
     }
 
     /// A filter of somebody else on the underlay: accepts everything, at priority 100.
