@@ -19,6 +19,8 @@ pub struct Bed {
     pub nodes: [Node; 2],
     folder: PathBuf,
     bpffs: bool,
+    /// Kept alive by this handle alone.
+    router: Option<Netns>,
 }
 
 /// Number 1 or 2; its subnets are 10.5.N.0/24 and fd00:N::/64.
@@ -48,6 +50,36 @@ pub fn may_run() -> bool {
 }
 
 impl Bed {
+    /// With a router between the nodes, whose link to node 2 carries packets of `mtu` bytes.
+    pub fn routed(mtu: u32) -> Self {
+        let mut bed = Self::new(false);
+        let name = format!("{}-r", bed.node(1).name);
+        let router = Netns::create(&name).unwrap();
+        for (number, node) in (1..).zip(&bed.nodes) {
+            if number == 1 {
+                node.ip("link del u0");
+            }
+            let mtu = if number == 2 { mtu } else { 1500 };
+            node.ip(&format!(
+                "link add u0 type veth peer name r{number} netns {name} mtu {mtu}"
+            ));
+            node.ip(&format!("addr add 192.168.66.{number}/32 dev u0"));
+            node.ip("link set u0 up");
+            node.ip(&format!(
+                "route add default via 169.254.0.{number} dev u0 onlink"
+            ));
+            let inside = |args: String| router.run(|| run(&mut command(&args))).unwrap();
+            inside(format!("ip link set r{number} up"));
+            inside(format!("ip addr add 169.254.0.{number}/32 dev r{number}"));
+            inside(format!("ip route add 192.168.66.{number} dev r{number}"));
+            inside("sysctl -qw net.ipv4.ip_forward=1".to_owned());
+        }
+        Netns::delete(&name).unwrap();
+        while !bed.node(1).ping("-c 1 192.168.66.2") {}
+        bed.router = Some(router);
+        bed
+    }
+
     /// With `bpffs` a file system for pins is mounted in a folder of the test's own.
     pub fn new(bpffs: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -63,6 +95,7 @@ impl Bed {
             nodes,
             folder,
             bpffs,
+            router: None,
         };
         if bpffs {
             run(Command::new("mount")
@@ -96,6 +129,7 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        self.router = None;
         for node in &self.nodes {
             Netns::delete(&node.name).unwrap();
         }

@@ -224,3 +224,28 @@ fn refuses_an_underlay_that_is_not_there() {
         .run(|| tunnel::ebpf::Ebpf::attach(&settings, &table(2)).err());
     assert!(error.unwrap().unwrap().to_string().contains("Ethernet"));
 }
+
+/// Through a gateway, and with a narrower link behind it: what is too big for that path is left to the
+/// user-space path, once the router has said so.
+#[test]
+fn learns_the_path_mtu_behind_a_router() {
+    if !may_run() {
+        return;
+    }
+    let bed = Bed::routed(1400);
+    let [first, _second] = bed.attach();
+    let one = bed.node(1);
+    let passed = || first.counts().unwrap().passed_out;
+    assert!(one.ping("-c 3 10.5.2.0"));
+    assert!(one.ping("-c 3 fd00:2::1"));
+    let before = passed();
+    // 1500 bytes outside; the first one makes the router speak.
+    assert!(!one.ping("-c 3 -i 0.3 -M do -s 1444 10.5.2.0"));
+    assert!(
+        passed() > before,
+        "too big for the path, so left to the user-space path"
+    );
+    let before = passed();
+    assert!(one.ping("-c 3 -M do -s 1344 10.5.2.0"), "just fits");
+    assert_eq!(passed(), before);
+}
