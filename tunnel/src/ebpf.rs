@@ -192,6 +192,20 @@ impl Ebpf {
     }
 }
 
+/// Whether the programs were built and this kernel takes them: loads them, attaches nothing, leaves
+/// nothing behind.
+pub fn probe() -> Result<(), Error> {
+    let config = Config {
+        local: SocketAddrV4::new([127, 0, 0, 1].into(), 8285),
+        link_header: 0,
+        underlay: 1,
+        device: 1,
+        underlay_mtu: 1500,
+        cookie: 1,
+    };
+    object::load(&config, 1).map(drop)
+}
+
 /// Removes what any process attached for `device`, also if the device is gone: its pins, and the
 /// filters with a program of ours on `underlay` (on every interface, if that is not known). Returns how
 /// many there were. Programs of others are not touched, and a clsact qdisc only goes if it was

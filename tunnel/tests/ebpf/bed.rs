@@ -33,18 +33,17 @@ pub struct Node {
 /// True when the test may run; else says loudly that it is skipped.
 pub fn may_run() -> bool {
     use std::{io::Write as _, os::unix::fs::MetadataExt as _};
-    if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        return true;
-    }
-    assert!(
-        std::env::var_os("WEFT_REQUIRE_ROOT").is_none(),
-        "needs root"
-    );
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let why = match ebpf::probe() {
+        Ok(()) if root => return true,
+        Err(error @ ebpf::Error::NotBuilt(_)) => error.to_string(),
+        // The kernel of the test machine must take the programs.
+        Err(error) if root => panic!("{error}"),
+        _ => "needs root (run scripts/test.sh with sudo)".to_owned(),
+    };
+    assert!(std::env::var_os("WEFT_REQUIRE_ROOT").is_none(), "{why}");
     let test = std::thread::current();
-    let line = format!(
-        "SKIPPED: {}: needs root (run scripts/test.sh with sudo)\n",
-        test.name().unwrap_or("a test")
-    );
+    let line = format!("SKIPPED: {}: {why}\n", test.name().unwrap_or("a test"));
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     false
 }
