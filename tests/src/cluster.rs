@@ -265,6 +265,13 @@ impl Cluster {
                 let out = out.unwrap_or_else(|error| format!("{error:#}\n"));
                 text.push_str(&format!("--- n{}: {line}\n{out}", node.number));
             }
+            let (_, page) = node.flanneld.health("metrics").unwrap_or_default();
+            let counted = page
+                .lines()
+                .filter(|line| line.starts_with("flanneld_tunnel") && !line.ends_with(" 0"));
+            for line in counted {
+                text.push_str(&format!("--- n{}: {line}\n", node.number));
+            }
             if let Some(daemon) = &node.daemon {
                 text.push_str(&format!(
                     "--- n{}: flanneld's log\n{}\n",
