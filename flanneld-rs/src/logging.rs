@@ -19,7 +19,8 @@ pub fn init(verbosity: i64) {
         .with_target(verbosity >= 2);
     let ours = Targets::new()
         .with_target("flanneld_rs", level)
-        .with_target("kernel", level);
+        .with_target("kernel", level)
+        .with_target("tunnel", level);
     tracing_subscriber::registry()
         .with(format)
         .with(ours)

@@ -22,7 +22,7 @@ pub enum DropReason {
     SendError,
     /// The socket's send buffer was full.
     SendBufferFull,
-    /// The socket's receive buffer was full (counted by the kernel, SO_RXQ_OVFL).
+    /// The socket's receive buffer was full (counted by the kernel, SO_MEMINFO).
     ReceiveBufferFull,
     /// The TUN device refused the packet (it is down, for instance).
     DeviceError,

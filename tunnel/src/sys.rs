@@ -56,6 +56,29 @@ pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Resul
     done(result).map(|()| value)
 }
 
+/// Datagrams that a socket's receive queue has lost so far (sock_diag(7), SO_MEMINFO: SK_MEMINFO_DROPS).
+///
+/// Not by SO_RXQ_OVFL: that control message makes the kernel copy out of the packet's own descriptor,
+/// and where a peer's TCP made the packet (kernel VXLAN or eBPF, over a virtual link) hardened usercopy
+/// takes that for an overrun and kills the reading thread (seen with 6.18, mm/usercopy.c).
+pub(crate) fn lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// Fields of SO_MEMINFO; the last one is the drops.
+    const FIELDS: usize = 9;
+    let mut values = [0_u32; FIELDS];
+    let mut size = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes, which is what `values` has, and the size written.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
+    done(result).map(|()| values[FIELDS - 1])
+}
+
 /// The result of a call that answers 0 or -1 with errno.
 fn done(result: libc::c_int) -> io::Result<()> {
     if result == 0 {

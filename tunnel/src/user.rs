@@ -31,7 +31,8 @@ pub use probe::{Capabilities, probe};
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsFd as _,
     sync::{Arc, atomic::AtomicBool},
     thread::{self, JoinHandle},
 };
@@ -117,6 +118,8 @@ impl Error {
 pub struct UserPath {
     settings: Settings,
     bound: SocketAddr,
+    /// The receivers', for their options.
+    sockets: Vec<UdpSocket>,
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
     ended: Ended,
@@ -148,6 +151,7 @@ impl UserPath {
         let mut path = Self {
             settings: settings.clone(),
             bound,
+            sockets: Vec::new(),
             stop: Arc::new(stop),
             threads: Vec::new(),
             ended: Ended::default(),
@@ -164,6 +168,7 @@ impl UserPath {
         for (at, socket) in receivers.into_iter().enumerate() {
             let queue = &device.queues[at % device.queues.len()];
             let queue = queue.try_clone().map_err(thread)?;
+            path.sockets.push(socket.try_clone().map_err(thread)?);
             let receiver = Receiver::new(
                 socket,
                 mode,
@@ -228,6 +233,20 @@ impl UserPath {
     /// Where it receives: as in the settings, with the kernel's port if that one was 0.
     pub fn bound(&self) -> SocketAddr {
         self.bound
+    }
+
+    /// Whether the kernel may join datagrams on their way to our sockets (UDP_GRO; as started: yes in mode offload).
+    ///
+    /// Network cards join before programs on the link see a packet, and only where a socket asks for it; a program cannot
+    /// take a joined one apart. So: off while programs take the packets.
+    pub fn join_datagrams(&self, wanted: bool) -> io::Result<()> {
+        if self.settings.mode == Mode::Plain {
+            return Ok(());
+        }
+        for socket in &self.sockets {
+            sockets::join_datagrams(socket.as_fd(), wanted)?;
+        }
+        Ok(())
     }
 
     /// Why a worker stopped by itself; the path is of no use any more then.

@@ -88,9 +88,7 @@ impl Site {
         let made = match qdisc_add_clsact(&self.interface) {
             Ok(()) => true,
             Err(TcError::AlreadyAttached) => false,
-            Err(TcError::NetlinkError(error))
-                if error.raw_os_error() == Some(libc::EEXIST) =>
-            {
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
                 false
             }
             Err(cause) => return Err(refused(&cause)),

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Counters, DropReason, Table,
     packet::{self, ecn},
-    sys::{Receipt, ReceiveBatch},
+    sys::{self, Receipt, ReceiveBatch},
     vxlan::{self, Question},
 };
 
@@ -27,6 +27,8 @@ use crate::{
 const MESSAGES: usize = 8;
 /// System calls before the worker looks at anything else.
 const ROUNDS: usize = 8;
+/// Turns between two looks at what the socket lost; a turn that leaves something in the queue is followed by one at once.
+const SELDOM: u32 = 64;
 
 /// Takes datagrams from one socket, and gives their packets to the device.
 pub(super) struct Receiver {
@@ -34,8 +36,10 @@ pub(super) struct Receiver {
     batch: ReceiveBatch,
     table: Arc<ArcSwap<Table>>,
     counters: Arc<Counters>,
-    /// As the socket counts.
+    /// As the socket counts, when it was last asked.
     lost: u32,
+    /// Turns since then.
+    turns: u32,
     intake: Intake,
 }
 
@@ -70,6 +74,7 @@ impl Receiver {
             table,
             counters,
             lost: 0,
+            turns: 0,
             intake: Intake {
                 encapsulation,
                 output,
@@ -95,13 +100,6 @@ impl Receiver {
         };
         for at in 0..count {
             let (receipt, bytes) = self.batch.message(at);
-            if let Some(lost) = receipt.lost {
-                let new = u64::from(lost.wrapping_sub(self.lost));
-                self.lost = lost;
-                self.intake
-                    .tally
-                    .dropped(DropReason::ReceiveBufferFull, new);
-            }
             self.intake.message(receipt, bytes, table);
         }
         Ok(count)
@@ -133,6 +131,10 @@ impl Side for Receiver {
                     break;
                 }
             }
+        }
+        if self.turns >= SELDOM {
+            self.turns = 0;
+            self.count_lost();
         }
         self.intake
             .tally

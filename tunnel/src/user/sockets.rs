@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use nix::sys::{
@@ -72,15 +72,19 @@ fn prepare(socket: &OwnedFd, is_ipv4: bool, mode: Mode, notes: &Notes) -> io::Re
     } else {
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
     }
-    sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
     if mode == Mode::Offload
-        && let Err(error) = sys::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1)
+        && let Err(error) = join_datagrams(fd, true)
     {
         notes.note(format!(
             "the kernel does not join UDP datagrams (UDP_GRO: {error})"
         ));
     }
     Ok(())
+}
+
+/// Switches UDP_GRO (udp(7)).
+pub(super) fn join_datagrams(socket: BorrowedFd<'_>, wanted: bool) -> io::Result<()> {
+    sys::set_option(socket, libc::SOL_UDP, libc::UDP_GRO, i32::from(wanted))
 }
 
 /// Whether datagrams larger than the path carries are refused or fragmented.

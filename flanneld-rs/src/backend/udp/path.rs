@@ -153,6 +153,11 @@ impl DataPath {
     /// Programs attached at `place` where they are wanted and taken, nowhere else.
     pub fn ensure_programs(&mut self, place: Place, report: &mut Report) {
         self.programs.ensure(place, &self.table.load(), report);
+        if let Some(user) = &self.user
+            && let Err(error) = user.join_datagrams(!self.programs.are_attached())
+        {
+            tracing::debug!("switch UDP_GRO: {error}");
+        }
     }
 
     /// True where programs redirect packets into the device, or are about to.
