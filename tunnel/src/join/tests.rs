@@ -5,6 +5,7 @@ use crate::packet::sample::{Sample, TCP, UDP, data};
 
 mod passing;
 mod properties;
+mod speed;
 
 const MTU: u32 = 1472;
 

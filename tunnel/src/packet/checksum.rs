@@ -1,24 +1,24 @@
 //! The Internet checksum (RFC 1071), over whole buffers and while copying.
 //!
 //! Theory. A ones' complement sum does not care in which byte order the words are added, nor how wide
-//! they are, as long as the result is folded at the end. So 32-bit words are read as the machine has them
-//! and added up in 64-bit lanes, which cannot overflow below 16 GiB of data; the compiler makes vector
-//! instructions of that. A *partial sum* is such a `u64`: partial sums of pieces may be added with `+` when
-//! each piece but the last has an even length.
+//! they are, as long as carries come back in at the low end and the result is folded at the end. So 64-bit words are added
+//! as the machine has them, in two chains of add-with-carry that run side by side. That is plain integer code, as fast
+//! as vector instructions that the compiler would have to be asked for (and forgets when the program that links us is
+//! optimised for size). A *partial sum* is a `u64` that may be added to others with `+`, billions of them, when each piece of
+//! the data but the last has an even length.
 
-/// Bytes a round of the main loop takes.
+/// Bytes a round of each chain takes.
 const STEP: usize = 64;
-const LANES: usize = STEP / 4;
 
 /// The partial sum of `bytes`.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
-    let (steps, rest) = bytes.as_chunks::<STEP>();
-    let mut lanes = [0; LANES];
+    let (steps, rest) = bytes.as_chunks::<{ 2 * STEP }>();
+    let mut chains = [Chain::default(); 2];
     for step in steps {
-        add(&mut lanes, step);
+        add(&mut chains, step);
     }
-    lanes.iter().sum::<u64>() + sum_of_few(rest)
+    chains[0].partial() + chains[1].partial() + sum_of_few(rest)
 }
 
 /// Copies `source` to the beginning of `target` and returns its partial sum: one pass over the memory.
@@ -28,31 +28,75 @@ pub fn sum(bytes: &[u8]) -> u64 {
 #[must_use]
 pub fn copy_and_sum(target: &mut [u8], source: &[u8]) -> u64 {
     let target = &mut target[..source.len()];
-    let (from, from_rest) = source.as_chunks::<STEP>();
-    let (to, to_rest) = target.as_chunks_mut::<STEP>();
-    let mut lanes = [0; LANES];
+    let (from, from_rest) = source.as_chunks::<{ 2 * STEP }>();
+    let (to, to_rest) = target.as_chunks_mut::<{ 2 * STEP }>();
+    let mut chains = [Chain::default(); 2];
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
-        add(&mut lanes, from);
+        add(&mut chains, from);
     }
     to_rest.copy_from_slice(from_rest);
-    lanes.iter().sum::<u64>() + sum_of_few(from_rest)
+    chains[0].partial() + chains[1].partial() + sum_of_few(from_rest)
+}
+
+/// A sum and how often it went around.
+#[derive(Clone, Copy, Default)]
+struct Chain {
+    sum: u64,
+    carries: u64,
+}
+
+impl Chain {
+    /// The carry runs from word to word.
+    #[inline(always)]
+    fn add(&mut self, words: &[[u8; 8]]) {
+        let mut carry = false;
+        for word in words {
+            let (sum, first) = self.sum.overflowing_add(u64::from_ne_bytes(*word));
+            let (sum, second) = sum.overflowing_add(u64::from(carry));
+            (self.sum, carry) = (sum, first | second);
+        }
+        self.carries += u64::from(carry);
+    }
+
+    const fn partial(self) -> u64 {
+        (self.sum >> 32) + (self.sum & 0xffff_ffff) + self.carries
+    }
 }
 
 #[inline(always)]
-fn add(lanes: &mut [u64; LANES], step: &[u8; STEP]) {
-    let (words, _) = step.as_chunks::<4>();
-    for (lane, word) in lanes.iter_mut().zip(words) {
-        *lane += u64::from(u32::from_ne_bytes(*word));
+fn add(chains: &mut [Chain; 2], step: &[u8; 2 * STEP]) {
+    let (halves, _) = step.as_chunks::<STEP>();
+    for (chain, half) in chains.iter_mut().zip(halves) {
+        chain.add(half.as_chunks().0);
     }
 }
 
+/// The same for headers and remainders: no set-up, no rounds.
+#[inline]
 fn sum_of_few(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    let words = words.iter().map(|word| u32::from_ne_bytes(*word));
-    words.map(u64::from).sum::<u64>() + u64::from(u32::from_ne_bytes(last))
+    let (words, rest) = bytes.as_chunks::<8>();
+    // The carries gather in the upper half.
+    let sum: u128 = words
+        .iter()
+        .map(|word| u128::from(u64::from_ne_bytes(*word)))
+        .sum();
+    let chain = Chain {
+        sum: sum as u64,
+        carries: (sum >> 64) as u64,
+    };
+    let (half, rest) = rest.as_chunks::<4>();
+    let half: u64 = half
+        .iter()
+        .map(|half| u64::from(u32::from_ne_bytes(*half)))
+        .sum();
+    let last = match *rest {
+        [] => [0, 0, 0, 0],
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c, ..] => [a, b, c, 0],
+    };
+    chain.partial() + half + u64::from(u32::from_ne_bytes(last))
 }
 
 /// The partial sum of one 16-bit field of the value `field`.

@@ -1,6 +1,7 @@
 //! Errors to the senders of packets that cannot be carried: ICMP (RFC 792, RFC 1191, RFC 1812 section 4.3.2) and ICMPv6 (RFC 4443).
 //!
-//! They come from the TUN device's own address. Never about errors, later fragments, anything from or to
+//! They come from the TUN device's own address, which the kernel takes from that very device only where
+//! `net.ipv4.conf.DEVICE.accept_local` is 1 (as a martian source it is dropped otherwise; IPv6 does not mind). Never about errors, later fragments, anything from or to
 //! more than one host: such answers could answer each other, or multiply. How many are sent a second is the caller's to limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
