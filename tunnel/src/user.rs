@@ -1,8 +1,8 @@
 //! The data path in user space: plain threads between the queues of a TUN device and UDP sockets.
 //!
-//! Theory. Each worker has a queue of the device, a receiving socket in a SO_REUSEPORT group on our port, and a
-//! sending socket on an ephemeral port. The kernel spreads flows over the queues by their hash; what one queue sends has one
-//! source port, so the receiver's group spreads them again, and no flow is ever out of order.
+//! Theory. Each worker has a queue of the device, a receiving socket in a SO_REUSEPORT group on our port, and some
+//! sending sockets on ephemeral ports. The kernel spreads flows over the queues; a flow has one of the worker's source
+//! ports, by its hash, so the receiver's group spreads flows again, and none is ever out of order.
 //!
 //! In mode *offload* packets of up to 64 KiB cross the device (virtio_net_hdr): they are cut here, sent with
 //! UDP_SEGMENT, received with UDP_GRO, checked one by one and joined again. In mode *plain* one packet is one system call.
@@ -23,6 +23,7 @@ mod probe;
 mod receiver;
 mod sender;
 mod sockets;
+mod spread;
 mod tally;
 mod worker;
 
@@ -36,7 +37,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::{Counters, Table, Wire};
 use answers::Answers;
@@ -47,7 +47,7 @@ use output::Output;
 use oversize::Oversize;
 use receiver::Receiver;
 use sender::Sender;
-use worker::{Ended, Side};
+use worker::{Ended, Side, Stop};
 
 /// More workers than this gain nothing: the kernel's part of the path is the larger one.
 const MOST_WORKERS: usize = 4;
@@ -117,7 +117,7 @@ impl Error {
 pub struct UserPath {
     settings: Settings,
     bound: SocketAddr,
-    stop: Arc<EventFd>,
+    stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
     ended: Ended,
     notes: Arc<Notes>,
@@ -144,8 +144,7 @@ impl UserPath {
         let device = device::open(name, mode, workers, &notes)?;
         let thread = |cause| Error::new(format!("start the workers of {name}"), cause, "");
         let bound = receivers[0].local_addr().map_err(thread)?;
-        let stop = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| thread(errno.into()))?;
+        let stop = Stop::new().map_err(thread)?;
         let mut path = Self {
             settings: settings.clone(),
             bound,
@@ -178,8 +177,11 @@ impl UserPath {
         }
         for queue in queues {
             let answers = Answers::new(queue.try_clone().map_err(thread)?, device.has_header);
+            let sending = || sockets::sender(bind.ip(), sockets::Fragmenting::Never);
             let outbox = Outbox::new(
-                sockets::sender(bind.ip(), sockets::Fragmenting::Never)?,
+                (0..spread::SOCKETS)
+                    .map(|_| sending())
+                    .collect::<Result<_, _>>()?,
                 mode,
                 encapsulation.overhead(),
                 Arc::clone(&unsegmented),
@@ -248,9 +250,9 @@ impl UserPath {
 
 impl Drop for UserPath {
     fn drop(&mut self) {
-        if let Err(errno) = self.stop.write(1) {
+        if let Err(error) = self.stop.tell() {
             // The threads would never end: rather leave them than wait for ever.
-            tracing::error!("tell the data path's threads to end: {errno}");
+            tracing::error!("tell the data path's threads to end: {error}");
             return;
         }
         for thread in self.threads.drain(..) {

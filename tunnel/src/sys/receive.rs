@@ -138,3 +138,73 @@ fn read_control(header: &libc::msghdr, receipt: &mut Receipt) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{
+        send::{Datagram, SendBatch},
+        set_option,
+    };
+    use std::{net::UdpSocket, os::fd::AsFd as _};
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        (bind(), bind())
+    }
+
+    #[test]
+    fn segments_tos_and_source_come_through() {
+        let (from, to) = pair();
+        let fd = to.as_fd();
+        set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).unwrap();
+        set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
+        let buffer: Vec<u8> = (0..=255).cycle().take(2050).collect();
+        let datagram = |bytes, tos, segment| Datagram {
+            bytes,
+            socket: 0,
+            to: to.local_addr().unwrap(),
+            tos,
+            segment,
+        };
+        let datagrams = [
+            datagram(0..2050, 0xb9, Some(500)),
+            datagram(7..8, 0, None),
+            datagram(9..9, 2, None),
+        ];
+        let sent = SendBatch::new(8).send(from.as_fd(), &buffer, &datagrams);
+        assert_eq!(sent.unwrap(), 3);
+        let mut batch = ReceiveBatch::new(8);
+        let count = batch.receive(fd).unwrap();
+        assert_eq!(count, 3);
+        let expected = [(0xb9, Some(500)), (0, None), (2, None)];
+        for ((at, sent), (tos, segment)) in datagrams.iter().enumerate().zip(expected) {
+            let (receipt, bytes) = batch.message(at);
+            assert_eq!(bytes, &buffer[sent.bytes.clone()]);
+            assert_eq!((receipt.tos, receipt.segment), (tos, segment));
+            assert_eq!(receipt.from, Some(IpAddr::from([127, 0, 0, 1])));
+            assert_eq!(receipt.length, bytes.len());
+        }
+        let empty = batch.receive(fd).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn lost_datagrams_are_reported() {
+        let (from, to) = pair();
+        let fd = to.as_fd();
+        set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1).unwrap();
+        set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
+        for _ in 0..100 {
+            from.send_to(&[0; 1000], to.local_addr().unwrap()).unwrap();
+        }
+        let mut batch = ReceiveBatch::new(100);
+        let before = batch.receive(fd).unwrap();
+        assert!(before < 100);
+        // The kernel tells it with the next one that has room.
+        from.send_to(&[0; 10], to.local_addr().unwrap()).unwrap();
+        assert_eq!(batch.receive(fd).unwrap(), 1);
+        let (receipt, _) = batch.message(0);
+        assert_eq!(receipt.lost, Some(100 - before as u32));
+    }
+}

@@ -112,3 +112,18 @@ fn send_raw(raw: &OwnedFd, packet: &[u8], to: IpAddr) -> std::io::Result<()> {
     sendto(raw.as_raw_fd(), packet, &to, MsgFlags::empty())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_rate_limited() {
+        let device = File::options().write(true).open("/dev/null").unwrap();
+        let mut answers = Answers::new(device, false);
+        let start = Instant::now();
+        let sent = (0..100_000).filter(|_| answers.take_token()).count() as f64;
+        let most = BURST + start.elapsed().as_secs_f64() * RATE;
+        assert!(sent >= BURST && sent <= most + 1.0, "{sent} of {most}");
+    }
+}

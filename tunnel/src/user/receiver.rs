@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Messages a system call: enough for packets that nobody joined, few enough for the cache when they are large.
-const MESSAGES: usize = 16;
+const MESSAGES: usize = 8;
 /// System calls before the worker looks at anything else.
 const ROUNDS: usize = 8;
 
@@ -80,17 +80,17 @@ impl Receiver {
         })
     }
 
-    /// One system call's messages; answers whether there may be more.
-    fn receive(&mut self, table: &Table) -> Result<bool, String> {
+    /// One system call's messages; answers how many.
+    fn receive(&mut self, table: &Table) -> Result<usize, String> {
         let count = match self.batch.receive(self.socket.as_fd()) {
             Ok(count) => count,
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) => return Ok(false),
+                Some(libc::EAGAIN) => return Ok(0),
                 Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT) => {
                     return Err(format!("receive from the underlay: {error}"));
                 }
                 // Memory is short, a signal, or an ICMP error about what was sent: says nothing about this socket.
-                _ => return Ok(true),
+                _ => return Ok(1),
             },
         };
         for at in 0..count {
@@ -104,7 +104,7 @@ impl Receiver {
             }
             self.intake.message(receipt, bytes, table);
         }
-        Ok(count == self.batch.capacity())
+        Ok(count)
     }
 }
 
@@ -113,16 +113,21 @@ impl Side for Receiver {
         self.socket.as_fd()
     }
 
-    fn turn(&mut self) -> Result<(), String> {
+    fn turn(&mut self) -> Result<bool, String> {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
-        let mut outcome = Ok(());
+        let mut outcome = Ok(false);
         for _ in 0..ROUNDS {
             let more = self.receive(&table);
             self.intake.output.flush(&mut self.intake.tally);
             match more {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(0) => break,
+                Ok(count) => {
+                    outcome = Ok(true);
+                    if count < self.batch.capacity() {
+                        break;
+                    }
+                }
                 Err(reason) => {
                     outcome = Err(reason);
                     break;
@@ -132,7 +137,7 @@ impl Side for Receiver {
         self.intake
             .tally
             .hand_over(Direction::Received, &self.counters);
-        outcome.and_then(|()| self.intake.output.check())
+        outcome.and_then(|any| self.intake.output.check().map(|()| any))
     }
 }
 

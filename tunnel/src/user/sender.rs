@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{encapsulation::Encapsulation, outbox::Outbox, tally::Direction, worker::Side};
+use super::{encapsulation::Encapsulation, outbox::Outbox, spread, tally::Direction, worker::Side};
 use crate::{Counters, DropReason, Table, segment::Segments, vnet::VnetHeader};
 
 /// Reads from the device before the worker looks at anything else.
@@ -62,6 +62,7 @@ impl Sender {
                 .dropped(DropReason::NoPeer, segments.count() as u64);
             return outbox.answers.unreachable(bytes, own);
         };
+        let socket = spread::place(&packet, bytes);
         let overhead = self.encapsulation.overhead();
         let most = overhead + segments.full_len();
         loop {
@@ -74,7 +75,13 @@ impl Sender {
                 outbox.tally.dropped(reason, 1);
                 continue;
             }
-            outbox.push(overhead + length, peer.address, packet.traffic_class, own);
+            outbox.push(
+                overhead + length,
+                socket,
+                peer.address,
+                packet.traffic_class,
+                own,
+            );
         }
     }
 }
@@ -93,13 +100,16 @@ impl Side for Sender {
         self.queue.as_fd()
     }
 
-    fn turn(&mut self) -> Result<(), String> {
+    fn turn(&mut self) -> Result<bool, String> {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
-        let mut outcome = Ok(());
+        let mut outcome = Ok(false);
         for _ in 0..BURST {
             match self.queue.read(&mut self.input) {
-                Ok(length) => self.take(length, &table),
+                Ok(length) => {
+                    self.take(length, &table);
+                    outcome = Ok(true);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {

@@ -163,10 +163,7 @@ impl Lab {
         let (one, two) = (Node::new("a")?, Node::new("b")?);
         let router = match kind {
             Underlay::Veth => {
-                let (a, b) = (&one.name, &two.name);
-                one.sh(&format!(
-                    "ip link add eth0 type veth peer name eth0 netns {b}; ip netns exec {a} true"
-                ));
+                join(&one, &two);
                 None
             }
             Underlay::Router(mtu) => Some(join_by_router(&one, &two, mtu)?),
@@ -178,6 +175,14 @@ impl Lab {
         let sites = sites.try_into().ok()?;
         Some(Self { sites, router })
     }
+}
+
+/// By a veth pair.
+pub fn join(one: &Node, two: &Node) {
+    let peer = &two.name;
+    one.sh(&format!(
+        "ip link add eth0 type veth peer name eth0 netns {peer}"
+    ));
 }
 
 fn join_by_router(one: &Node, two: &Node, mtu: u32) -> Option<Node> {
@@ -201,7 +206,8 @@ pub fn narrow(router: &Node, two: &Node, mtu: u32) {
     two.sh(&format!("ip link set eth0 mtu {mtu}"));
 }
 
-fn site(node: Node, n: usize, mode: Mode, kind: Underlay, wire: Wire) -> Site {
+/// Node `n` with its path, the other one being its peer.
+pub fn site(node: Node, n: usize, mode: Mode, kind: Underlay, wire: Wire) -> Site {
     let address = underlay(n, kind);
     node.sh(&format!(
         "ip addr add {address}/24 dev eth0; ip link set eth0 up"
