@@ -14,6 +14,7 @@ use std::process::Command;
 
 const MARK: &str = "weft-";
 const NETNS: &str = "/run/netns";
+const BPFFS: &str = "/sys/fs/bpf";
 
 /// A prefix that no other run has.
 pub(crate) fn new_prefix() -> Result<String> {
@@ -86,6 +87,7 @@ pub(crate) fn remove_namespaces(paths: &[PathBuf]) -> Result<()> {
         return Ok(());
     }
     kill_inside(paths)?;
+    remove_pins(paths)?;
     for path in paths {
         let Some(name) = path.file_name() else {
             continue;
@@ -94,6 +96,37 @@ pub(crate) fn remove_namespaces(paths: &[PathBuf]) -> Result<()> {
         // Another sweep may have been quicker; only a namespace that stays is an error.
         if path.exists() {
             removed?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what daemons inside the given namespaces pinned (`weft-<device>-<inode of the namespace>`):
+/// a bpffs is shared by all namespaces, and pins outlive them.
+fn remove_pins(paths: &[PathBuf]) -> Result<()> {
+    let Ok(pins) = fs::read_dir(BPFFS) else {
+        return Ok(());
+    };
+    let inside: BTreeSet<String> = paths
+        .iter()
+        .filter_map(|path| fs::metadata(path).ok())
+        .map(|meta| meta.st_ino().to_string())
+        .collect();
+    for entry in pins {
+        let entry = entry.with_context(|| format!("read {BPFFS}"))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let owner = name
+            .strip_prefix(MARK)
+            .and_then(|rest| rest.rsplit_once('-'));
+        if owner.is_some_and(|(_, inode)| inside.contains(inode)) {
+            match fs::remove_dir_all(entry.path()) {
+                // Another sweep, or the daemon's own `cleanup`, was quicker.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => {
+                    result.with_context(|| format!("remove {}", entry.path().display()))?;
+                }
+            }
         }
     }
     Ok(())

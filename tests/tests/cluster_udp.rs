@@ -1,6 +1,6 @@
 //! Clusters over the udp backend.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 use tests::cluster::Stack;
 use tests::{Cluster, Options, flat_network, requirement};
@@ -39,7 +39,7 @@ fn another_port() -> Result<()> {
 #[test]
 fn ipv6_inside_by_each_data_path() -> Result<()> {
     for data_path in ["ebpf", "offload", "plain"] {
-        check(&by(data_path).stack(Stack::Dual))?;
+        check(&by(data_path).stack(Stack::Dual)).context(data_path)?;
     }
     Ok(())
 }

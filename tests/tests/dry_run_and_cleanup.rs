@@ -15,6 +15,7 @@ fn state(node: &Node) -> Result<Vec<String>> {
         "nft -s list ruleset",
         "bridge fdb",
         "ip neigh show nud permanent",
+        "tc qdisc show",
     ] {
         let output = node.namespace.sh(command)?;
         let entries = output.lines().map(snapshot::normal);
@@ -112,4 +113,9 @@ fn cleanup_after_vxlan() -> Result<()> {
 #[test]
 fn cleanup_after_host_gw_with_nftables() -> Result<()> {
     cleanup(&Options::new("host-gw").nftables())
+}
+
+#[test]
+fn cleanup_after_udp() -> Result<()> {
+    cleanup(&Options::new("udp"))
 }

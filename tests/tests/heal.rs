@@ -206,3 +206,25 @@ fn nftables_rules_chains_and_tables() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn udp_device_addresses_and_routes() -> Result<()> {
+    let Some((cluster, a, b)) = connected(&Options::new("udp").stack(Stack::Dual))? else {
+        return Ok(());
+    };
+    let n1 = &cluster.nodes[0];
+    let (v4, v6) = ("ip -4 route show 10.5.0.0/16", "ip -6 route show fd05::/48");
+    let addresses = "ip -brief address show dev flannel0 scope global";
+    for (damage, observe) in [
+        ("ip route del 10.5.0.0/16 dev flannel0", v4),
+        ("ip -6 route del fd05::/48 dev flannel0", v6),
+        ("ip -4 address flush dev flannel0", addresses),
+        ("ip -6 address flush dev flannel0 scope global", addresses),
+        ("ip link set flannel0 down", v6),
+        ("ip link del flannel0", v6),
+    ] {
+        heals(n1, observe, damage).context(damage)?;
+        cluster.wait_connected(&[&a, &b], Stack::Dual)?;
+    }
+    Ok(())
+}

@@ -1,6 +1,10 @@
 //! The udp overlay with programs in the kernel: the daemon dies, comes back, changes its data path,
 //! and no packet is lost that need not be.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +15,8 @@ use tests::pod::{Family, Pod};
 use tests::process::{self, Process};
 use tests::traffic::{Stream, TcpServer, bulk};
 use tests::{Cluster, Options, eventually, requirement};
+
+const BPFFS: &str = "/sys/fs/bpf";
 
 fn options(data_path: &str) -> Options {
     let mut options = Options::new("udp");
@@ -71,7 +77,7 @@ struct Pings(Process);
 impl Pings {
     fn start(cluster: &Cluster, from: &Pod, to: &Pod) -> Result<Self> {
         let log = cluster.run.folder().join(format!("ping.{}", from.name));
-        let mut command = std::process::Command::new("ping");
+        let mut command = Command::new("ping");
         command.args(["-n", "-q", "-i", "0.01", &to.ip(Family::V4)?.to_string()]);
         let process = from.namespace.spawn("ping", &mut command, &log)?;
         Ok(Self(process))
@@ -181,7 +187,7 @@ fn removed_programs_come_back() -> Result<()> {
     let attached = "reconcile_changes_total{part=\"backend\",kind=\"attach ebpf\"}";
     let before = value(n1, attached)?;
     for program in programs(n1)? {
-        remove(n1, &program)?;
+        program.remove(n1)?;
     }
     ensure!(programs(n1)?.is_empty());
     let sent = "tunnel_packets_total{direction=\"sent\",path=\"user\"}";
@@ -201,17 +207,6 @@ fn removed_programs_come_back() -> Result<()> {
     cluster.wait_connected(&[&a, &b], Stack::V4)
 }
 
-/// As somebody would: by tc(8), or by bpftool(8) where the program hangs on a link of its own.
-fn remove(node: &Node, program: &serde_json::Value) -> Result<()> {
-    let device = program["devname"].as_str().context("devname")?;
-    let kind = program["kind"].as_str().context("kind")?;
-    let line = match kind.strip_prefix("clsact/") {
-        Some(direction) => format!("tc filter del dev {device} {direction}"),
-        None => format!("bpftool link detach id {}", program["link_id"]),
-    };
-    node.namespace.sh(&line).map(drop)
-}
-
 /// Without the right to load programs there is one line, and offload.
 #[test]
 fn refused_programs_are_one_line_and_user_space() -> Result<()> {
@@ -222,7 +217,7 @@ fn refused_programs_are_one_line_and_user_space() -> Result<()> {
         let mut cluster = Cluster::prepare(&options(data_path))?;
         for node in &mut cluster.nodes {
             let plain = node.flanneld.command()?;
-            let mut command = std::process::Command::new("setpriv");
+            let mut command = Command::new("setpriv");
             command
                 .arg("--bounding-set=-bpf,-sys_admin")
                 .arg(plain.get_program())
@@ -277,9 +272,69 @@ fn nothing_is_left() -> Result<()> {
     Ok(())
 }
 
-/// What bpftool sees on the node's links.
-fn programs(node: &Node) -> Result<Vec<serde_json::Value>> {
+/// What holds a program of ours.
+#[derive(Debug)]
+enum Holder {
+    /// A filter: device and direction.
+    Filter(String, String),
+    /// A pinned link.
+    Pin(PathBuf),
+}
+
+impl Holder {
+    /// As an operator would.
+    fn remove(&self, node: &Node) -> Result<()> {
+        match self {
+            Self::Filter(device, direction) => {
+                let line = format!("tc filter del dev {device} {direction}");
+                node.namespace.sh(&line).map(drop)
+            }
+            Self::Pin(path) => Ok(fs::remove_file(path)?),
+        }
+    }
+}
+
+/// The filters that bpftool sees on the node's links, and the links pinned for its namespace, which
+/// Debian's bpftool does not know.
+fn programs(node: &Node) -> Result<Vec<Holder>> {
     let text = node.namespace.sh("bpftool -j net show")?;
     let all: serde_json::Value = serde_json::from_str(&text)?;
-    Ok(all[0]["tc"].as_array().cloned().unwrap_or_default())
+    let filters = all[0]["tc"].as_array().cloned().unwrap_or_default();
+    let mut holders = Vec::new();
+    for filter in filters {
+        let word = |key: &str| filter[key].as_str().map(str::to_owned);
+        let (device, kind) = word("devname").zip(word("kind")).context(text.clone())?;
+        if let Some(direction) = kind.strip_prefix("clsact/") {
+            holders.push(Holder::Filter(device, direction.to_owned()));
+        }
+    }
+    let namespace = fs::metadata(node.namespace.path())?.ino();
+    let pins = Path::new(BPFFS).join(format!("weft-flannel0-{namespace}"));
+    if pins.exists() {
+        for pin in fs::read_dir(&pins)? {
+            holders.push(Holder::Pin(pin?.path()));
+        }
+    }
+    Ok(holders)
+}
+
+/// All of the above once more in the other half of the world: with a bpffs if the host has none, where
+/// programs hang on pinned links, else without one, where filters hold them.
+#[test]
+fn the_same_with_and_without_a_bpffs() -> Result<()> {
+    const AGAIN: &str = "WEFT_OTHER_BPFFS";
+    if std::env::var_os(AGAIN).is_some() || !can_run() {
+        return Ok(());
+    }
+    let change = match fs::read_to_string("/proc/mounts")?.contains(&format!(" {BPFFS} bpf ")) {
+        true => format!("umount -l {BPFFS}"),
+        false => format!("mount -t bpf bpf {BPFFS}"),
+    };
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg(format!("{change} && exec \"$0\""))
+        .arg(std::env::current_exe()?)
+        .env(AGAIN, "1");
+    process::run(&mut command).map(drop)
 }

@@ -1,6 +1,6 @@
 //! The udp backend in the daemon: what it announces, what it prints, what it refuses. Needs root.
 
-use kernel::Netlink;
+use kernel::{Address, Change, Netlink, NewLink, NewLinkKind};
 
 use crate::node::{Daemon, get, in_a_node, routes_of, terminate};
 use crate::server::Etcd;
@@ -64,6 +64,49 @@ fn metrics_name_the_data_path_and_have_every_series_from_the_start() {
         }
         let line = "udp data path: offload on flannel0 (as configured)";
         assert_eq!(daemon.log().matches(line).count(), 1, "{}", daemon.log());
+    });
+}
+
+/// On a kernel that takes programs; elsewhere user space follows in the same way.
+#[test]
+fn an_interface_made_anew_gets_the_programs_and_the_old_sockets_go() {
+    in_a_node(|| async {
+        let etcd = Etcd::start().await;
+        etcd.put("config", UDP).await;
+        let daemon = Daemon::start(&etcd, &["--iface=eth0", "--data-path=auto"]);
+        daemon.ready().await;
+        let attached = || {
+            let page = get("/metrics");
+            let series = r#"flanneld_reconcile_changes_total{part="backend",kind="attach ebpf"} "#;
+            let count = page.lines().find_map(|line| line.strip_prefix(series));
+            count.map_or(0, |count| count.parse::<u32>().unwrap())
+        };
+        let with_programs = attached() == 1;
+        let mut netlink = Netlink::open().unwrap();
+        let index = netlink.expect_link("eth0").unwrap().index;
+        let name = "eth0".to_owned();
+        netlink.apply(&Change::DeleteLink { index, name }).unwrap();
+        daemon.logged("keeping eth0 as it was").await;
+        let kind = NewLinkKind::Bridge {
+            vlan_filtering: None,
+        };
+        let link = NewLink {
+            up: true,
+            ..NewLink::new("eth0", kind)
+        };
+        netlink.apply(&Change::AddLink(link)).unwrap();
+        let index = netlink.expect_link("eth0").unwrap().index;
+        let address = Address::new(index, "192.168.66.77/24".parse().unwrap());
+        netlink.apply(&Change::AddAddress(address)).unwrap();
+        daemon.logged("the address is now 192.168.66.77:8285").await;
+        daemon.ready().await;
+        let moved = async || !with_programs || attached() == 2;
+        daemon.until("programs moved", moved).await;
+        assert!(
+            get("/metrics").contains(r#"data_path="ebpf""#) == with_programs,
+            "{}",
+            daemon.log()
+        );
     });
 }
 

@@ -89,7 +89,7 @@ impl Site {
             Ok(()) => true,
             Err(TcError::AlreadyAttached) => false,
             Err(TcError::NetlinkError(error))
-                if error.raw_os_error() == Some(nix::libc::EEXIST) =>
+                if error.raw_os_error() == Some(libc::EEXIST) =>
             {
                 false
             }
