@@ -1,8 +1,8 @@
 //! The data path in user space: plain threads between the queues of a TUN device and UDP sockets.
 //!
-//! Theory. Each worker has a queue of the device, a receiving socket in a SO_REUSEPORT group on our port, and a
-//! sending socket on an ephemeral port. The kernel spreads flows over the queues by their hash; what one queue sends has one
-//! source port, so the receiver's group spreads them again, and no flow is ever out of order.
+//! Theory. Each worker has a queue of the device, a receiving socket in a SO_REUSEPORT group on our port, and some
+//! sending sockets on ephemeral ports. The kernel spreads flows over the queues; a flow has one of the worker's source
+//! ports, by its hash, so the receiver's group spreads flows again, and none is ever out of order.
 //!
 //! In mode *offload* packets of up to 64 KiB cross the device (virtio_net_hdr): they are cut here, sent with
 //! UDP_SEGMENT, received with UDP_GRO, checked one by one and joined again. In mode *plain* one packet is one system call.
@@ -23,6 +23,7 @@ mod probe;
 mod receiver;
 mod sender;
 mod sockets;
+mod spread;
 mod tally;
 mod worker;
 
@@ -176,8 +177,11 @@ impl UserPath {
         }
         for queue in queues {
             let answers = Answers::new(queue.try_clone().map_err(thread)?, device.has_header);
+            let sending = || sockets::sender(bind.ip(), sockets::Fragmenting::Never);
             let outbox = Outbox::new(
-                sockets::sender(bind.ip(), sockets::Fragmenting::Never)?,
+                (0..spread::SOCKETS)
+                    .map(|_| sending())
+                    .collect::<Result<_, _>>()?,
                 mode,
                 encapsulation.overhead(),
                 Arc::clone(&unsegmented),

@@ -162,6 +162,7 @@ mod tests {
         let buffer: Vec<u8> = (0..=255).cycle().take(2050).collect();
         let datagram = |bytes, tos, segment| Datagram {
             bytes,
+            socket: 0,
             to: to.local_addr().unwrap(),
             tos,
             segment,

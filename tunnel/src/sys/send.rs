@@ -18,6 +18,8 @@ type Control = [u64; 8];
 pub(crate) struct Datagram {
     /// Its bytes in the batch's buffer.
     pub(crate) bytes: Range<usize>,
+    /// Which socket it leaves from, of those that the caller has.
+    pub(crate) socket: usize,
     pub(crate) to: SocketAddr,
     /// TOS or traffic class of the outer header.
     pub(crate) tos: u8,

@@ -30,7 +30,8 @@ const ROOM: usize = 256 << 10;
 
 /// The state of one sending worker's batch.
 pub(super) struct Outbox {
-    socket: UdpSocket,
+    /// [`SOCKETS`] of them.
+    sockets: Vec<UdpSocket>,
     batch: SendBatch,
     buffer: Box<[u8]>,
     filled: usize,
@@ -51,7 +52,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(
-        socket: UdpSocket,
+        sockets: Vec<UdpSocket>,
         mode: Mode,
         overhead: usize,
         unsegmented: Arc<AtomicBool>,
@@ -60,7 +61,7 @@ impl Outbox {
         answers: Answers,
     ) -> Self {
         Self {
-            socket,
+            sockets,
             batch: SendBatch::new(DATAGRAMS),
             buffer: vec![0; ROOM].into(),
             filled: 0,
@@ -87,14 +88,22 @@ impl Outbox {
         &mut self.buffer[self.filled..]
     }
 
-    /// Takes the first `length` bytes of the room for `to`.
-    pub(super) fn push(&mut self, length: usize, to: SocketAddr, tos: u8, own: &Own) {
+    /// Takes the first `length` bytes of the room for `to`, to be sent from one of the sockets.
+    pub(super) fn push(
+        &mut self,
+        length: usize,
+        socket: usize,
+        to: SocketAddr,
+        tos: u8,
+        own: &Own,
+    ) {
         let end = self.filled + length;
         let first = self.open.0;
         // Only the last piece may be shorter.
         let can_grow = self.can_grow() && length <= first && !self.unsegmented.load(Relaxed);
         if let Some(last) = self.datagrams.last_mut()
             && can_grow
+            && last.socket == socket
             && last.to == to
             && last.tos == tos
         {
@@ -104,6 +113,7 @@ impl Outbox {
         } else {
             self.datagrams.push(Datagram {
                 bytes: self.filled..end,
+                socket,
                 to,
                 tos,
                 segment: None,
@@ -138,14 +148,20 @@ impl Outbox {
     }
 
     fn send_first(&mut self, count: usize, own: &Own) {
+        // Stable: a flow stays in order, as it has one socket.
+        self.datagrams[..count].sort_by_key(|datagram| datagram.socket);
         let mut done = 0;
         let mut again = true;
         while done < count {
+            let socket = self.datagrams[done].socket;
             let datagrams = &self.datagrams[done..count];
-            match self
-                .batch
-                .send(self.socket.as_fd(), &self.buffer, datagrams)
-            {
+            let same = datagrams.partition_point(|datagram| datagram.socket == socket);
+            match send(
+                &mut self.batch,
+                &self.sockets,
+                &self.buffer,
+                &datagrams[..same],
+            ) {
                 Ok(sent) => {
                     for datagram in &datagrams[..sent] {
                         let (packets, bytes) = content(datagram, self.overhead);
@@ -192,7 +208,7 @@ impl Outbox {
         let all = rest.len();
         let mut works = false;
         while !rest.is_empty() {
-            let sent = match self.batch.send(self.socket.as_fd(), &self.buffer, &rest) {
+            let sent = match send(&mut self.batch, &self.sockets, &self.buffer, &rest) {
                 Ok(sent) => {
                     // A last, shorter one says nothing: the others may be too large for the path.
                     works |= rest.len() == all;
@@ -224,13 +240,8 @@ impl Outbox {
             let inner = &wire[self.overhead..];
             let bytes = inner.len() as u64;
             let outcome = if inner.len() <= limit {
-                self.batch
-                    .send(
-                        self.socket.as_fd(),
-                        &self.buffer,
-                        std::slice::from_ref(&piece),
-                    )
-                    .map(drop)
+                let piece = std::slice::from_ref(&piece);
+                send(&mut self.batch, &self.sockets, &self.buffer, piece).map(drop)
             } else if let Some(mtu) = Oversize::must_tell(inner, limit) {
                 self.answers.too_big(inner, own, mtu);
                 self.tally.dropped(DropReason::TooBig, 1);
@@ -254,6 +265,16 @@ impl Outbox {
     }
 }
 
+/// Sends datagrams of one socket.
+fn send(
+    batch: &mut SendBatch,
+    sockets: &[UdpSocket],
+    buffer: &[u8],
+    datagrams: &[Datagram],
+) -> io::Result<usize> {
+    batch.send(sockets[datagrams[0].socket].as_fd(), buffer, datagrams)
+}
+
 /// Packets and bytes of inner packets in `datagram`.
 fn content(datagram: &Datagram, overhead: usize) -> (u64, u64) {
     let length = datagram.bytes.len();
@@ -265,10 +286,17 @@ fn content(datagram: &Datagram, overhead: usize) -> (u64, u64) {
 
 /// What the kernel would have cut it into.
 fn pieces(datagram: &Datagram) -> impl Iterator<Item = Datagram> + use<> {
-    let Datagram { bytes, to, tos, .. } = datagram.clone();
+    let Datagram {
+        bytes,
+        socket,
+        to,
+        tos,
+        ..
+    } = datagram.clone();
     let size = datagram.segment.map_or(bytes.len(), usize::from).max(1);
     bytes.clone().step_by(size).map(move |start| Datagram {
         bytes: start..bytes.end.min(start + size),
+        socket,
         to,
         tos,
         segment: None,

@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{encapsulation::Encapsulation, outbox::Outbox, tally::Direction, worker::Side};
+use super::{encapsulation::Encapsulation, outbox::Outbox, spread, tally::Direction, worker::Side};
 use crate::{Counters, DropReason, Table, segment::Segments, vnet::VnetHeader};
 
 /// Reads from the device before the worker looks at anything else.
@@ -62,6 +62,7 @@ impl Sender {
                 .dropped(DropReason::NoPeer, segments.count() as u64);
             return outbox.answers.unreachable(bytes, own);
         };
+        let socket = spread::place(&packet, bytes);
         let overhead = self.encapsulation.overhead();
         let most = overhead + segments.full_len();
         loop {
@@ -74,7 +75,13 @@ impl Sender {
                 outbox.tally.dropped(reason, 1);
                 continue;
             }
-            outbox.push(overhead + length, peer.address, packet.traffic_class, own);
+            outbox.push(
+                overhead + length,
+                socket,
+                peer.address,
+                packet.traffic_class,
+                own,
+            );
         }
     }
 }

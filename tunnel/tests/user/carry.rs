@@ -14,7 +14,11 @@ use super::{
 const PINGS: [usize; 10] = [0, 1, 7, 56, 1000, 1443, 1444, 1445, 1472, 5000];
 
 fn carries_everything(modes: [Mode; 2], wire: Wire) {
-    let Some(lab) = Lab::with(modes, Underlay::Veth, wire) else {
+    carries_everything_over(Underlay::Veth, modes, wire);
+}
+
+fn carries_everything_over(underlay: Underlay, modes: [Mode; 2], wire: Wire) {
+    let Some(lab) = Lab::with(modes, underlay, wire) else {
         return;
     };
     for (from, to) in [(0, 1), (1, 0)] {
@@ -120,4 +124,10 @@ fn plain_to_plain() {
 #[test]
 fn the_same_with_vxlan() {
     carries_everything([Offload, Plain], Wire::Vxlan { vni: 77 });
+}
+
+#[test]
+fn vxlan_over_ipv6() {
+    let wire = Wire::Vxlan { vni: 1 };
+    carries_everything_over(Underlay::VethIpv6, [Offload, Plain], wire);
 }

@@ -108,12 +108,17 @@ pub struct Lab {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Underlay {
     Veth,
+    /// The same with IPv6 addresses.
+    VethIpv6,
     /// A router whose link to the second node carries only so many bytes.
     Router(u32),
 }
 
 pub fn underlay(n: usize, kind: Underlay) -> IpAddr {
-    let third = if kind != Underlay::Veth && n == 2 {
+    if kind == Underlay::VethIpv6 {
+        return format!("fd66::{n}").parse().unwrap();
+    }
+    let third = if matches!(kind, Underlay::Router(_)) && n == 2 {
         67
     } else {
         66
@@ -141,8 +146,9 @@ pub fn peer(n: usize, address: IpAddr) -> Peer {
 }
 
 /// The device's, over links of 1500 bytes.
-pub fn mtu(wire: Wire) -> u32 {
-    1500 - 28 - wire.overhead() as u32
+pub fn mtu(wire: Wire, kind: Underlay) -> u32 {
+    let ip_header = if kind == Underlay::VethIpv6 { 40 } else { 20 };
+    1500 - ip_header - 8 - wire.overhead() as u32
 }
 
 /// The address of node `n`'s Pod.
@@ -162,7 +168,7 @@ impl Lab {
     pub fn with(modes: [Mode; 2], kind: Underlay, wire: Wire) -> Option<Self> {
         let (one, two) = (Node::new("a")?, Node::new("b")?);
         let router = match kind {
-            Underlay::Veth => {
+            Underlay::Veth | Underlay::VethIpv6 => {
                 join(&one, &two);
                 None
             }
@@ -209,10 +215,11 @@ pub fn narrow(router: &Node, two: &Node, mtu: u32) {
 /// Node `n` with its path, the other one being its peer.
 pub fn site(node: Node, n: usize, mode: Mode, kind: Underlay, wire: Wire) -> Site {
     let address = underlay(n, kind);
+    let prefix = if address.is_ipv4() { "24" } else { "64 nodad" };
     node.sh(&format!(
-        "ip addr add {address}/24 dev eth0; ip link set eth0 up"
+        "ip link set eth0 up; ip addr add {address}/{prefix} dev eth0"
     ));
-    if kind != Underlay::Veth {
+    if matches!(kind, Underlay::Router(_)) {
         node.sh(&format!("ip route add default via 192.168.{}.1", 65 + n));
     }
     let settings = Settings {
@@ -221,7 +228,7 @@ pub fn site(node: Node, n: usize, mode: Mode, kind: Underlay, wire: Wire) -> Sit
         wire,
         mode,
         workers: Some(2),
-        mtu: mtu(wire),
+        mtu: mtu(wire, kind),
     };
     let other = 3 - n;
     let peers = vec![peer(other, underlay(other, kind))];
@@ -230,7 +237,7 @@ pub fn site(node: Node, n: usize, mode: Mode, kind: Underlay, wire: Wire) -> Sit
     let path = node
         .run(|| UserPath::start(&settings, Arc::clone(&table), Arc::clone(&counters)))
         .unwrap();
-    set_up_device(&node, n, mtu(wire));
+    set_up_device(&node, n, mtu(wire, kind));
     Site {
         path,
         counters,

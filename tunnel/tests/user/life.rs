@@ -11,7 +11,7 @@ use tunnel::{
 };
 
 use super::{
-    lab::{Lab, Node, Site, eventually, mtu, pod, set_up_device},
+    lab::{Lab, Node, Site, Underlay, eventually, mtu, pod, set_up_device},
     traffic::bulk,
 };
 
@@ -98,7 +98,7 @@ fn a_device_that_goes_down_comes_back() {
         two.node
             .sh("ip addr flush dev flannel0; ip addr flush dev lo");
         two.node.sh("ip addr add 127.0.0.1/8 dev lo");
-        set_up_device(&two.node, 2, mtu(Wire::Ip));
+        set_up_device(&two.node, 2, mtu(Wire::Ip, Underlay::Veth));
         ping(&lab);
         assert_eq!(two.path.ended(), None);
     }

@@ -11,7 +11,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 fn outbox(mode: Mode) -> Outbox {
     let device = File::options().write(true).open("/dev/null").unwrap();
     Outbox::new(
-        sockets::sender(LOOPBACK, Fragmenting::Never).unwrap(),
+        vec![sockets::sender(LOOPBACK, Fragmenting::Never).unwrap()],
         mode,
         0,
         Arc::default(),
@@ -34,7 +34,7 @@ fn receiver() -> (UdpSocket, SocketAddr) {
 fn push(outbox: &mut Outbox, to: SocketAddr, length: usize, fill: u8) {
     let own = Own::default();
     outbox.room(length, &own)[..length].fill(fill);
-    outbox.push(length, to, 0, &own);
+    outbox.push(length, 0, to, 0, &own);
 }
 
 /// Length and first byte of what comes.
@@ -118,7 +118,7 @@ fn a_refusal_of_segmentation_loses_nothing_and_is_for_good() {
     let (socket, to) = receiver();
     let mut outbox = outbox(Mode::Offload);
     sys::set_option(
-        outbox.socket.as_fd(),
+        outbox.sockets[0].as_fd(),
         libc::SOL_SOCKET,
         libc::SO_NO_CHECK,
         1,
