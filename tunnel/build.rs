@@ -5,7 +5,7 @@
 use std::{env, fs, path::PathBuf, process::Command};
 
 fn main() {
-    for file in ["overlay.bpf.c", "overlay.h", "maps.h"] {
+    for file in ["overlay.bpf.c", "overlay.h", "maps.h", "inner.h"] {
         println!("cargo::rerun-if-changed=bpf/{file}");
     }
     println!("cargo::rerun-if-env-changed=CLANG");

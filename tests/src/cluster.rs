@@ -270,10 +270,19 @@ impl Cluster {
                 "ip -6 route",
                 "ip neigh show nud permanent",
                 "bridge fdb",
+                "ip -statistics link",
+                "nstat -z",
             ] {
                 let out = node.namespace.sh(line);
                 let out = out.unwrap_or_else(|error| format!("{error:#}\n"));
                 text.push_str(&format!("--- n{}: {line}\n{out}", node.number));
+            }
+            let (_, page) = node.flanneld.health("metrics").unwrap_or_default();
+            let counted = page
+                .lines()
+                .filter(|line| line.starts_with("flanneld_tunnel") && !line.ends_with(" 0"));
+            for line in counted {
+                text.push_str(&format!("--- n{}: {line}\n", node.number));
             }
             if let Some(daemon) = &node.daemon {
                 text.push_str(&format!(

@@ -6,7 +6,15 @@
  * TUN device. Whatever they do not handle they leave alone (TC_ACT_UNSPEC, so that programs of others
  * run too): then it goes on into the TUN or up to the socket, to the user-space path.
  *
- * Invariant: a packet is checked wholly before its first byte is changed. */
+ * Invariant: a packet is checked wholly before its first byte is changed.
+ *
+ * No tunnel mark. BPF_F_ADJ_ROOM_ENCAP_* marks a packet as one inside another, so that whoever has to
+ * cut a large (GSO) one, a network card at last, does it right. Between namespaces of one kernel nobody
+ * cuts it, the mark arrives with the packet, and no program can take it off again (Linux 6.18); a
+ * bridge behind it, having no features for marked packets, then cuts it in software. So on virtual links
+ * the mark is left out towards peers of which it is known that large packets reach them whole: who has got
+ * such a packet says so, by this kernel's cookie as the identification of its own outer headers (free for
+ * any use where DF is set, RFC 6864). Both facts expire. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -20,6 +28,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "inner.h"
 #include "maps.h"
 
 #define AF_INET 2
@@ -35,6 +44,7 @@
 /* How long a next hop is believed. Each time it is asked for anew, one packet takes the kernel's own way,
  * which keeps the neighbour entry alive and confirmed. */
 #define NEXT_FOR_NS 1000000000ULL
+#define WHOLE_FOR_NS 10000000000ULL
 #define RAISE_AFTER_NS (600ULL * 1000000000)
 #define ECN 3
 #define CE 3
@@ -44,93 +54,6 @@ struct outer {
 	struct iphdr ip;
 	struct udphdr udp;
 } __attribute__((packed));
-
-/* What egress and ingress want to know of an inner packet. */
-struct inner {
-	struct peer *peer;
-	__u32 length;		/* by its own header */
-	__u32 headers;		/* of IP, without extensions of IPv6 */
-	__u8 tos;
-	__u8 protocol;
-	__u8 version;
-};
-
-static __always_inline __u16 fold(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
-/* Fewer bytes than that can be read in place (yet). */
-static __always_inline int too_short(struct __sk_buff *skb, __u32 length)
-{
-	return (void *)(long)skb->data + length > (void *)(long)skb->data_end;
-}
-
-/* Reads the inner header at `offset`; the peer is of its source or destination. 0: well-formed. */
-static __always_inline int parse(struct __sk_buff *skb, __u32 offset, int by_source, struct inner *inner)
-{
-	void *start, *end;
-	struct iphdr *ip;
-
-	/* The kernel's own packets have their headers at hand; others may need a pull, which fails for
-	 * what is too short. */
-	if (too_short(skb, offset + sizeof(*ip)) && bpf_skb_pull_data(skb, offset + sizeof(*ip)))
-		return -1;
-	start = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	ip = start + offset;
-	if ((void *)(ip + 1) > end)
-		return -1;
-	if (ip->version == 4) {
-		inner->version = 4;
-		inner->length = bpf_ntohs(ip->tot_len);
-		inner->headers = ip->ihl * 4;
-		inner->tos = ip->tos;
-		inner->protocol = ip->protocol;
-		if (inner->headers < sizeof(*ip) || inner->length < inner->headers)
-			return -1;
-		inner->peer = peer_of_v4(by_source ? ip->saddr : ip->daddr);
-		return 0;
-	}
-	if (ip->version == 6) {
-		struct ipv6hdr *ip6;
-		__u64 half[2];
-
-		if (too_short(skb, offset + sizeof(*ip6)) && bpf_skb_pull_data(skb, offset + sizeof(*ip6)))
-			return -1;
-		start = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		ip6 = start + offset;
-		if ((void *)(ip6 + 1) > end)
-			return -1;
-		inner->version = 6;
-		inner->length = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
-		inner->headers = sizeof(*ip6);
-		inner->tos = ip6->priority << 4 | ip6->flow_lbl[0] >> 4;
-		inner->protocol = ip6->nexthdr;
-		__builtin_memcpy(half, by_source ? &ip6->saddr : &ip6->daddr, sizeof(half));
-		inner->peer = peer_of_v6(half);
-		return 0;
-	}
-	return -1;
-}
-
-/* Bytes of the largest packet that a large one becomes; 0: cannot tell. */
-static __always_inline __u32 largest(struct __sk_buff *skb, const struct inner *inner)
-{
-	__u8 offset_byte;
-
-	if (!skb->gso_size)
-		return inner->length;
-	/* The kernel cuts UDP inside UDP wrongly after a program took the outer header off. */
-	if (inner->protocol != IPPROTO_TCP)
-		return 0;
-	if (bpf_skb_load_bytes(skb, config.link_header + inner->headers + 12, &offset_byte, 1))
-		return 0;
-	return inner->headers + (offset_byte >> 4) * 4 + skb->gso_size;
-}
 
 static __always_inline __u32 path_mtu(struct peer *peer)
 {
@@ -145,7 +68,8 @@ static __always_inline __u32 path_mtu(struct peer *peer)
 	return mtu;
 }
 
-static __always_inline void outer_header(struct outer *outer, const struct peer *peer, __u32 length, __u8 tos, __u32 hash)
+static __always_inline void outer_header(struct outer *outer, const struct peer *peer, __u32 length, __u8 tos,
+					 __u32 hash, __u16 id)
 {
 	__u32 sum;
 
@@ -155,12 +79,14 @@ static __always_inline void outer_header(struct outer *outer, const struct peer 
 	outer->ip.ihl = 5;
 	outer->ip.tos = tos;
 	outer->ip.tot_len = bpf_htons(length + OUTER);
+	outer->ip.id = id;
 	outer->ip.frag_off = bpf_htons(DF);
 	outer->ip.ttl = 64;
 	outer->ip.protocol = IPPROTO_UDP;
 	outer->ip.saddr = config.local;
 	outer->ip.daddr = peer->address;
 	sum = bpf_htons(0x4500 | tos) + (__u32)outer->ip.tot_len + bpf_htons(DF) + bpf_htons(64 << 8 | IPPROTO_UDP);
+	sum += id;
 	sum += (outer->ip.saddr & 0xffff) + (outer->ip.saddr >> 16);
 	sum += (outer->ip.daddr & 0xffff) + (outer->ip.daddr >> 16);
 	outer->ip.check = ~fold(sum);
@@ -172,7 +98,8 @@ static __always_inline void outer_header(struct outer *outer, const struct peer 
 }
 
 /* Sends the frame to the peer's next hop. The kernel's neighbour layer finds it, at the cost of a route
- * and a neighbour lookup, and waits for it if need be; what it has found is used for a second. (To name
+ * and a neighbour lookup, and waits for it if need be; what it has found is used for a second, where the
+ * node forwards packets (else bpf_fib_lookup refuses). (To name
  * the next hop to bpf_redirect_neigh would do as well, but then packets that wait for the neighbour go
  * astray: they still have the route into the TUN device.) */
 static __always_inline long send(struct __sk_buff *skb, struct peer *peer, __u64 now)
@@ -211,7 +138,8 @@ int weft_egress(struct __sk_buff *skb)
 	__u32 length = skb->len - config.link_header, packets, size;
 	struct peer *peer;
 	__u64 now, next, own;
-	int fresh;
+	int fresh, unmarked, failed;
+	__u16 id;
 
 	if (parse(skb, config.link_header, 0, &inner) || inner.length != length)
 		return pass_out(counters, 1);
@@ -223,8 +151,9 @@ int weft_egress(struct __sk_buff *skb)
 	if (!size || size + OUTER > path_mtu(peer) || length + OUTER > 0xffff)
 		return pass_out(counters, packets);
 
-	outer_header(&outer, peer, length, inner.tos, bpf_get_hash_recalc(skb));
 	now = bpf_ktime_get_coarse_ns();
+	id = config.cookie && now < peer->whole_until ? config.cookie : 0;
+	outer_header(&outer, peer, length, inner.tos, bpf_get_hash_recalc(skb), id);
 	fresh = now < peer->next_until;
 	if (fresh) {
 		next = peer->next;
@@ -232,10 +161,13 @@ int weft_egress(struct __sk_buff *skb)
 		__builtin_memcpy(outer.eth.h_dest, &next, ETH_ALEN);
 		__builtin_memcpy(outer.eth.h_source, &own, ETH_ALEN);
 	}
-	if (bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, flags))
+	/* Without the mark the network header stays the inner one: only for a frame that is finished. */
+	unmarked = fresh && config.cookie && !config.link_header && now < peer->unmarked_until;
+	if (unmarked ? bpf_skb_change_head(skb, sizeof(outer), 0)
+		     : bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, flags))
 		return pass_out(counters, packets);
-	if ((!config.link_header && bpf_skb_change_head(skb, sizeof(outer.eth), 0)) ||
-	    bpf_skb_store_bytes(skb, 0, &outer, sizeof(outer), 0)) {
+	failed = !unmarked && !config.link_header && bpf_skb_change_head(skb, sizeof(outer.eth), 0);
+	if (failed || bpf_skb_store_bytes(skb, 0, &outer, sizeof(outer), 0)) {
 		if (counters)
 			counters->dropped[DROP_SEND_ERROR] += packets;
 		return TC_ACT_SHOT;
@@ -313,6 +245,18 @@ static __always_inline int set_ecn(struct __sk_buff *skb, __u32 offset, const st
 	}
 }
 
+/* "No tunnel mark", above. Written rarely: other CPUs read the entry. */
+static __always_inline void learn_whole(struct __sk_buff *skb, struct peer *peer, __u16 id)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 soon = now + WHOLE_FOR_NS / 2;
+
+	if (skb->gso_size && peer->whole_until < soon)
+		peer->whole_until = now + WHOLE_FOR_NS;
+	if (id == config.cookie && peer->unmarked_until < soon)
+		peer->unmarked_until = now + WHOLE_FOR_NS;
+}
+
 static __always_inline int pass_in(struct counters *counters, __u32 packets)
 {
 	if (counters)
@@ -337,6 +281,7 @@ int weft_ingress(struct __sk_buff *skb)
 	void *end;
 	__u32 packets, length, sum = 0;
 	__be32 from;
+	__u16 id;
 	__u8 ecn;
 	int after;
 
@@ -361,6 +306,7 @@ int weft_ingress(struct __sk_buff *skb)
 
 	counters = count();
 	from = outer->ip.saddr;
+	id = outer->ip.id;
 	ecn = outer->ip.tos & ECN;
 	length = bpf_ntohs(outer->udp.len);
 	/* What the kernel would verify on the way to a socket. */
@@ -382,6 +328,8 @@ int weft_ingress(struct __sk_buff *skb)
 
 		return drop_in(counters, known ? DROP_FOREIGN_SOURCE : DROP_UNKNOWN_PEER, packets);
 	}
+	if (config.cookie)
+		learn_whole(skb, inner.peer, id);
 	after = decapsulated_ecn(inner.tos & ECN, ecn);
 	if (after < 0)
 		return drop_in(counters, DROP_CONGESTION_UNMARKABLE, packets);

@@ -14,6 +14,8 @@ struct config {
 	__u32 underlay;		/* interface index, where datagrams leave and arrive */
 	__u32 device;		/* interface index of the TUN device */
 	__u32 underlay_mtu;
+	__u16 cookie;		/* names this kernel, if the underlay is a virtual link; else 0 */
+	__u16 unused;
 };
 
 /* Which lookups are worth it; changed by user space while the programs run. */
@@ -48,6 +50,9 @@ struct peer {
 	__u64 next_until;
 	__u64 next;
 	__u64 own;
+	/* "No tunnel mark", overlay.bpf.c. */
+	__u64 whole_until;
+	__u64 unmarked_until;
 };
 
 /* In the order of DropReason. */

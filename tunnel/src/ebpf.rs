@@ -8,6 +8,9 @@
 //! what the old version's maps look like. Counters are carried over. What path MTUs the old
 //! programs had learnt is learnt again.
 //!
+//! Two moments in which packets can be lost are the kernel's: it stops a link's queues while a clsact
+//! qdisc is made on it or removed (the first attachment by clsact, and the last end).
+//!
 //! The egress program runs before the device's queue: it also sees packets while no process has the TUN
 //! device open (its carrier is off then; routes over it stay usable unless
 //! `ignore_routes_with_linkdown` is set). Packets so redirected do not move the device's own counters.
@@ -28,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kernel::{Direction, Link, Netlink};
+use kernel::{Direction, Link, LinkKind, Netlink};
 
 use crate::{Table, Wire};
 pub use error::Error;
@@ -103,6 +106,10 @@ impl Ebpf {
             underlay: underlay.index,
             device: device.index,
             underlay_mtu: settings.underlay_mtu,
+            cookie: match underlay.kind {
+                LinkKind::Veth => kernel_cookie()?,
+                _ => 0,
+            },
         };
         let wanted = Wanted::plan(table);
         let capacity = (2 * wanted.entries())
@@ -183,6 +190,20 @@ impl Ebpf {
         )
         .map(drop)
     }
+}
+
+/// Whether the programs were built and this kernel takes them: loads them, attaches nothing, leaves
+/// nothing behind.
+pub fn probe() -> Result<(), Error> {
+    let config = Config {
+        local: SocketAddrV4::new([127, 0, 0, 1].into(), 8285),
+        link_header: 0,
+        underlay: 1,
+        device: 1,
+        underlay_mtu: 1500,
+        cookie: 1,
+    };
+    object::load(&config, 1).map(drop)
 }
 
 /// Removes what any process attached for `device`, also if the device is gone: its pins, and the
@@ -346,4 +367,13 @@ fn pins_folder(pins: &Path) -> Result<(), Error> {
     }
     fs::create_dir_all(pins)
         .map_err(|cause| Error::refused(format!("make {}", pins.display()), &cause))
+}
+
+/// A number other than 0 that stands for this boot of this kernel.
+fn kernel_cookie() -> Result<u16, Error> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read(path).map_err(|cause| Error::refused(format!("read {path}"), &cause))?;
+    let mix = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let sum = id.iter().fold(0x811c_9dc5, mix);
+    Ok(((sum >> 16) ^ sum) as u16 | 1)
 }

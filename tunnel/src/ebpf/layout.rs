@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use crate::DropReason;
 
 /// `struct config`.
-pub(super) const CONFIG_BYTES: usize = 20;
+pub(super) const CONFIG_BYTES: usize = 24;
 /// `struct peer`.
-pub(super) const PEER_BYTES: usize = 48;
+pub(super) const PEER_BYTES: usize = 64;
 /// `struct lookup`.
 pub(super) const LOOKUP_BYTES: usize = 24;
 /// `struct counters` as 64-bit words.
@@ -42,6 +42,8 @@ pub(super) struct Config {
     pub device: u32,
     /// Bytes of the largest outer packet.
     pub underlay_mtu: u32,
+    /// Names this kernel, if the underlay is a virtual link; else 0.
+    pub cookie: u16,
 }
 
 impl Config {
@@ -52,7 +54,8 @@ impl Config {
         bytes[6..8].copy_from_slice(&self.link_header.to_ne_bytes());
         bytes[8..12].copy_from_slice(&self.underlay.to_ne_bytes());
         bytes[12..16].copy_from_slice(&self.device.to_ne_bytes());
-        bytes[16..].copy_from_slice(&self.underlay_mtu.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.underlay_mtu.to_ne_bytes());
+        bytes[20..22].copy_from_slice(&self.cookie.to_ne_bytes());
         bytes
     }
 

@@ -19,6 +19,8 @@ pub struct Bed {
     pub nodes: [Node; 2],
     folder: PathBuf,
     bpffs: bool,
+    /// Kept alive by this handle alone.
+    router: Option<Netns>,
 }
 
 /// Number 1 or 2; its subnets are 10.5.N.0/24 and fd00:N::/64.
@@ -31,23 +33,52 @@ pub struct Node {
 /// True when the test may run; else says loudly that it is skipped.
 pub fn may_run() -> bool {
     use std::{io::Write as _, os::unix::fs::MetadataExt as _};
-    if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        return true;
-    }
-    assert!(
-        std::env::var_os("WEFT_REQUIRE_ROOT").is_none(),
-        "needs root"
-    );
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let why = match ebpf::probe() {
+        Ok(()) if root => return true,
+        Err(error @ ebpf::Error::NotBuilt(_)) => error.to_string(),
+        // The kernel of the test machine must take the programs.
+        Err(error) if root => panic!("{error}"),
+        _ => "needs root (run scripts/test.sh with sudo)".to_owned(),
+    };
+    assert!(std::env::var_os("WEFT_REQUIRE_ROOT").is_none(), "{why}");
     let test = std::thread::current();
-    let line = format!(
-        "SKIPPED: {}: needs root (run scripts/test.sh with sudo)\n",
-        test.name().unwrap_or("a test")
-    );
+    let line = format!("SKIPPED: {}: {why}\n", test.name().unwrap_or("a test"));
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     false
 }
 
 impl Bed {
+    /// With a router between the nodes, whose link to node 2 carries packets of `mtu` bytes.
+    pub fn routed(mtu: u32) -> Self {
+        let mut bed = Self::new(false);
+        let name = format!("{}-r", bed.node(1).name);
+        let router = Netns::create(&name).unwrap();
+        for (number, node) in (1..).zip(&bed.nodes) {
+            if number == 1 {
+                node.ip("link del u0");
+            }
+            let mtu = if number == 2 { mtu } else { 1500 };
+            node.ip(&format!(
+                "link add u0 type veth peer name r{number} netns {name} mtu {mtu}"
+            ));
+            node.ip(&format!("addr add 192.168.66.{number}/32 dev u0"));
+            node.ip("link set u0 up");
+            node.ip(&format!(
+                "route add default via 169.254.0.{number} dev u0 onlink"
+            ));
+            let inside = |args: String| router.run(|| run(&mut command(&args))).unwrap();
+            inside(format!("ip link set r{number} up"));
+            inside(format!("ip addr add 169.254.0.{number}/32 dev r{number}"));
+            inside(format!("ip route add 192.168.66.{number} dev r{number}"));
+            inside("sysctl -qw net.ipv4.ip_forward=1".to_owned());
+        }
+        Netns::delete(&name).unwrap();
+        while !bed.node(1).ping("-c 1 192.168.66.2") {}
+        bed.router = Some(router);
+        bed
+    }
+
     /// With `bpffs` a file system for pins is mounted in a folder of the test's own.
     pub fn new(bpffs: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -63,6 +94,7 @@ impl Bed {
             nodes,
             folder,
             bpffs,
+            router: None,
         };
         if bpffs {
             run(Command::new("mount")
@@ -96,6 +128,7 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
+        self.router = None;
         for node in &self.nodes {
             Netns::delete(&node.name).unwrap();
         }
@@ -126,6 +159,7 @@ impl Node {
     fn set_up(&self, number: u8) {
         let other = 3 - number;
         self.ip("link set lo up");
+        self.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         self.ip(&format!("addr add 192.168.66.{number}/24 dev u0"));
         self.ip("link set u0 up");
         self.ip("tuntap add mode tun flannel0 multi_queue");
@@ -169,6 +203,29 @@ impl Node {
     /// Runs a program inside, words parted by blanks; panics if it fails.
     pub fn sh(&self, line: &str) -> String {
         self.netns.run(|| run(&mut command(line))).unwrap()
+    }
+
+    /// A Pod behind a bridge, at 10.5.N.2.
+    pub fn add_pod(&self, number: u8) -> Netns {
+        let name = format!("{}-pod", self.name);
+        let pod = Netns::create(&name).unwrap();
+        // Its handle is enough from here on.
+        self.ip("link add cni0 mtu 1472 type bridge");
+        self.ip("link set cni0 up");
+        self.ip(&format!("addr add 10.5.{number}.1/24 dev cni0"));
+        self.ip(&format!(
+            "link add p0 mtu 1472 type veth peer name eth0 mtu 1472 netns {name}"
+        ));
+        self.ip("link set p0 master cni0 up");
+        let inside = |args: &str| {
+            pod.run(|| run(&mut command(&format!("ip {args}"))))
+                .unwrap()
+        };
+        inside("link set eth0 up");
+        inside(&format!("addr add 10.5.{number}.2/24 dev eth0"));
+        inside(&format!("route add default via 10.5.{number}.1"));
+        Netns::delete(&name).unwrap();
+        pod
     }
 
     /// A filter of somebody else on the underlay: accepts everything, at priority 100.

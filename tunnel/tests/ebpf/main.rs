@@ -53,7 +53,8 @@ fn carries_and_leaves_nothing(bpffs: bool, kind: &str) {
     one.netns.run(|| first.detach()).unwrap().unwrap();
     // As `cleanup` does, without a process.
     drop(second);
-    assert!(!one.ping("-c 1 10.5.2.0"));
+    // The kernel lets a link go some moments after its pin.
+    assert!((0..20).any(|_| !one.ping("-c 1 10.5.2.0")));
     assert_eq!(two.remove(), 2);
     assert_eq!(two.remove(), 0);
     assert!(one.sh("tc filter show dev u0 ingress").contains("pref 100"));
@@ -65,7 +66,8 @@ fn carries_and_leaves_nothing(bpffs: bool, kind: &str) {
     );
     for node in &bed.nodes {
         assert!(!node.settings.pins.exists());
-        assert!(!node.sh("bpftool net show").contains("weft"));
+        let gone = |_| !node.sh("bpftool net show").contains("weft");
+        assert!((0..20).any(gone), "{}", node.sh("bpftool net show"));
     }
 }
 
@@ -128,13 +130,15 @@ fn restarts_by_clsact() {
     restarts_without_a_lost_packet(false);
 }
 
-/// From clsact to tcx and back, as when a bpffs comes or goes between two runs.
+/// From clsact to tcx and back, as when a bpffs comes or goes between two runs. (The qdisc is there
+/// before: the kernel stops a link's queues for a moment when one is made or removed.)
 #[test]
 fn changes_the_kind_without_a_lost_packet() {
     if !may_run() {
         return;
     }
     let bed = Bed::new(true);
+    bed.node(1).add_foreign_filter();
     let mut paths = bed.attach();
     let mut elsewhere = bed.node(1).settings.clone();
     elsewhere.pins = std::env::temp_dir().join(format!("{}-none", bed.node(1).name));
@@ -219,4 +223,29 @@ fn refuses_an_underlay_that_is_not_there() {
         .netns
         .run(|| tunnel::ebpf::Ebpf::attach(&settings, &table(2)).err());
     assert!(error.unwrap().unwrap().to_string().contains("Ethernet"));
+}
+
+/// Through a gateway, and with a narrower link behind it: what is too big for that path is left to the
+/// user-space path, once the router has said so.
+#[test]
+fn learns_the_path_mtu_behind_a_router() {
+    if !may_run() {
+        return;
+    }
+    let bed = Bed::routed(1400);
+    let [first, _second] = bed.attach();
+    let one = bed.node(1);
+    let passed = || first.counts().unwrap().passed_out;
+    assert!(one.ping("-c 3 10.5.2.0"));
+    assert!(one.ping("-c 3 fd00:2::1"));
+    let before = passed();
+    // 1500 bytes outside; the first one makes the router speak.
+    assert!(!one.ping("-c 3 -i 0.3 -M do -s 1444 10.5.2.0"));
+    assert!(
+        passed() > before,
+        "too big for the path, so left to the user-space path"
+    );
+    let before = passed();
+    assert!(one.ping("-c 3 -M do -s 1344 10.5.2.0"), "just fits");
+    assert_eq!(passed(), before);
 }

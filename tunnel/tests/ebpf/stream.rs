@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use kernel::Netns;
+
 use crate::bed::Node;
 
 /// Byte `at` of every stream.
@@ -17,11 +19,12 @@ fn byte(at: usize) -> u8 {
 
 /// Sends `bytes` bytes of a pattern to `address` on `to`, where all of them must arrive as they were.
 pub fn tcp(from: &Node, to: &Node, address: SocketAddr, bytes: usize) {
-    let listener = to
-        .netns
-        .run(|| TcpListener::bind(address))
-        .unwrap()
-        .unwrap();
+    tcp_to(from, &to.netns, address, bytes);
+}
+
+/// The same to any namespace.
+pub fn tcp_to(from: &Node, to: &Netns, address: SocketAddr, bytes: usize) {
+    let listener = to.run(|| TcpListener::bind(address)).unwrap().unwrap();
     let mut sender = from
         .netns
         .run(|| TcpStream::connect(address))
@@ -62,48 +65,46 @@ impl Drop for End<'_> {
     }
 }
 
-/// Sends numbered datagrams while `job` runs, and some longer; returns how many did not arrive.
+/// Sends bursts of datagrams that the other side returns, while `job` runs and some longer; returns how
+/// many did not come back.
 pub fn udp_meanwhile(from: &Node, to: &Node, address: &str, job: impl FnOnce()) -> usize {
-    let receiver = to.netns.run(|| UdpSocket::bind(address)).unwrap().unwrap();
-    let sender = from
-        .netns
-        .run(|| UdpSocket::bind("10.5.1.0:0"))
-        .unwrap()
-        .unwrap();
-    receiver
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
+    let echo = to.netns.run(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let sender = from.netns.run(|| UdpSocket::bind("10.5.1.0:0"));
+    let sender = sender.unwrap().unwrap();
+    for socket in [&echo, &sender] {
+        let timeout = Duration::from_secs(2);
+        socket.set_read_timeout(Some(timeout)).unwrap();
+    }
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let received = scope.spawn(|| {
-            let (mut buffer, mut count) = ([0; 64], 0);
-            while let Ok(length) = receiver.recv(&mut buffer) {
-                assert_eq!(length, 64);
-                count += 1;
+        scope.spawn(|| {
+            let mut buffer = [0; 64];
+            while let Ok((length, from)) = echo.recv_from(&mut buffer) {
+                echo.send_to(&buffer[..length], from).unwrap();
             }
-            count
         });
-        let done = &done;
-        let sending = scope.spawn(move || {
-            let mut sent = 0usize;
+        let sending = scope.spawn(|| {
+            let (mut sent, mut returned, mut buffer) = (0, 0, [0; 64]);
             while !done.load(Relaxed) {
-                // A burst that any receive buffer holds.
-                for _ in 0..20 {
-                    sender.send_to(&[sent as u8; 64], address).unwrap();
-                    sent += 1;
+                // No more under way than any receive buffer holds.
+                let burst = 20;
+                for _ in 0..burst {
+                    sender.send_to(&[7; 64], address).unwrap();
                 }
-                thread::sleep(Duration::from_millis(1));
+                sent += burst;
+                returned += (0..burst)
+                    .take_while(|_| sender.recv(&mut buffer).is_ok())
+                    .count();
             }
-            sent
+            assert!(sent > 500, "{sent} datagrams are too few to tell");
+            sent - returned
         });
+        // Also when the job panics, so that the sender ends.
+        let end = End(&done);
         thread::sleep(Duration::from_millis(50));
-        // Also when it panics, so that the sender ends.
-        let end = End(done);
         job();
+        thread::sleep(Duration::from_millis(50));
         drop(end);
-        let sent = sending.join().unwrap();
-        let received: usize = received.join().unwrap();
-        assert!(sent > 500, "{sent} datagrams are too few to tell");
-        sent - received
+        sending.join().unwrap()
     })
 }
