@@ -270,6 +270,8 @@ impl Cluster {
                 "ip -6 route",
                 "ip neigh show nud permanent",
                 "bridge fdb",
+                "ip -statistics link",
+                "nstat -z",
             ] {
                 let out = node.namespace.sh(line);
                 let out = out.unwrap_or_else(|error| format!("{error:#}\n"));

@@ -2,11 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
-use tests::cluster::{Node, Stack};
+use tests::cluster::{Node, PREFIX, Stack};
 use tests::pod::{Family, Pod};
 use tests::traffic::{Ping, TcpServer, UdpEcho, exchange, exchange_datagrams};
 use tests::wait::eventually;
 use tests::{Cluster, Options, flat_network, requirement};
+
+/// Packets that the workers gave to the device.
+const RECEIVED: &str = "tunnel_packets_total{direction=\"received\",path=\"user\"}";
 
 fn can_run() -> bool {
     requirement::is_root() && requirement::has_programs(&["etcd", "etcdctl", "ping"])
@@ -145,10 +148,9 @@ fn large_packets_of_a_kernel_sender_are_taken_whole() -> Result<()> {
     cluster.wait_connected(&[&tun, &kernel], Stack::V4)?;
     let node = &cluster.nodes[0];
     let tcp = TcpServer::start(&tun.namespace, tun.ip(Family::V4)?, 0)?;
-    let series = "tunnel_packets_total{direction=\"received\",path=\"user\"}";
-    let before = (metric(node, series)?, received(node, "eth0")?);
+    let before = (metric(node, RECEIVED)?, received(node, "eth0")?);
     tests::traffic::bulk(&kernel.namespace, tcp.address, 32 << 20)?;
-    let packets = metric(node, series)? - before.0;
+    let packets = metric(node, RECEIVED)? - before.0;
     let datagrams = received(node, "eth0")? - before.1;
     // A veth pair hands large packets on as they are, so there are fewer datagrams than packets.
     ensure!(
@@ -202,4 +204,52 @@ fn arp_and_neighbour_discovery_of_a_kernel_are_answered() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[test]
+fn direct_routing_leaves_neighbours_to_plain_routes() -> Result<()> {
+    if !can_run() {
+        return Ok(());
+    }
+    let mut options = Options::new("vxlan");
+    options.backend["DirectRouting"] = true.into();
+    let cluster = mixed(&options, 1)?;
+    let (tun, kernel) = (cluster.pod(0, "tun")?, cluster.pod(1, "kernel")?);
+    cluster.wait_connected(&[&tun, &kernel], Stack::V4)?;
+    let (node, peer) = (&cluster.nodes[0], cluster.nodes[1].subnet(Family::V4)?);
+    let route = node.namespace.sh(&format!("ip route show {peer}"))?;
+    ensure!(
+        route.trim() == format!("{peer} via 192.168.66.12 dev eth0"),
+        "the route to the neighbour is {route:?}"
+    );
+    // A peer that still sends through the tunnel is heard: the answer takes the plain route.
+    let (device, base) = end(node, Family::V4)?;
+    let own = node.subnet(Family::V4)?;
+    let other = &cluster.nodes[1].namespace;
+    let before = metric(node, RECEIVED)?;
+    let mac = tun_mac(&cluster)?;
+    other.sh(&format!(
+        "ip neigh replace {base} lladdr {mac} dev {device} nud permanent"
+    ))?;
+    other.sh(&format!(
+        "bridge fdb replace {mac} dev {device} dst 192.168.66.11 self permanent"
+    ))?;
+    other.sh(&format!(
+        "ip route replace {own} via {base} dev {device} onlink"
+    ))?;
+    Ping::new(tun.ip(Family::V4)?).run(&kernel.namespace)?;
+    ensure!(metric(node, RECEIVED)? > before, "not through the tunnel");
+    Ok(())
+}
+
+/// The MAC that n1 has announced.
+fn tun_mac(cluster: &Cluster) -> Result<String> {
+    let subnet = cluster.nodes[0].subnet(Family::V4)?.to_string();
+    let key = format!("{PREFIX}/subnets/{}", subnet.replace('/', "-"));
+    let lease = cluster.etcd.get(&key)?.context("no lease")?;
+    let lease: serde_json::Value = serde_json::from_str(&lease)?;
+    let mac = lease["BackendData"]["VtepMAC"].as_str();
+    Ok(mac
+        .with_context(|| format!("no MAC in {lease}"))?
+        .to_owned())
 }

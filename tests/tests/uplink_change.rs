@@ -57,6 +57,18 @@ fn vxlan_address_changes() -> Result<()> {
 }
 
 #[test]
+fn vxlan_tun_address_changes() -> Result<()> {
+    address_changes(&vxlan_tun())
+}
+
+/// VXLAN in user space.
+fn vxlan_tun() -> Options {
+    let mut options = Options::new("vxlan");
+    options.backend["DataPath"] = "tun".into();
+    options
+}
+
+#[test]
 fn host_gw_address_changes() -> Result<()> {
     address_changes(&Options::new("host-gw"))
 }
@@ -68,10 +80,19 @@ fn udp_address_changes() -> Result<()> {
 
 #[test]
 fn vxlan_mtu_changes() -> Result<()> {
+    mtu_changes(&Options::new("vxlan"))
+}
+
+#[test]
+fn vxlan_tun_mtu_changes() -> Result<()> {
+    mtu_changes(&vxlan_tun())
+}
+
+fn mtu_changes(options: &Options) -> Result<()> {
     if !can_run() {
         return Ok(());
     }
-    let cluster = Cluster::start(&Options::new("vxlan"))?;
+    let cluster = Cluster::start(options)?;
     let n1 = &cluster.nodes[0];
     ensure!(n1.mtu()? == 1450);
     n1.namespace.sh("ip link set eth0 mtu 1400")?;

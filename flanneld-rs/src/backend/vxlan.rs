@@ -33,17 +33,35 @@ const DEFAULT_PORT: u16 = 8472;
 /// The backend on the data path that `DataPath` names; `auto` asks the kernel.
 pub fn build(config: &NetworkConfig, backend: Config) -> anyhow::Result<Box<dyn Backend>> {
     let mut netlink = Netlink::open()?;
-    let lacks_device = match backend.data_path {
-        VxlanPath::Auto => lacks_device(&mut netlink),
-        VxlanPath::Kernel | VxlanPath::Tun => None,
-    };
-    if let Some(why) = &lacks_device {
-        tracing::info!("vxlan in user space, because the kernel has no vxlan device: {why}");
+    match choose(backend.data_path, || lacks_device(&mut netlink)) {
+        Choice::Kernel => Ok(Box::new(device::Device::new(config, backend, netlink))),
+        Choice::UserSpace(why) => {
+            if let Some(why) = why {
+                tracing::info!("vxlan in user space: the kernel has no vxlan device ({why})");
+            }
+            Ok(Box::new(tun::Tun::new(config, backend, netlink)?))
+        }
     }
-    if backend.data_path == VxlanPath::Tun || lacks_device.is_some() {
-        Ok(Box::new(tun::Tun::new(config, backend, netlink)?))
-    } else {
-        Ok(Box::new(device::Device::new(config, backend, netlink)))
+}
+
+/// Who moves the packets.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    /// The kernel's device.
+    Kernel,
+    /// The workers behind a TUN device; with the reason, where that was not asked for.
+    UserSpace(Option<String>),
+}
+
+/// `lacks_device` answers why the kernel has no vxlan device, if it has none.
+fn choose(wanted: VxlanPath, lacks_device: impl FnOnce() -> Option<String>) -> Choice {
+    match wanted {
+        VxlanPath::Kernel => Choice::Kernel,
+        VxlanPath::Tun => Choice::UserSpace(None),
+        VxlanPath::Auto => match lacks_device() {
+            None => Choice::Kernel,
+            why => Choice::UserSpace(why),
+        },
     }
 }
 
@@ -74,5 +92,20 @@ fn remove_devices(netlink: &mut Netlink, vni: u32, report: &mut Report) {
             Ok(None) => {}
             Err(error) => report.failed(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_prefers_the_kernel_and_the_others_do_not_ask() {
+        let lacks = || Some("operation not supported".to_owned());
+        assert_eq!(choose(VxlanPath::Auto, || None), Choice::Kernel);
+        assert_eq!(choose(VxlanPath::Auto, lacks), Choice::UserSpace(lacks()));
+        let asked = || panic!("asked");
+        assert_eq!(choose(VxlanPath::Kernel, asked), Choice::Kernel);
+        assert_eq!(choose(VxlanPath::Tun, asked), Choice::UserSpace(None));
     }
 }
