@@ -104,6 +104,15 @@ impl Receiver {
         }
         Ok(count)
     }
+
+    /// Asks what the socket had no room for.
+    fn count_lost(&mut self) {
+        // A kernel without the option (before 4.12) cannot tell.
+        let lost = sys::lost(self.socket.as_fd()).unwrap_or(self.lost);
+        let new = u64::from(lost.wrapping_sub(self.lost));
+        self.lost = lost;
+        (self.intake.tally).dropped(DropReason::ReceiveBufferFull, new);
+    }
 }
 
 impl Side for Receiver {
@@ -115,7 +124,8 @@ impl Side for Receiver {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
         let mut outcome = Ok(false);
-        for _ in 0..ROUNDS {
+        self.turns += 1;
+        for round in 1..=ROUNDS {
             let more = self.receive(&table);
             self.intake.output.flush(&mut self.intake.tally);
             match more {
@@ -124,6 +134,9 @@ impl Side for Receiver {
                     outcome = Ok(true);
                     if count < self.batch.capacity() {
                         break;
+                    }
+                    if round == ROUNDS {
+                        self.turns = SELDOM;
                     }
                 }
                 Err(reason) => {
