@@ -50,8 +50,10 @@ impl Ping {
                 "-q",
                 "-c",
                 &self.count.to_string(),
+                // ping waits no longer than this for the last answer once it has had one, and a
+                // loaded machine may let a user-space data path wait for its turn.
                 "-i",
-                "0.05",
+                "0.3",
                 "-W",
                 "1",
                 "-M",
