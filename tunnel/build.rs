@@ -43,7 +43,7 @@ fn compile(object: &PathBuf) -> Result<(), String> {
     };
     let output = Command::new(&clang)
         .args([
-            "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-mcpu=v3", "-target", endian,
+            "-O2", "-g", "-Wall", "-Wextra", "-mcpu=v3", "-target", endian,
         ])
         .arg(format!("-I/usr/include/{arch}-linux-gnu"))
         .args(["-c", "bpf/overlay.bpf.c", "-o"])

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::IpAddr;
 use std::time::Duration;
 use tests::capture::{Capture, check_packet};
-use tests::cluster::Stack;
+use tests::cluster::{Node, Stack};
 use tests::pod::Family;
 use tests::traffic::{Ping, TcpServer, UdpEcho, exchange, exchange_datagrams};
 use tests::{Cluster, Options, Pod, eventually, requirement};
@@ -48,7 +48,7 @@ fn talk(from: &Pod, to: &Pod, family: Family, mtu: u32) -> Result<()> {
     let ip: IpAddr = to.ip(family)?;
     let full = mtu - family.ping_overhead();
     for payload in [1, 8, 56, 500, full - 1, full] {
-        let ping = Ping::new(ip).count(2).payload(payload);
+        let ping = Ping::new(ip).count(1).payload(payload);
         // After its first answer ping waits for another only twice as long as that one took.
         eventually("ping", Duration::from_secs(5), || ping.run(&from.namespace))?;
     }
@@ -101,8 +101,7 @@ fn each_pair_over_a_wire() -> Result<()> {
         return Ok(());
     };
     for node in &cluster.nodes {
-        node.namespace
-            .sh("ethtool -K eth0 tx off tso off gso off")?;
+        be_a_wire(node)?;
     }
     let captures = cluster
         .nodes
@@ -140,4 +139,34 @@ fn each_pair_over_a_wire() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The programs of a killed daemon go on talking to nodes of every data path.
+#[test]
+fn a_killed_daemon_is_missed_by_nobody() -> Result<()> {
+    let Some((mut cluster, pods)) = mixed_cluster()? else {
+        return Ok(());
+    };
+    for node in &cluster.nodes {
+        be_a_wire(node)?;
+    }
+    ensure!(DATA_PATHS[0] == "ebpf");
+    cluster.nodes[0].take_daemon()?.kill()?;
+    let ip = pods[0].ip(Family::V4)?;
+    let (tcp, udp) = (
+        TcpServer::start(&pods[0].namespace, ip, 0)?,
+        UdpEcho::start(&pods[0].namespace, ip)?,
+    );
+    for (from, path) in pods[1..].iter().zip(DATA_PATHS.iter().cycle().skip(1)) {
+        exchange_datagrams(&from.namespace, udp.address, [0, 1, 500, 1444])
+            .and_then(|()| exchange(&from.namespace, tcp.address, 2 << 20, 5))
+            .with_context(|| format!("from {path} to a killed node\n{}", cluster.state()))?;
+    }
+    Ok(())
+}
+
+/// The node's link to the others carries what a real wire carries.
+fn be_a_wire(node: &Node) -> Result<()> {
+    let line = "ethtool -K eth0 tx off tso off gso off";
+    node.namespace.sh(line).map(drop)
 }

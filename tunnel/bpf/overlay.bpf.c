@@ -12,9 +12,10 @@
  * cut a large (GSO) one, a network card at last, does it right. Between namespaces of one kernel nobody
  * cuts it, the mark arrives with the packet, and no program can take it off again (Linux 6.18); a
  * bridge behind it, having no features for marked packets, then cuts it in software. So on virtual links
- * the mark is left out towards peers of which it is known that large packets reach them whole: who has got
- * such a packet says so, by this kernel's cookie as the identification of its own outer headers (free for
- * any use where DF is set, RFC 6864). Both facts expire. */
+ * the mark is left out towards peers of which it is known that large packets reach them whole, up to the
+ * length that has: something on the way (a shaper) may cut from some length on, and what it cuts without
+ * the mark is lost. Who has got such a packet says so by the identification of its own outer headers (free
+ * for any use where DF is set, RFC 6864): this kernel's cookie, and that length. Both facts expire. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -45,9 +46,13 @@
  * which keeps the neighbour entry alive and confirmed. */
 #define NEXT_FOR_NS 1000000000ULL
 #define WHOLE_FOR_NS 10000000000ULL
+/* A length of up to 65,535 bytes in one byte. */
+#define LENGTH_UNIT 257
 #define RAISE_AFTER_NS (600ULL * 1000000000)
 #define ECN 3
 #define CE 3
+/* ENOTSUPP of the kernel, in no header for programs. */
+#define NOT_SUPPORTED 524
 
 struct outer {
 	struct ethhdr eth;
@@ -97,28 +102,36 @@ static __always_inline void outer_header(struct outer *outer, const struct peer 
 	/* Checksum 0: none, RFC 768. */
 }
 
-/* Sends the frame to the peer's next hop. The kernel's neighbour layer finds it, at the cost of a route
- * and a neighbour lookup, and waits for it if need be; what it has found is used for a second, where the
- * node forwards packets (else bpf_fib_lookup refuses). (To name
- * the next hop to bpf_redirect_neigh would do as well, but then packets that wait for the neighbour go
- * astray: they still have the route into the TUN device.) */
-static __always_inline long send(struct __sk_buff *skb, struct peer *peer, __u64 now)
+/* Whether the peer is reached by the underlay: else the kernel must send, from the socket. What its tables
+ * say of the next hop is used for a second (where the node forwards packets; else bpf_fib_lookup refuses,
+ * and the underlay it is). Asked as if for a packet that came in: asked as for one of our own, the answer
+ * could be no other link than the one named. Ports are left out: of several ways one is taken. */
+static __always_inline int is_by_underlay(struct __sk_buff *skb, struct peer *peer, __u64 now)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET, .l4_protocol = IPPROTO_UDP};
+	__u64 next = 0, own = 0;
 
 	fib.ifindex = config.underlay;
 	fib.ipv4_src = config.local;
 	fib.ipv4_dst = peer->address;
-	if (!bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT) && fib.ifindex == config.underlay) {
-		__u64 next = 0, own = 0;
-
-		__builtin_memcpy(&next, fib.dmac, ETH_ALEN);
-		__builtin_memcpy(&own, fib.smac, ETH_ALEN);
-		peer->next = next;
-		peer->own = own;
-		peer->next_until = now + NEXT_FOR_NS;
+	switch (bpf_fib_lookup(skb, &fib, sizeof(fib), 0)) {
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+		return 1;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return fib.ifindex == config.underlay;
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		break;
+	default:
+		return 0;
 	}
-	return bpf_redirect_neigh(config.underlay, 0, 0, 0);
+	if (fib.ifindex != config.underlay)
+		return 0;
+	__builtin_memcpy(&next, fib.dmac, ETH_ALEN);
+	__builtin_memcpy(&own, fib.smac, ETH_ALEN);
+	peer->next = next;
+	peer->own = own;
+	peer->next_until = now + NEXT_FOR_NS;
+	return 1;
 }
 
 static __always_inline int pass_out(struct counters *counters, __u32 packets)
@@ -152,9 +165,11 @@ int weft_egress(struct __sk_buff *skb)
 		return pass_out(counters, packets);
 
 	now = bpf_ktime_get_coarse_ns();
-	id = config.cookie && now < peer->whole_until ? config.cookie : 0;
-	outer_header(&outer, peer, length, inner.tos, bpf_get_hash_recalc(skb), id);
 	fresh = now < peer->next_until;
+	if (!fresh && !is_by_underlay(skb, peer, now))
+		return pass_out(counters, packets);
+	id = config.cookie && now < peer->whole_until ? config.cookie | peer->whole << 8 : 0;
+	outer_header(&outer, peer, length, inner.tos, bpf_get_hash_recalc(skb), id);
 	if (fresh) {
 		next = peer->next;
 		own = peer->own;
@@ -162,7 +177,8 @@ int weft_egress(struct __sk_buff *skb)
 		__builtin_memcpy(outer.eth.h_source, &own, ETH_ALEN);
 	}
 	/* Without the mark the network header stays the inner one: only for a frame that is finished. */
-	unmarked = fresh && config.cookie && !config.link_header && now < peer->unmarked_until;
+	unmarked = fresh && config.cookie && !config.link_header && now < peer->unmarked_until &&
+		   (!skb->gso_size || length / LENGTH_UNIT <= peer->unmarked);
 	if (unmarked ? bpf_skb_change_head(skb, sizeof(outer), 0)
 		     : bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, flags))
 		return pass_out(counters, packets);
@@ -176,7 +192,11 @@ int weft_egress(struct __sk_buff *skb)
 		counters->sent_packets += packets;
 		counters->sent_bytes += length;
 	}
-	return fresh ? bpf_redirect(config.underlay, 0) : send(skb, peer, now);
+	/* The kernel's neighbour layer finds the next hop at the cost of a lookup, and waits for it if need be.
+	 * It gets one packet a second: that keeps the neighbour entry alive and confirmed. (Naming the next hop
+	 * to it would do as well, but then packets that wait for the neighbour go astray: they still have the
+	 * route into the TUN device.) */
+	return fresh ? bpf_redirect(config.underlay, 0) : bpf_redirect_neigh(config.underlay, 0, 0, 0);
 }
 
 /* ICMP "fragmentation needed" about a datagram of ours: RFC 1191. Whoever forges it could as well forge
@@ -233,8 +253,9 @@ static __always_inline int set_ecn(struct __sk_buff *skb, __u32 offset, const st
 		__be16 from = bpf_htons(0x4000 | inner->headers << 6 | inner->tos);
 		__be16 to = bpf_htons(0x4000 | inner->headers << 6 | tos);
 
+		/* Neither touches the sum of the whole packet, if the card gave one: the two changes cancel there. */
 		return bpf_l3_csum_replace(skb, offset + offsetof(struct iphdr, check), from, to, 2) ||
-		       bpf_skb_store_bytes(skb, offset + offsetof(struct iphdr, tos), &tos, 1, BPF_F_RECOMPUTE_CSUM);
+		       bpf_skb_store_bytes(skb, offset + offsetof(struct iphdr, tos), &tos, 1, 0);
 	} else {
 		__u8 second;
 
@@ -246,15 +267,21 @@ static __always_inline int set_ecn(struct __sk_buff *skb, __u32 offset, const st
 }
 
 /* "No tunnel mark", above. Written rarely: other CPUs read the entry. */
-static __always_inline void learn_whole(struct __sk_buff *skb, struct peer *peer, __u16 id)
+static __always_inline void learn_whole(struct __sk_buff *skb, struct peer *peer, __u16 id, __u32 length)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 	__u64 soon = now + WHOLE_FOR_NS / 2;
+	__u16 units = length / LENGTH_UNIT;
 
-	if (skb->gso_size && peer->whole_until < soon)
+	if (skb->gso_size && (units > peer->whole || now >= peer->whole_until ||
+			      (units == peer->whole && peer->whole_until < soon))) {
+		peer->whole = units;
 		peer->whole_until = now + WHOLE_FOR_NS;
-	if (id == config.cookie && peer->unmarked_until < soon)
+	}
+	if ((id & 0xff) == config.cookie && (id >> 8 != peer->unmarked || peer->unmarked_until < soon)) {
+		peer->unmarked = id >> 8;
 		peer->unmarked_until = now + WHOLE_FOR_NS;
+	}
 }
 
 static __always_inline int pass_in(struct counters *counters, __u32 packets)
@@ -271,6 +298,17 @@ static __always_inline int drop_in(struct counters *counters, enum drop reason, 
 	return TC_ACT_SHOT;
 }
 
+/* Whether the outer checksum may be one that a virtual link left unfinished. With the outer header gone the
+ * kernel would finish it inside the packet, unless it sees that the place is gone too: it looks while
+ * bytes are taken away, and the place is the UDP header. So 8 bytes more than the outer headers are
+ * taken, and put back (skb_postpull_rcsum() in include/linux/skbuff.h).
+ *
+ * Not so when the card has verified it, or has summed the whole packet: that sum is kept up to date. */
+static __always_inline int maybe_unfinished(struct __sk_buff *skb)
+{
+	return bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) < 0 && bpf_csum_update(skb, 0) == -NOT_SUPPORTED;
+}
+
 SEC("classifier")
 int weft_ingress(struct __sk_buff *skb)
 {
@@ -281,9 +319,10 @@ int weft_ingress(struct __sk_buff *skb)
 	void *end;
 	__u32 packets, length, sum = 0;
 	__be32 from;
+	__u64 head = 0, flags;
 	__u16 id;
 	__u8 ecn;
-	int after;
+	int after, unfinished;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->pkt_type != PACKET_HOST)
 		return TC_ACT_UNSPEC;
@@ -316,9 +355,8 @@ int weft_ingress(struct __sk_buff *skb)
 	    bpf_ntohs(outer->ip.tot_len) != length + sizeof(struct iphdr) ||
 	    skb->len != length + sizeof(struct iphdr) + ETH_HLEN)
 		return pass_in(counters, 1);
-	/* A checksum that a virtual link left unfinished (or, rarer, one that the card gave whole) is the
-	 * outer one's: with the outer header gone the kernel would finish it inside the packet. */
-	if (outer->udp.check && bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) < 0)
+	unfinished = outer->udp.check && maybe_unfinished(skb);
+	if (unfinished && skb->gso_size)
 		return pass_in(counters, 1);
 	length -= sizeof(struct udphdr);
 	if (parse(skb, offset, 1, &inner) || inner.length != length)
@@ -333,16 +371,21 @@ int weft_ingress(struct __sk_buff *skb)
 		return drop_in(counters, known ? DROP_FOREIGN_SOURCE : DROP_UNKNOWN_PEER, packets);
 	}
 	if (config.cookie)
-		learn_whole(skb, inner.peer, id);
+		learn_whole(skb, inner.peer, id, length);
 	after = decapsulated_ecn(inner.tos & ECN, ecn);
 	if (after < 0)
 		return drop_in(counters, DROP_CONGESTION_UNMARKABLE, packets);
 	if (after != (inner.tos & ECN) && set_ecn(skb, offset, &inner, after))
 		return drop_in(counters, DROP_DEVICE_ERROR, packets);
 	/* The flag sets skb->protocol. Without it (before Linux 6.3) IPv6 is for the socket. */
-	if (bpf_skb_adjust_room(skb, -(__s32)OUTER, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | (inner.version == 6 ? DECAP_L3_IPV6 : 0)))
+	flags = BPF_F_ADJ_ROOM_FIXED_GSO | (inner.version == 6 ? DECAP_L3_IPV6 : 0);
+	if (unfinished && bpf_skb_load_bytes(skb, offset, &head, sizeof(head)))
 		return pass_in(counters, packets);
+	if (bpf_skb_adjust_room(skb, -(__s32)(OUTER + (unfinished ? sizeof(head) : 0)), BPF_ADJ_ROOM_MAC, flags))
+		return pass_in(counters, packets);
+	if (unfinished && (bpf_skb_adjust_room(skb, sizeof(head), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
+			   bpf_skb_store_bytes(skb, ETH_HLEN, &head, sizeof(head), 0)))
+		return drop_in(counters, DROP_DEVICE_ERROR, packets);
 	if (counters) {
 		counters->received_packets += packets;
 		counters->received_bytes += length;

@@ -14,7 +14,7 @@ struct config {
 	__u32 underlay;		/* interface index, where datagrams leave and arrive */
 	__u32 device;		/* interface index of the TUN device */
 	__u32 underlay_mtu;
-	__u16 cookie;		/* names this kernel, if the underlay is a virtual link; else 0 */
+	__u16 cookie;		/* 1..255, names this kernel, if the underlay is a virtual link; else 0 */
 	__u16 unused;
 };
 
@@ -44,13 +44,13 @@ struct peer {
 	__u16 flags;
 	/* The rest is the programs' own. */
 	__u32 mtu;		/* of outer packets; 0: the underlay's */
-	__u32 unused;
+	/* "No tunnel mark", overlay.bpf.c: how long a packet came whole from there, and gets whole there. */
+	__u16 whole, unmarked;
 	__u64 lowered_at;	/* CLOCK_MONOTONIC, nanoseconds */
 	/* The next hop's Ethernet address and our own there, as the first six bytes; good until then. */
 	__u64 next_until;
 	__u64 next;
 	__u64 own;
-	/* "No tunnel mark", overlay.bpf.c. */
 	__u64 whole_until;
 	__u64 unmarked_until;
 };

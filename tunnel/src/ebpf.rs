@@ -369,11 +369,12 @@ fn pins_folder(pins: &Path) -> Result<(), Error> {
         .map_err(|cause| Error::refused(format!("make {}", pins.display()), &cause))
 }
 
-/// A number other than 0 that stands for this boot of this kernel.
+/// A number from 1 to 255 that stands for this boot of this kernel.
 fn kernel_cookie() -> Result<u16, Error> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = fs::read(path).map_err(|cause| Error::refused(format!("read {path}"), &cause))?;
     let mix = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     let sum = id.iter().fold(0x811c_9dc5, mix);
-    Ok(((sum >> 16) ^ sum) as u16 | 1)
+    let short = sum ^ (sum >> 8) ^ (sum >> 16) ^ (sum >> 24);
+    Ok(short as u16 & 0xff | 1)
 }
