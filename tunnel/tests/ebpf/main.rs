@@ -4,6 +4,7 @@
 mod bed;
 mod capture;
 mod stream;
+mod underlay;
 
 use bed::{Bed, may_run, peer, table};
 use tunnel::{DropReason, Own, Table};
