@@ -42,7 +42,7 @@ pub fn reachability(screen: &Screen, pods: &[Placed]) -> Result<usize> {
                 .clone()
                 .count(1)
                 .run(&from.pod.namespace)
-                .and_then(|_| ping.count(5).run(&from.pod.namespace));
+                .and_then(|_| ping.count(3).run(&from.pod.namespace));
             match report {
                 Ok(report) => row.push(match report.average_ms {
                     Some(time) => format!("{time:.3} ms"),
