@@ -1,5 +1,5 @@
 //! The one door to Linux networking: namespaces, links, addresses, routes, neighbours, forwarding
-//! entries, sysctl, nftables, iptables, connection tracking and kernel events.
+//! entries, sysctl, nftables, iptables, connection tracking, IPsec policies and kernel events.
 //!
 //! Planners make [`Change`] values (they print as the `ip`/`bridge` command an operator would type);
 //! a [`Netlink`] socket applies them, many in flight at once. Everything here blocks and returns
@@ -26,6 +26,7 @@ pub mod process;
 mod sys;
 pub mod sysctl;
 mod values;
+pub mod xfrm;
 
 pub use change::{Change, NewLink, NewLinkKind, SetLink};
 pub use error::{Error, Result};

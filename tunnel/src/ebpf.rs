@@ -86,11 +86,13 @@ enum Kind {
 impl Ebpf {
     /// Loads the programs, fills their maps from `table`, which must be complete, and puts them in the
     /// place of what a former process left. Nothing is changed if it fails before that; after it, what
-    /// is attached stays for the next try or for [`remove`].
+    /// is attached stays for the next try or for [`remove`]. Refused while the namespace has an outbound
+    /// IPsec policy.
     pub fn attach(settings: &Settings, table: &Table) -> Result<Self, Error> {
         if settings.wire != Wire::Ip {
             return Err(Error::Unsupported("VXLAN".to_owned()));
         }
+        refuse_ipsec()?;
         let mut netlink = Netlink::open()?;
         let device = netlink.expect_link(&settings.device)?;
         let underlay = netlink.expect_link(&settings.underlay)?;
@@ -145,8 +147,10 @@ impl Ebpf {
         self.maps.apply(&wanted)
     }
 
-    /// Whether both programs are still where they were put, and the interfaces still the same ones.
+    /// Whether both programs are still where they were put, and the interfaces still the same ones. An
+    /// error if an IPsec policy came that they would not obey.
     pub fn check(&self) -> Result<bool, Error> {
+        refuse_ipsec()?;
         let mut netlink = Netlink::open()?;
         for (site, program) in self.sites.iter().zip(self.programs) {
             let link = netlink.link(&site.interface)?;
@@ -189,6 +193,14 @@ impl Ebpf {
             &self.settings.pins,
         )
         .map(drop)
+    }
+}
+
+/// Redirected packets do not pass the IP output path, where the kernel applies outbound policies.
+fn refuse_ipsec() -> Result<(), Error> {
+    match kernel::xfrm::outbound_policy()? {
+        Some(policy) => Err(Error::Ipsec(policy)),
+        None => Ok(()),
     }
 }
 

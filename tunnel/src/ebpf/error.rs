@@ -9,6 +9,11 @@ pub enum Error {
     /// What was asked for is not what the programs do.
     #[error("the eBPF data path does not carry {0}")]
     Unsupported(String),
+    /// The programs' datagrams would go out past this policy.
+    #[error(
+        "eBPF would send datagrams past IPsec: there is an outbound policy (ip xfrm policy: {0})"
+    )]
+    Ipsec(kernel::xfrm::Policy),
     /// The kernel refused.
     #[error("{what}: {cause}")]
     Refused {

@@ -3,6 +3,7 @@
 
 mod bed;
 mod capture;
+mod ipsec;
 mod stream;
 mod underlay;
 

@@ -9,6 +9,8 @@ use super::*;
 struct Kernel {
     calls: Vec<String>,
     refuses: Option<&'static str>,
+    /// What a check finds wrong.
+    wrong: Option<&'static str>,
     left: usize,
     removed: bool,
 }
@@ -50,7 +52,11 @@ impl Attach for Fake {
     }
 
     fn check(&self) -> Result<bool, String> {
-        kernel(|kernel| Ok(!kernel.removed))
+        kernel(|kernel| {
+            kernel
+                .wrong
+                .map_or(Ok(!kernel.removed), |why| Err(why.to_owned()))
+        })
     }
 
     fn describe(&self) -> String {
@@ -152,6 +158,20 @@ fn a_refusal_while_running_removes_what_would_send_packets_astray() {
     assert_eq!(calls(), [ATTACH, "publish 0", "remove flannel0 eth0"]);
     assert!(!programs.are_attached());
     assert_eq!(programs.counts().sums().sent, (7, 700), "sums went down");
+    assert!(look(&mut programs, ETH0).is_empty());
+}
+
+#[test]
+fn a_look_that_finds_what_forbids_them_removes_them() {
+    let mut programs = Programs::<Fake>::new(true);
+    look(&mut programs, ETH0);
+    kernel(|kernel| {
+        (kernel.wrong, kernel.refuses, kernel.left) = (Some("IPsec"), Some("IPsec"), 2);
+    });
+    assert_eq!(look(&mut programs, ETH0), ["detach ebpf"]);
+    assert_eq!(calls(), [ATTACH, ATTACH, "remove flannel0 eth0"]);
+    assert!(!programs.are_attached());
+    assert_eq!(programs.refused(), Some("IPsec"));
     assert!(look(&mut programs, ETH0).is_empty());
 }
 
