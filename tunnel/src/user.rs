@@ -22,6 +22,8 @@ mod oversize;
 mod probe;
 mod receiver;
 mod sender;
+#[cfg(test)]
+mod slow;
 mod sockets;
 mod spread;
 mod tally;

@@ -80,6 +80,11 @@ impl Outbox {
         }
     }
 
+    /// A turn of the worker begins. In each turn only one send waits in vain: one congested peer must not hold up the others.
+    pub(super) fn begin_turn(&mut self) {
+        self.batch.wait_again();
+    }
+
     /// Room for one piece of at most `bytes` (with what the wire needs in front), to be filled and then [pushed](Self::push).
     pub(super) fn room(&mut self, bytes: usize, own: &Own) -> &mut [u8] {
         if self.filled + bytes > self.buffer.len() {

@@ -14,7 +14,7 @@ use super::{
     encapsulation::{Encapsulation, Opened},
     output::Output,
     tally::{Direction, Tally},
-    worker::Side,
+    worker::{Side, Stop},
 };
 use crate::{
     Counters, DropReason, Table,
@@ -120,7 +120,7 @@ impl Side for Receiver {
         self.socket.as_fd()
     }
 
-    fn turn(&mut self) -> Result<bool, String> {
+    fn turn(&mut self, _stop: &Stop) -> Result<bool, String> {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
         let mut outcome = Ok(false);
