@@ -62,6 +62,11 @@ impl Answers {
         self.answer(inner, |out| icmp::unreachable(inner, own, out));
     }
 
+    /// "Host unreachable": there is no way to the peer that has the destination of `inner`.
+    pub(super) fn host_unreachable(&mut self, inner: &[u8], own: &Own) {
+        self.answer(inner, |out| icmp::host_unreachable(inner, own, out));
+    }
+
     /// "Packet too big": a packet of `mtu` bytes would pass.
     pub(super) fn too_big(&mut self, inner: &[u8], own: &Own, mtu: usize) {
         let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);

@@ -203,6 +203,13 @@ impl Outbox {
             Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if datagram.segment.is_some() => {
                 self.send_unsegmented(datagram, error, own);
             }
+            Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => {
+                self.tally.dropped(DropReason::SendError, packets);
+                for piece in pieces(datagram) {
+                    let inner = &self.buffer[piece.bytes][self.overhead..];
+                    self.answers.host_unreachable(inner, own);
+                }
+            }
             _ => self.tally.dropped(DropReason::SendError, packets),
         }
     }
