@@ -20,7 +20,9 @@ mod outbox;
 mod output;
 mod oversize;
 mod probe;
+mod rate;
 mod receiver;
+mod replies;
 mod sender;
 #[cfg(test)]
 mod slow;
