@@ -18,9 +18,9 @@ pub enum DropReason {
     TooBig,
     /// Congestion marked outside, but the inner sender does not understand it (RFC 6040, section 4.2).
     CongestionUnmarkable,
-    /// The underlay refused the datagram.
+    /// The underlay refused the datagram; when there is no way to the peer, the sender was told (ICMP).
     SendError,
-    /// The socket's send buffer was full.
+    /// The socket's send buffer was full, or a VXLAN peer asked (ARP, neighbour discovery) more often than is answered.
     SendBufferFull,
     /// The socket's receive buffer was full (counted by the kernel, SO_MEMINFO).
     ReceiveBufferFull,

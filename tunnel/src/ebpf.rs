@@ -136,11 +136,11 @@ impl Ebpf {
         })
     }
 
-    /// Makes the maps hold this table; only what changed is written. A table that outgrew the maps gets
-    /// new programs with larger ones, in the same way as a restart.
+    /// Makes the maps hold this table; only what changed is written. A table that the maps cannot hold
+    /// together with the one before gets new programs with larger ones, in the same way as a restart.
     pub fn publish(&mut self, table: &Table) -> Result<(), Error> {
         let wanted = Wanted::plan(table);
-        if wanted.entries() > self.maps.capacity() {
+        if !self.maps.can_become(&wanted) {
             *self = Self::attach(&self.settings, table)?;
             return Ok(());
         }

@@ -20,8 +20,12 @@ mod outbox;
 mod output;
 mod oversize;
 mod probe;
+mod rate;
 mod receiver;
+mod replies;
 mod sender;
+#[cfg(test)]
+mod slow;
 mod sockets;
 mod spread;
 mod tally;

@@ -52,6 +52,15 @@ impl Wanted {
         self.peers.len().max(self.subnets.len())
     }
 
+    /// The same while `before` gives way to it: what is new comes in before what is old goes out.
+    fn entries_after(&self, before: &Self) -> usize {
+        let new = |key: &Ipv4Addr| !before.peers.contains_key(key);
+        let peers = self.peers.keys().filter(|key| new(key)).count();
+        let new = |key: &IpNet| !before.subnets.contains_key(key);
+        let subnets = self.subnets.keys().filter(|key| new(key)).count();
+        (before.peers.len() + peers).max(before.subnets.len() + subnets)
+    }
+
     /// The prefix length most subnets of a family have.
     fn usual_length(&self, v4: bool) -> Option<u8> {
         let mut counts: BTreeMap<u8, usize> = BTreeMap::new();
@@ -75,6 +84,7 @@ pub(super) struct Maps {
     lookup: Array<MapData, [u8; LOOKUP_BYTES]>,
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     carried: Array<MapData, [u64; CARRIED]>,
+    /// Room for so many peers, and for so many subnets of each family.
     capacity: usize,
     written: Wanted,
     slots: BTreeMap<Ipv4Addr, u32>,
@@ -114,9 +124,9 @@ impl Maps {
         })
     }
 
-    /// Room for so many peers, and for so many subnets of each family.
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
+    /// Whether there is room for what is there and what is wanted, both at once.
+    pub(super) fn can_become(&self, wanted: &Wanted) -> bool {
+        wanted.entries_after(&self.written) <= self.capacity
     }
 
     /// Writes the difference to what is there. After an error what was not written is tried again by
@@ -295,5 +305,32 @@ fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
             Ok(())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Own, Peer};
+
+    fn wanted(peers: std::ops::Range<u8>) -> Wanted {
+        let peer = |n: u8| Peer {
+            address: ([192, 168, 66, n], 8285).into(),
+            v4: Some(format!("10.5.{n}.0/24").parse().unwrap()),
+            v6: None,
+            mac: None,
+            finishes_checksums: true,
+        };
+        Wanted::plan(&Table::new(Own::default(), peers.map(peer).collect()))
+    }
+
+    #[test]
+    fn a_change_needs_room_for_old_and_new() {
+        let none = Wanted::default();
+        assert_eq!(wanted(0..40).entries_after(&none), 40);
+        assert_eq!(none.entries_after(&wanted(0..40)), 40);
+        assert_eq!(wanted(0..40).entries_after(&wanted(0..40)), 40);
+        assert_eq!(wanted(30..70).entries_after(&wanted(0..40)), 70);
+        assert_eq!(wanted(40..80).entries_after(&wanted(0..40)), 80);
     }
 }

@@ -28,7 +28,7 @@ pub fn unreachable(bytes: &[u8], own: &Own, out: &mut [u8]) -> Option<usize> {
     render(bytes, own, [(3, 0), (1, 0)], 0, out)
 }
 
-/// The same: "the network is known, but its host is not to be reached" (for a peer that does not answer).
+/// The same: "the network is known, but its host is not to be reached" (there is no way to its node).
 #[must_use]
 pub fn host_unreachable(bytes: &[u8], own: &Own, out: &mut [u8]) -> Option<usize> {
     render(bytes, own, [(3, 1), (1, 3)], 0, out)

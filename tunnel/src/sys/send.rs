@@ -33,6 +33,8 @@ pub(crate) struct SendBatch {
     vectors: Box<[libc::iovec]>,
     addresses: Box<[Address]>,
     controls: Box<[Control]>,
+    /// Sends wait for room in the socket's buffer, as long as its SO_SNDTIMEO says.
+    waits: bool,
 }
 
 // SAFETY: the pointers inside are written and used only during `send`, which has exclusive access.
@@ -52,7 +54,13 @@ impl SendBatch {
             vectors: vec![vector; capacity].into(),
             addresses: vec![Address::none(); capacity].into(),
             controls: vec![[0; 8]; capacity].into(),
+            waits: true,
         }
+    }
+
+    /// Lets sends wait for room again, until one of them has waited in vain (EAGAIN).
+    pub(crate) fn wait_again(&mut self) {
+        self.waits = true;
     }
 
     /// Sends the first datagrams (at most the capacity), and answers how many; the error is that of the first one.
@@ -92,10 +100,14 @@ impl SendBatch {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 count as libc::c_uint,
-                0,
+                if self.waits { 0 } else { libc::MSG_DONTWAIT },
             )
         };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        usize::try_from(sent).map_err(|_| {
+            let error = io::Error::last_os_error();
+            self.waits &= error.kind() != io::ErrorKind::WouldBlock;
+            error
+        })
     }
 }
 

@@ -9,22 +9,19 @@ use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
-    time::Instant,
 };
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
 
+use super::rate::Rate;
 use crate::{
     Own,
     packet::{self, icmp},
     vnet::VnetHeader,
 };
 
-/// Errors a second, and at once.
-const RATE: f64 = 1000.0;
-const BURST: f64 = 100.0;
 /// No error is longer (RFC 4443, section 2.4: the least IPv6 MTU).
 const LARGEST: usize = 1280;
 
@@ -34,8 +31,7 @@ pub(super) struct Answers {
     v6: Option<OwnedFd>,
     device: File,
     has_header: bool,
-    tokens: f64,
-    at: Instant,
+    rate: Rate,
     buffer: Box<[u8; VnetHeader::LEN + LARGEST]>,
 }
 
@@ -51,8 +47,7 @@ impl Answers {
             v6: raw(AddressFamily::Inet6),
             device,
             has_header,
-            tokens: BURST,
-            at: Instant::now(),
+            rate: Rate::new(),
             buffer: Box::new([0; _]),
         }
     }
@@ -60,6 +55,11 @@ impl Answers {
     /// "No route": nobody has the destination of `inner`.
     pub(super) fn unreachable(&mut self, inner: &[u8], own: &Own) {
         self.answer(inner, |out| icmp::unreachable(inner, own, out));
+    }
+
+    /// "Host unreachable": there is no way to the peer that has the destination of `inner`.
+    pub(super) fn host_unreachable(&mut self, inner: &[u8], own: &Own) {
+        self.answer(inner, |out| icmp::host_unreachable(inner, own, out));
     }
 
     /// "Packet too big": a packet of `mtu` bytes would pass.
@@ -72,7 +72,7 @@ impl Answers {
         let Ok(packet) = packet::parse(inner) else {
             return;
         };
-        if !self.take_token() {
+        if !self.rate.take() {
             return;
         }
         let Some(length) = write(&mut self.buffer[VnetHeader::LEN..]) else {
@@ -93,37 +93,10 @@ impl Answers {
             tracing::debug!("send an ICMP error to {to}: {error}");
         }
     }
-
-    fn take_token(&mut self) -> bool {
-        let now = Instant::now();
-        let new = now.duration_since(self.at).as_secs_f64() * RATE;
-        self.at = now;
-        self.tokens = (self.tokens + new).min(BURST);
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
-    }
 }
 
 fn send_raw(raw: &OwnedFd, packet: &[u8], to: IpAddr) -> std::io::Result<()> {
     let to = SockaddrStorage::from(SocketAddr::new(to, 0));
     sendto(raw.as_raw_fd(), packet, &to, MsgFlags::empty())?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_are_rate_limited() {
-        let device = File::options().write(true).open("/dev/null").unwrap();
-        let mut answers = Answers::new(device, false);
-        let start = Instant::now();
-        let sent = (0..100_000).filter(|_| answers.take_token()).count() as f64;
-        let most = BURST + start.elapsed().as_secs_f64() * RATE;
-        assert!(sent >= BURST && sent <= most + 1.0, "{sent} of {most}");
-    }
 }

@@ -80,6 +80,11 @@ impl Outbox {
         }
     }
 
+    /// A turn of the worker begins. In each turn only one send waits in vain: one congested peer must not hold up the others.
+    pub(super) fn begin_turn(&mut self) {
+        self.batch.wait_again();
+    }
+
     /// Room for one piece of at most `bytes` (with what the wire needs in front), to be filled and then [pushed](Self::push).
     pub(super) fn room(&mut self, bytes: usize, own: &Own) -> &mut [u8] {
         if self.filled + bytes > self.buffer.len() {
@@ -197,6 +202,13 @@ impl Outbox {
             }
             Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if datagram.segment.is_some() => {
                 self.send_unsegmented(datagram, error, own);
+            }
+            Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => {
+                self.tally.dropped(DropReason::SendError, packets);
+                for piece in pieces(datagram) {
+                    let inner = &self.buffer[piece.bytes][self.overhead..];
+                    self.answers.host_unreachable(inner, own);
+                }
             }
             _ => self.tally.dropped(DropReason::SendError, packets),
         }

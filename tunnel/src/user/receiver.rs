@@ -13,8 +13,9 @@ use super::{
     Mode,
     encapsulation::{Encapsulation, Opened},
     output::Output,
+    replies::Replies,
     tally::{Direction, Tally},
-    worker::Side,
+    worker::{Side, Stop},
 };
 use crate::{
     Counters, DropReason, Table,
@@ -48,9 +49,7 @@ struct Intake {
     encapsulation: Encapsulation,
     output: Output,
     tally: Tally,
-    /// Where answers leave from, and the port they go to.
-    answering: UdpSocket,
-    port: u16,
+    replies: Replies,
 }
 
 impl Receiver {
@@ -62,8 +61,7 @@ impl Receiver {
         table: Arc<ArcSwap<Table>>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
-        let answering = socket.try_clone()?;
-        let port = socket.local_addr()?.port();
+        let replies = Replies::new(socket.try_clone()?)?;
         let messages = match mode {
             Mode::Offload => MESSAGES,
             Mode::Plain => 1,
@@ -79,8 +77,7 @@ impl Receiver {
                 encapsulation,
                 output,
                 tally: Tally::default(),
-                answering,
-                port,
+                replies,
             },
         })
     }
@@ -120,7 +117,7 @@ impl Side for Receiver {
         self.socket.as_fd()
     }
 
-    fn turn(&mut self) -> Result<bool, String> {
+    fn turn(&mut self, _stop: &Stop) -> Result<bool, String> {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
         let mut outcome = Ok(false);
@@ -221,9 +218,6 @@ impl Intake {
     fn answer(&mut self, to: IpAddr, question: Question) -> Result<(), DropReason> {
         let mut answer = [0; vxlan::ANSWER];
         let length = question.answer(&mut answer);
-        self.answering
-            .send_to(&answer[..length], (to, self.port))
-            .map_err(|_| DropReason::SendError)?;
-        Ok(())
+        self.replies.send(&answer[..length], to)
     }
 }

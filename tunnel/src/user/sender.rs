@@ -11,7 +11,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{encapsulation::Encapsulation, outbox::Outbox, spread, tally::Direction, worker::Side};
+use super::{
+    encapsulation::Encapsulation,
+    outbox::Outbox,
+    spread,
+    tally::Direction,
+    worker::{Side, Stop},
+};
 use crate::{Counters, DropReason, Table, segment::Segments, vnet::VnetHeader};
 
 /// Reads from the device before the worker looks at anything else.
@@ -100,11 +106,16 @@ impl Side for Sender {
         self.queue.as_fd()
     }
 
-    fn turn(&mut self) -> Result<bool, String> {
+    fn turn(&mut self, stop: &Stop) -> Result<bool, String> {
         let shared = Arc::clone(&self.table);
         let table = shared.load();
         let mut outcome = Ok(false);
+        self.outbox.begin_turn();
         for _ in 0..BURST {
+            // Sends may wait.
+            if stop.is_told() {
+                break;
+            }
             match self.queue.read(&mut self.input) {
                 Ok(length) => {
                     self.take(length, &table);

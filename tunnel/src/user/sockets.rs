@@ -20,7 +20,7 @@ use crate::sys;
 const RECEIVE_BUFFER: i32 = 4 << 20;
 /// Bytes. Much more would only make packets wait.
 const SEND_BUFFER: i32 = 1 << 20;
-/// How long a worker waits for room in its send buffer before it drops: longer than a busy link needs
+/// How long a worker waits for room in its send buffer before it drops, and waits no more in that turn: longer than a busy link needs
 /// for the buffer's content, shorter than TCP's least retransmission time.
 const SEND_PATIENCE_MS: i64 = 50;
 

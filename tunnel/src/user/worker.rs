@@ -20,8 +20,9 @@ pub(super) trait Side: Send {
     /// What to wait for.
     fn source(&self) -> BorrowedFd<'_>;
 
-    /// Takes what is there, at most a fair share; answers whether there was anything. An error: the source is gone for good.
-    fn turn(&mut self) -> Result<bool, String>;
+    /// Takes what is there, at most a fair share, and less when told to stop; answers whether there was anything. An error: the
+    /// source is gone for good.
+    fn turn(&mut self, stop: &Stop) -> Result<bool, String>;
 }
 
 /// Tells all workers to end.
@@ -50,7 +51,7 @@ impl Stop {
         Ok(())
     }
 
-    fn is_told(&self) -> bool {
+    pub(super) fn is_told(&self) -> bool {
         self.told.load(Ordering::Relaxed)
     }
 }
@@ -89,7 +90,7 @@ fn run(side: &mut dyn Side, stop: &Stop) -> Result<(), String> {
             return Ok(());
         }
         // Whoever fills the source may want this core: yielding instead of waiting makes batches larger and wake-ups fewer.
-        while side.turn()? && !stop.is_told() {
+        while side.turn(stop)? && !stop.is_told() {
             thread::yield_now();
         }
     }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use kernel::Netns;
@@ -74,7 +75,7 @@ impl Bed {
             inside("sysctl -qw net.ipv4.ip_forward=1".to_owned());
         }
         Netns::delete(&name).unwrap();
-        while !bed.node(1).ping("-c 1 192.168.66.2") {}
+        bed.await_underlay();
         bed.router = Some(router);
         bed
     }
@@ -110,10 +111,22 @@ impl Bed {
             node.set_up(number);
         }
         // A link that just came up drops for a moment; later the neighbours must be found anew.
-        while !bed.node(1).ping("-c 1 192.168.66.2") {}
+        bed.await_underlay();
         bed.node(1).ip("neigh flush dev u0");
         bed.node(2).ip("neigh flush dev u0");
         bed
+    }
+
+    /// Waits until the nodes reach each other.
+    fn await_underlay(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.node(1).ping("-c 1 192.168.66.2") {
+            assert!(
+                Instant::now() < end,
+                "{}: node 2 does not answer over the underlay within 30 s",
+                self.node(1).name
+            );
+        }
     }
 
     /// Attaches on both nodes.

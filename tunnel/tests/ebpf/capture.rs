@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -38,12 +38,17 @@ fn capture(bed: &Bed, interface: &str, filter: &str, job: impl FnOnce()) -> Vec<
             .spawn()
     };
     let mut tcpdump = bed.node(2).netns.run(start).unwrap().unwrap();
-    for _ in 0..100 {
-        thread::sleep(Duration::from_millis(20));
-        // The header is written when it listens.
-        if fs::metadata(&file).is_ok_and(|meta| meta.len() >= 24) {
-            break;
+    let end = Instant::now() + Duration::from_secs(10);
+    // The header is written when it listens.
+    while fs::metadata(&file).map_or(0, |meta| meta.len()) < 24 {
+        if let Some(status) = tcpdump.try_wait().unwrap() {
+            panic!("tcpdump on {interface} ended before it listened: {status}");
         }
+        if Instant::now() > end {
+            tcpdump.kill().unwrap();
+            panic!("tcpdump on {interface} does not listen within 10 s");
+        }
+        thread::sleep(Duration::from_millis(20));
     }
     job();
     thread::sleep(Duration::from_millis(300));

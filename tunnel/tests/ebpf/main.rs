@@ -184,6 +184,28 @@ fn a_published_table_takes_effect_at_once() {
     assert!(one.ping("-c 1 10.5.2.0"));
 }
 
+/// The smallest maps hold each of the two tables, but not both at once.
+#[test]
+fn a_table_may_be_replaced_by_another_as_large() {
+    if !may_run() {
+        return;
+    }
+    let bed = Bed::new(false);
+    let [mut first, _second] = bed.attach();
+    let one = bed.node(1);
+    let mut publish = |table: Table| one.netns.run(|| first.publish(&table)).unwrap().unwrap();
+    for start in [0, 1000, 2000u32] {
+        let many = (start..start + 1000).map(|n| tunnel::Peer {
+            address: ([172, 16, (n >> 8) as u8, n as u8], 8285).into(),
+            v4: Some(ipnet::Ipv4Net::new((0x0a64_0000 + (n << 8)).into(), 24).unwrap()),
+            v6: None,
+            ..peer(9)
+        });
+        publish(Table::new(Own::default(), many.chain([peer(2)]).collect()));
+        assert!(one.ping("-c 1 10.5.2.0"));
+    }
+}
+
 #[test]
 fn check_sees_what_others_did() {
     if !may_run() {

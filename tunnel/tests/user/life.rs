@@ -113,9 +113,12 @@ fn an_underlay_that_flaps() {
         let one = &lab.sites[0];
         ping(&lab);
         one.node.sh("ip link set eth0 down");
-        one.node
+        let lost = one
+            .node
             .try_sh(&format!("ping -c 3 -i 0.2 -W 1 {}", pod(2)));
         assert!(one.dropped(DropReason::SendError) >= 3);
+        let said = String::from_utf8_lossy(&lost.stdout);
+        assert!(said.contains("Destination Host Unreachable"), "{said}");
         one.node.sh("ip addr del 192.168.66.11/24 dev eth0");
         one.node
             .try_sh(&format!("ping -c 2 -i 0.2 -W 1 {}", pod(2)));

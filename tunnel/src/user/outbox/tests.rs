@@ -3,7 +3,10 @@ use std::{fs::File, net::IpAddr, time::Duration};
 use super::*;
 use crate::{
     sys,
-    user::sockets::{self, Fragmenting},
+    user::{
+        slow::on_slow_loopback,
+        sockets::{self, Fragmenting},
+    },
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -163,4 +166,42 @@ fn what_the_underlay_refuses_is_counted() {
     assert_eq!(counters.sent(), (0, 0));
     assert_eq!(counters.dropped(DropReason::SendError), 3);
     assert_eq!(outbox.notes.all(), Vec::<String>::new());
+}
+
+/// Who waits for each datagram holds up all other peers: one wait a turn.
+#[test]
+fn a_congested_link_is_waited_for_once_a_turn() {
+    on_slow_loopback(|| {
+        let mut outbox = outbox(Mode::Plain);
+        sys::set_option(
+            outbox.sockets[0].as_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            0,
+        )
+        .unwrap();
+        let turn = |outbox: &mut Outbox| {
+            let start = std::time::Instant::now();
+            outbox.begin_turn();
+            for _ in 0..40 {
+                push(outbox, (LOOPBACK, 9).into(), 1400, 1);
+            }
+            outbox.flush(&Own::default());
+            start.elapsed()
+        };
+        let first = turn(&mut outbox);
+        let second = turn(&mut outbox);
+        let patience = Duration::from_millis(50);
+        for took in [first, second] {
+            // At least one wait; 40 would be 2 s.
+            assert!(took >= patience && took < 10 * patience, "{took:?}");
+        }
+        let counters = crate::Counters::default();
+        outbox
+            .tally
+            .hand_over(crate::user::tally::Direction::Sent, &counters);
+        let dropped = counters.dropped(DropReason::SendBufferFull);
+        assert!(dropped >= 70, "{dropped}");
+        assert_eq!(counters.sent().0 + dropped, 80);
+    });
 }
