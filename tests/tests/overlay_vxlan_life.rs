@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 use std::time::Duration;
 use tests::cluster::{Node, PREFIX, Stack};
-use tests::flanneld::terminate;
+use tests::flanneld::{Daemon, terminate};
 use tests::pod::{Family, Pod};
 use tests::traffic::{Stream, TcpServer};
 use tests::{Cluster, Options, eventually, process, requirement, snapshot, subject};
@@ -110,6 +110,42 @@ fn the_data_path_can_be_changed() -> Result<()> {
         ensure!(now == announced, "{path}: {now}, before {announced}");
     }
     Ok(())
+}
+
+/// Gives a flag of the node's daemon another value.
+fn set_flag(node: &mut Node, name: &str, value: &str) {
+    let start = format!("{name}=");
+    let flags = node.flanneld.flags_mut();
+    flags.retain(|flag| !flag.starts_with(&start));
+    flags.push(format!("{start}{value}"));
+}
+
+fn wait_logged(daemon: &Daemon, text: &str) -> Result<()> {
+    let what = format!("the log has {text:?}");
+    eventually(&what, Duration::from_secs(15), || {
+        ensure!(daemon.log()?.contains(text), "{}", daemon.log_tail());
+        Ok(())
+    })
+}
+
+/// A daemon that never had the device is told to stop: the kernel's, left by a life before, stays.
+#[test]
+fn a_stop_before_the_start_removes_nothing() -> Result<()> {
+    let Some((mut cluster, a, b)) = connected(&Options::new("vxlan"))? else {
+        return Ok(());
+    };
+    let node = &mut cluster.nodes[1];
+    node.take_daemon()?.kill()?;
+    let before = device(node)?;
+    set_flag(node, "--data-path", "tun");
+    set_flag(node, "--iface", "eth9");
+    let daemon = node.flanneld.spawn()?;
+    wait_logged(&daemon, "waiting, no external interface")?;
+    let status = terminate(daemon)?;
+    ensure!(status.success(), "SIGTERM: flanneld ended with {status}");
+    let after = device(&cluster.nodes[1])?;
+    ensure!(after == before, "{after:?}, before {before:?}");
+    cluster.wait_connected(&[&a, &b], Stack::V4)
 }
 
 #[test]

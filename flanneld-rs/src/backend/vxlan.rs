@@ -15,7 +15,7 @@ mod paths;
 mod plan;
 mod tun;
 
-use kernel::{Change, Link, Netlink, NewLink, NewLinkKind};
+use kernel::{Change, Link, LinkKind, Netlink, NewLink, NewLinkKind};
 
 use super::{Backend, Report, apply::apply};
 use crate::config::{
@@ -81,15 +81,22 @@ fn lacks_device(netlink: &mut Netlink) -> Option<String> {
     }
 }
 
-/// Removes both families' devices, of whichever kind; neighbours, forwarding entries and routes of a
-/// device go with it.
-fn remove_devices(netlink: &mut Netlink, vni: u32, report: &mut Report) {
+/// Removes both families' devices, where their kind is one of `which`; neighbours, forwarding entries
+/// and routes of a device go with it.
+fn remove_devices(
+    netlink: &mut Netlink,
+    vni: u32,
+    which: impl Fn(&LinkKind) -> bool,
+    report: &mut Report,
+) {
     for v6 in [false, true] {
         match netlink.link(&device_name(v6, vni)) {
-            Ok(Some(Link { index, name, .. })) => {
+            Ok(Some(Link {
+                index, name, kind, ..
+            })) if which(&kind) => {
                 apply(netlink, &[Change::DeleteLink { index, name }], report);
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(error) => report.failed(error),
         }
     }

@@ -153,6 +153,14 @@ impl Tun {
         Paths::look_up(&mut self.netlink, direct, v6, uplink, peers)
     }
 
+    /// Ends the workers and removes the devices whose kind is one of `which`.
+    fn end(&mut self, which: impl Fn(&LinkKind) -> bool, report: &mut Report) {
+        for end in &mut self.ends {
+            end.stop();
+        }
+        remove_devices(&mut self.netlink, self.config.vni, which, report);
+    }
+
     /// What the device lacks: MTU, address, state.
     fn device_changes(
         &mut self,
@@ -355,18 +363,21 @@ impl Backend for Tun {
         })
     }
 
+    /// A device that this process never had, or that is the kernel's, carries traffic without us.
     fn stop(&mut self) {
-        for error in self.cleanup().errors {
+        if !self.ends.iter().any(End::was_started) {
+            return;
+        }
+        let mut report = Report::default();
+        self.end(|kind| *kind == LinkKind::Tun, &mut report);
+        for error in report.errors {
             tracing::warn!("{error}");
         }
     }
 
     fn cleanup(&mut self) -> Report {
-        for end in &mut self.ends {
-            end.stop();
-        }
         let mut report = Report::default();
-        remove_devices(&mut self.netlink, self.config.vni, &mut report);
+        self.end(|_| true, &mut report);
         report
     }
 }

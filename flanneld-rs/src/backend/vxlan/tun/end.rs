@@ -16,6 +16,8 @@ use crate::backend::{Report, apply::apply};
 pub struct End {
     table: Arc<ArcSwap<Table>>,
     running: Option<Running>,
+    /// It ran once: the device is this process's.
+    started: bool,
     /// Why the kernel does not do offloads for us, once that was seen.
     plain: Option<String>,
 }
@@ -36,6 +38,11 @@ impl End {
     pub fn mode(&self) -> Option<Mode> {
         let running = self.running.as_ref()?;
         Some(running.path.settings().mode)
+    }
+
+    /// Whether it ever ran, and so has made the device its own.
+    pub fn was_started(&self) -> bool {
+        self.started
     }
 
     /// Ends the workers; the device stays.
@@ -74,6 +81,7 @@ impl End {
                 }
             }
             let path = self.start(wanted, counters)?;
+            self.started = true;
             let mode = path.settings().mode;
             report.changed("start datapath", || {
                 format!("start datapath {mode} {name} on {}", wanted.bind)
