@@ -148,6 +148,48 @@ fn a_stop_before_the_start_removes_nothing() -> Result<()> {
     cluster.wait_connected(&[&a, &b], Stack::V4)
 }
 
+/// Without TUN devices, or with the port in other hands, the kernel's device of a life before goes on;
+/// it goes when user space can take its place.
+#[test]
+fn what_works_is_kept_until_user_space_can_start() -> Result<()> {
+    let Some((mut cluster, a, b)) = connected(&Options::new("vxlan"))? else {
+        return Ok(());
+    };
+    let node = &mut cluster.nodes[1];
+    node.take_daemon()?.kill()?;
+    let before = device(node)?;
+    set_flag(node, "--data-path", "tun");
+    let plain = node.flanneld.command()?;
+    let mut command = Command::new("unshare");
+    let hide = r#"mount -t tmpfs none /dev/net && exec "$0" "$@""#;
+    command
+        .args(["--mount", "sh", "-c", hide])
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    let log = cluster.run.folder().join("without-tun.log");
+    let mut daemon = node.namespace.spawn("flanneld", &mut command, &log)?;
+    wait_logged(&daemon, "there is no /dev/net/tun")?;
+    daemon.kill()?;
+    ensure!(device(&cluster.nodes[1])? == before, "without /dev/net/tun");
+    cluster.wait_connected(&[&a, &b], Stack::V4)?;
+
+    let node = &mut cluster.nodes[1];
+    node.namespace.ip_batch(
+        "link add other type vxlan id 99 dstport 8472 dev eth0
+         link set other up",
+    )?;
+    let mut daemon = node.flanneld.spawn()?;
+    wait_logged(&daemon, "the vxlan device other uses the port")?;
+    ensure!(device(&cluster.nodes[1])? == before, "with the port in use");
+    cluster.wait_connected(&[&a, &b], Stack::V4)?;
+    let node = &mut cluster.nodes[1];
+    node.namespace.sh("ip link del other")?;
+    node.flanneld.wait_ready(&mut daemon)?;
+    node.daemon = Some(daemon);
+    ensure!(device(node)?.0 == "tun", "flannel.1 was not replaced");
+    cluster.wait_connected(&[&a, &b], Stack::V4)
+}
+
 #[test]
 fn what_is_deleted_comes_back() -> Result<()> {
     let mut options = Options::new("vxlan").stack(Stack::Dual);

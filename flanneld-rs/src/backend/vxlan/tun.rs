@@ -46,7 +46,7 @@ use crate::{
     peers::PeerChange,
     uplink::Uplink,
 };
-use end::End;
+use end::{End, ensure_replaceable};
 
 /// The backend in user space.
 pub struct Tun {
@@ -110,14 +110,9 @@ impl Tun {
         Ok(SocketAddr::new(ip, self.port()))
     }
 
-    /// A running data path of one family on a device that exists.
-    fn ensure_running(
-        &mut self,
-        at: usize,
-        uplink: &Uplink,
-        report: &mut Report,
-    ) -> anyhow::Result<Link> {
-        let settings = Settings {
+    /// What one family's workers are to do.
+    fn settings(&mut self, at: usize, uplink: &Uplink) -> anyhow::Result<Settings> {
+        Ok(Settings {
             device: self.name(at),
             bind: self.bind_address(at, uplink)?,
             wire: Wire::Vxlan {
@@ -128,7 +123,17 @@ impl Tun {
             // What large packets of a kernel sender are cut to: the Pods' MTU, which is not this
             // device's where the other family's is smaller.
             mtu: self.mtu(uplink),
-        };
+        })
+    }
+
+    /// A running data path of one family on a device that exists.
+    fn ensure_running(
+        &mut self,
+        at: usize,
+        uplink: &Uplink,
+        report: &mut Report,
+    ) -> anyhow::Result<Link> {
+        let settings = self.settings(at, uplink)?;
         self.ends[at].ensure_running(&settings, &self.counters, &mut self.netlink, report)
     }
 
@@ -295,6 +300,13 @@ impl Backend for Tun {
         previous: Option<&Lease>,
     ) -> anyhow::Result<Announcement> {
         let own = previous.map(|lease| &lease.subnet);
+        // All families first: what works is not given up for half a start.
+        for at in 0..self.families.len() {
+            let settings = self.settings(at, uplink)?;
+            if self.ends[at].mode().is_none() {
+                ensure_replaceable(&settings, &mut self.netlink)?;
+            }
+        }
         for at in 0..self.families.len() {
             // The device's: a kernel's vxlan device that we are about to replace.
             let present = self.netlink.link(&self.name(at))?.and_then(|link| link.mac);

@@ -1,12 +1,16 @@
 //! One family's running data path: started, watched, started anew when its device or address changed.
 
-use std::sync::Arc;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kernel::{Change, Link, LinkKind, Netlink, sysctl};
 use tunnel::{
     Counters, Table,
-    user::{Mode, Settings, UserPath},
+    user::{self, Mode, Settings, UserPath},
 };
 
 use crate::backend::{Report, apply::apply};
@@ -51,7 +55,7 @@ impl End {
     }
 
     /// Makes it run as `wanted` on a device that exists, without offloads where they were refused; a
-    /// device of that name and another kind (the kernel's vxlan) goes first.
+    /// device of that name and another kind (the kernel's vxlan) goes first, if this can take its place.
     pub fn ensure_running(
         &mut self,
         wanted: &Settings,
@@ -71,6 +75,7 @@ impl End {
             self.running = None;
         }
         if self.running.is_none() {
+            ensure_replaceable(wanted, netlink)?;
             if let Some(Link { index, name, .. }) = found.filter(|link| link.kind != LinkKind::Tun)
             {
                 let before = report.errors.len();
@@ -132,6 +137,41 @@ impl End {
     }
 }
 
+/// Fails where a device of another kind has the name and user space could not take its place: what
+/// carries traffic goes only for what will.
+pub fn ensure_replaceable(wanted: &Settings, netlink: &mut Netlink) -> anyhow::Result<()> {
+    let (name, bind) = (&wanted.device, wanted.bind);
+    let found = netlink.link(name)?;
+    let Some(old) = found.filter(|link| link.kind != LinkKind::Tun) else {
+        return Ok(());
+    };
+    // The text has its cause.
+    user::probe().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let others = netlink.links()?.into_iter();
+    let mut others = others.filter(|link| link.index != old.index);
+    if let Some(other) = others.find(|link| holds_port(link, bind)) {
+        anyhow::bail!(
+            "bind udp {bind}: the vxlan device {} uses the port: remove that device, or choose another \
+             \"Port\"; {name} is left as it is until then",
+            other.name
+        );
+    }
+    if !holds_port(&old, bind) {
+        UdpSocket::bind(bind)
+            .with_context(|| format!("bind udp {bind}; {name} is left as it is until then"))?;
+    }
+    Ok(())
+}
+
+/// The kernel receives on this port for a vxlan device; all such devices share a socket.
+fn holds_port(link: &Link, bind: SocketAddr) -> bool {
+    let LinkKind::Vxlan(options) = &link.kind else {
+        return false;
+    };
+    let is_v6 = options.local.is_some_and(|ip| ip.is_ipv6());
+    link.up && options.port == bind.port() && is_v6 == bind.is_ipv6()
+}
+
 impl Running {
     /// It ended by itself on a device that is still there: offloads may be the reason.
     fn gave_up(&self, found: Option<&Link>) -> bool {
@@ -152,3 +192,6 @@ impl Running {
         self.path.ended()
     }
 }
+
+#[cfg(test)]
+mod tests;
