@@ -104,7 +104,7 @@ impl End {
 }
 
 impl End {
-    /// With offloads if the kernel has them, else without.
+    /// With offloads if the kernel knows them, else without, from then on. What may pass is no reason.
     fn start(&mut self, wanted: &Settings, counters: &Arc<Counters>) -> anyhow::Result<UserPath> {
         let start = |mode| {
             let settings = Settings {
@@ -113,26 +113,25 @@ impl End {
             };
             UserPath::start(&settings, Arc::clone(&self.table), Arc::clone(counters))
         };
-        let offload = match &self.plain {
-            None => start(Mode::Offload).map_err(|error| error.to_string()),
-            Some(why) => Err(why.clone()),
-        };
-        let (path, why) = match offload {
-            Ok(path) => (path, String::new()),
-            Err(why) => match start(Mode::Plain) {
-                Ok(path) => (path, why),
-                // What hinders both is told once, in the text for the better one.
-                Err(_) if self.plain.is_none() => anyhow::bail!("{why}"),
+        let (name, bind) = (&wanted.device, wanted.bind);
+        let why = match &self.plain {
+            Some(why) => why.clone(),
+            None => match start(Mode::Offload) {
+                Ok(path) => {
+                    tracing::info!("vxlan data path: offload on {name} and {bind}");
+                    return Ok(path);
+                }
+                Err(error) if error.is_refusal() => error.to_string(),
                 Err(error) => anyhow::bail!("{error}"),
             },
         };
-        let (name, bind) = (&wanted.device, wanted.bind);
-        if why.is_empty() {
-            tracing::info!("vxlan data path: offload on {name} and {bind}");
-        } else {
-            tracing::info!("vxlan data path: plain on {name} and {bind} (offload refused: {why})");
-            self.plain = Some(why);
-        }
+        let path = start(Mode::Plain).map_err(|error| match &self.plain {
+            Some(_) => anyhow::anyhow!("{error}"),
+            // What hinders both is told once, in the text for the better one.
+            None => anyhow::anyhow!("{why}"),
+        })?;
+        tracing::info!("vxlan data path: plain on {name} and {bind} (offload refused: {why})");
+        self.plain = Some(why);
         Ok(path)
     }
 }
