@@ -72,6 +72,32 @@ fn a_killed_daemons_successor_takes_device_and_stream_over() -> Result<()> {
     Ok(())
 }
 
+/// Between start and first reconcile the routes of the life before lead to workers that know nobody yet:
+/// senders lose packets then, and are not told that there is no way.
+#[test]
+fn a_restart_refuses_nobody() -> Result<()> {
+    let Some((mut cluster, a, b)) = connected(&Options::new("vxlan"))? else {
+        return Ok(());
+    };
+    let ip = b.ip(Family::V4)?.to_string();
+    let log = cluster.run.folder().join("ping.log");
+    let mut command = Command::new("ping");
+    command.args(["-n", "-i", "0.001", "-w", "20", &ip]);
+    let mut ping = a.namespace.spawn("ping", &mut command, &log)?;
+    for _ in 0..3 {
+        let node = &mut cluster.nodes[0];
+        node.take_daemon()?.kill()?;
+        node.start_daemon()?;
+        cluster.wait_connected(&[&a, &b], Stack::V4)?;
+    }
+    ping.kill()?;
+    let log = ping.log()?;
+    ensure!(log.contains("bytes from"), "no answer at all: {log}");
+    let refused = log.lines().find(|line| line.contains("nreachable"));
+    ensure!(refused.is_none(), "{refused:?}");
+    Ok(())
+}
+
 /// From one data path to the other and back: the node keeps subnet and MAC, so no peer notices.
 #[test]
 fn the_data_path_can_be_changed() -> Result<()> {

@@ -139,11 +139,10 @@ impl Tun {
 
     /// The workers know these peers from now on. All of them, also those with a direct route: what they
     /// send is taken whichever way they chose.
-    fn publish(&self, at: usize, own: Option<&Subnet>, desired: Option<&Desired>) {
+    fn publish(&self, at: usize, desired: &Desired) {
         let family = &self.families[at];
-        let peers = desired.into_iter().flat_map(|desired| desired.peers.iter());
-        let tunnels = Paths::new(family.v6, peers, |_| false).tunnels;
-        let own = own.and_then(|own| family.subnet(own));
+        let tunnels = Paths::new(family.v6, desired.peers.iter(), |_| false).tunnels;
+        let own = family.subnet(&desired.own.subnet);
         let table = plan::table(own, family.mac, self.port(), &tunnels);
         self.ends[at].publish(table);
     }
@@ -221,7 +220,7 @@ impl Tun {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let own = Some(&desired.own.subnet);
-        self.publish(at, own, Some(desired));
+        self.publish(at, desired);
         let link = self.ensure_running(at, &desired.uplink, report)?;
         let changes = self.device_changes(at, &desired.uplink, own, &link)?;
         apply(&mut self.netlink, &changes, report);
@@ -239,7 +238,7 @@ impl Tun {
         changes: &[PeerChange],
         report: &mut Report,
     ) -> anyhow::Result<()> {
-        self.publish(at, Some(&desired.own.subnet), Some(desired));
+        self.publish(at, desired);
         let link = self.netlink.expect_link(&self.name(at))?;
         for chunk in changes.chunks(CHUNK) {
             let gone = chunk.iter().filter_map(PeerChange::before);
@@ -293,7 +292,8 @@ impl Backend for Tun {
     }
 
     /// Opens device and port before a lease is taken: a node that cannot carry packets must not
-    /// draw them.
+    /// draw them. The workers hear of nobody yet, not even of ourselves: knowing their own subnet and no
+    /// peer, they would tell senders whom a former life's routes still lead here that there is no way.
     fn prepare(
         &mut self,
         uplink: &Uplink,
@@ -311,9 +311,6 @@ impl Backend for Tun {
             // The device's: a kernel's vxlan device that we are about to replace.
             let present = self.netlink.link(&self.name(at))?.and_then(|link| link.mac);
             self.families[at].settle_mac(present, previous)?;
-            if self.ends[at].mode().is_none() {
-                self.publish(at, own, None);
-            }
             let mut report = Report::default();
             let link = self.ensure_running(at, uplink, &mut report)?;
             let changes = self.device_changes(at, uplink, own, &link)?;
