@@ -146,6 +146,13 @@ fn set_flag(node: &mut Node, name: &str, value: &str) {
     flags.push(format!("{start}{value}"));
 }
 
+/// What a start would do.
+fn dry_run(node: &Node) -> Result<String> {
+    let mut command = node.flanneld.command()?;
+    command.arg("--dry-run");
+    node.namespace.run(|| process::run(&mut command))
+}
+
 fn wait_logged(daemon: &Daemon, text: &str) -> Result<()> {
     let what = format!("the log has {text:?}");
     eventually(&what, Duration::from_secs(15), || {
@@ -207,6 +214,12 @@ fn what_works_is_kept_until_user_space_can_start() -> Result<()> {
     let mut daemon = node.flanneld.spawn()?;
     wait_logged(&daemon, "the vxlan device other uses the port")?;
     ensure!(device(&cluster.nodes[1])? == before, "with the port in use");
+    let plan = dry_run(&cluster.nodes[1])?;
+    let wanted = "# flannel.1 cannot start: bind udp 192.168.66.12:8472: the vxlan device other";
+    ensure!(
+        plan.contains(wanted) && !plan.contains("delete link"),
+        "{plan}"
+    );
     cluster.wait_connected(&[&a, &b], Stack::V4)?;
     let node = &mut cluster.nodes[1];
     node.namespace.sh("ip link del other")?;
@@ -301,13 +314,13 @@ fn the_plan_is_printed_and_cleanup_removes_the_devices() -> Result<()> {
     cluster.nodes[1].start_daemon()?;
     let node = &cluster.nodes[0];
     let before = snapshot::of(&node.namespace)?;
-    let mut command = node.flanneld.command()?;
-    command.arg("--dry-run");
-    let plan = node.namespace.run(|| process::run(&mut command))?;
+    let plan = dry_run(node)?;
     let peer = cluster.nodes[1].subnet(Family::V4)?;
     for part in [
         "add link flannel.1 mtu 1450 type tun".to_owned(),
         "add link flannel-v6.1 mtu 1430 type tun".to_owned(),
+        "start datapath offload flannel.1 on 192.168.66.11:8472".to_owned(),
+        "start datapath offload flannel-v6.1 on [fd66::11]:8472".to_owned(),
         format!("replace route {peer} dev flannel.1 scope link"),
     ] {
         ensure!(plan.contains(&part), "no {part:?} in the plan:\n{plan}");

@@ -308,7 +308,12 @@ mod tests {
             let cause = io::Error::from_raw_os_error(errno);
             Error::new("open TUN device flannel.1", cause, "").is_refusal()
         };
-        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOPROTOOPT, libc::ENOTTY] {
+        for errno in [
+            libc::EINVAL,
+            libc::EOPNOTSUPP,
+            libc::ENOPROTOOPT,
+            libc::ENOTTY,
+        ] {
             assert!(is_refusal(errno), "{errno}");
         }
         for errno in [libc::EADDRINUSE, libc::EBUSY, libc::ENOMEM, libc::EPERM] {

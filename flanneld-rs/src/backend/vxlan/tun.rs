@@ -261,10 +261,19 @@ impl Tun {
             .map(|why| format!("# ignore {why}"))
             .collect();
         let name = self.name(at);
+        let settings = self.settings(at, &desired.uplink)?;
+        let start = match end::plan(&settings, &mut self.netlink) {
+            Ok(start) => start,
+            Err(error) => {
+                lines.push(format!("# {name} cannot start: {error:#}"));
+                return Ok(lines);
+            }
+        };
         let found = self.netlink.link(&name)?;
         if let Some(link) = found.as_ref().filter(|link| link.kind == LinkKind::Tun) {
             let mut changes = self.device_changes(at, &desired.uplink, own, link)?;
             changes.extend(self.route_changes(at, link.index, &desired.uplink, &paths)?);
+            lines.push(start);
             lines.extend(describe(&mut self.netlink, &changes));
             return Ok(lines);
         }
@@ -274,6 +283,7 @@ impl Tun {
         let family = &self.families[at];
         let mtu = family.mtu(&self.config, &desired.uplink);
         lines.push(format!("add link {name} mtu {mtu} type tun"));
+        lines.push(start);
         let address = family.address(own);
         lines.extend(address.map(|address| format!("add address {address} dev {name}")));
         // Index 0 stands for the device that is yet to be made.

@@ -88,9 +88,7 @@ impl End {
             let path = self.start(wanted, counters)?;
             self.started = true;
             let mode = path.settings().mode;
-            report.changed("start datapath", || {
-                format!("start datapath {mode} {name} on {}", wanted.bind)
-            });
+            report.changed("start datapath", || start_line(mode, wanted));
             // Peers' routes are ours to make; a router advertised inside the overlay is not.
             if let Err(error) = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0") {
                 // Without IPv6 in the kernel there is nothing to switch off.
@@ -134,6 +132,22 @@ impl End {
         self.plain = Some(why);
         Ok(path)
     }
+}
+
+/// What a start of this process would do beyond the device, as a printable line; fails where it would.
+/// A TUN device is made for the moment, to see what it takes.
+pub fn plan(wanted: &Settings, netlink: &mut Netlink) -> anyhow::Result<String> {
+    ensure_replaceable(wanted, netlink)?;
+    let offers = user::probe().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mode = match offers.tun_tso {
+        true => Mode::Offload,
+        false => Mode::Plain,
+    };
+    Ok(start_line(mode, wanted))
+}
+
+fn start_line(mode: Mode, wanted: &Settings) -> String {
+    format!("start datapath {mode} {} on {}", wanted.device, wanted.bind)
 }
 
 /// Fails where a device of another kind has the name and user space could not take its place: what

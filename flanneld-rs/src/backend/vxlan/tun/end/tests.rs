@@ -32,7 +32,10 @@ fn vxlan_devices_that_are_up_hold_the_port_of_their_family() {
     let v4: SocketAddr = "192.168.66.11:8472".parse().unwrap();
     let v6: SocketAddr = "[fd66::11]:8472".parse().unwrap();
     let holds = |link: &Link| (holds_port(link, v4), holds_port(link, v6));
-    assert_eq!(holds(&vxlan(true, 8472, Some("192.168.66.11"))), (true, false));
+    assert_eq!(
+        holds(&vxlan(true, 8472, Some("192.168.66.11"))),
+        (true, false)
+    );
     assert_eq!(holds(&vxlan(true, 8472, None)), (true, false));
     assert_eq!(holds(&vxlan(true, 8472, Some("fd66::11"))), (false, true));
     assert_eq!(holds(&vxlan(true, 4789, None)), (false, false));
