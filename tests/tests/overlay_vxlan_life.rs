@@ -335,6 +335,27 @@ fn the_plan_is_printed_and_cleanup_removes_the_devices() -> Result<()> {
     node.start_daemon()?;
     node.take_daemon()?.kill()?;
     ensure!(has_link(node, "flannel.1")? && has_link(node, "flannel-v6.1")?);
+    clean_up(node)
+}
+
+/// `GBP` can be had of the kernel's device only, and the node had that: `cleanup` needs no data path.
+#[test]
+fn cleanup_after_a_data_path_that_the_configuration_refuses() -> Result<()> {
+    if !can_run() {
+        return Ok(());
+    }
+    let mut options = Options::new("vxlan").nodes(1);
+    options.backend["DataPath"] = "tun".into();
+    options.backend["GBP"] = true.into();
+    options.flags.push("--data-path=kernel".to_owned());
+    let mut cluster = Cluster::start(&options)?;
+    cluster.nodes[0].take_daemon()?.kill()?;
+    ensure!(has_link(&cluster.nodes[0], "flannel.1")?);
+    clean_up(&cluster.nodes[0])
+}
+
+/// Nothing of flannel's is left after `cleanup`.
+fn clean_up(node: &Node) -> Result<()> {
     let mut command = Command::new(subject::flanneld()?);
     let file = node.flanneld.subnet_file();
     command

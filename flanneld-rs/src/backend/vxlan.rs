@@ -81,6 +81,13 @@ fn lacks_device(netlink: &mut Netlink) -> Option<String> {
     }
 }
 
+/// Removes what any data path made.
+pub fn cleanup(vni: u32) -> kernel::Result<Report> {
+    let mut report = Report::default();
+    remove_devices(&mut Netlink::open()?, vni, |_| true, &mut report);
+    Ok(report)
+}
+
 /// Removes both families' devices, where their kind is one of `which`; neighbours, forwarding entries
 /// and routes of a device go with it.
 fn remove_devices(
