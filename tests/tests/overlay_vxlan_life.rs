@@ -124,10 +124,7 @@ fn the_data_path_can_be_changed() -> Result<()> {
             ensure!(status.success(), "SIGTERM: flanneld ended with {status}");
             ensure!(!has_link(node, "flannel.1")?, "flannel.1 was left");
         }
-        node.flanneld.flags_mut().pop();
-        node.flanneld
-            .flags_mut()
-            .push(format!("--data-path={path}"));
+        set_flag(node, "--data-path", path);
         node.start_daemon()?;
         cluster.wait_connected(&[&a, &b], Stack::V4)?;
         let found = device(&cluster.nodes[0])?.0;
@@ -174,8 +171,7 @@ fn a_stop_before_the_start_removes_nothing() -> Result<()> {
     set_flag(node, "--iface", "eth9");
     let daemon = node.flanneld.spawn()?;
     wait_logged(&daemon, "waiting, no external interface")?;
-    let status = terminate(daemon)?;
-    ensure!(status.success(), "SIGTERM: flanneld ended with {status}");
+    ensure!(terminate(daemon)?.success(), "SIGTERM: a failure");
     let after = device(&cluster.nodes[1])?;
     ensure!(after == before, "{after:?}, before {before:?}");
     cluster.wait_connected(&[&a, &b], Stack::V4)
@@ -393,10 +389,7 @@ fn what_a_tun_cannot_do_is_refused_with_a_sentence() -> Result<()> {
         options.backend[key] = value;
         let cluster = Cluster::prepare(&options)?;
         let daemon = cluster.nodes[0].flanneld.spawn()?;
-        eventually("the log says why", Duration::from_secs(10), || {
-            ensure!(daemon.log()?.contains(sentence), "{}", daemon.log_tail());
-            Ok(())
-        })?;
+        wait_logged(&daemon, sentence)?;
         ensure!(
             !has_link(&cluster.nodes[0], "flannel.1")?,
             "flannel.1 was made"

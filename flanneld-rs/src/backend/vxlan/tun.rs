@@ -157,14 +157,6 @@ impl Tun {
         Paths::look_up(&mut self.netlink, direct, v6, uplink, peers)
     }
 
-    /// Ends the workers and removes the devices whose kind is one of `which`.
-    fn end(&mut self, which: impl Fn(&LinkKind) -> bool, report: &mut Report) {
-        for end in &mut self.ends {
-            end.stop();
-        }
-        remove_devices(&mut self.netlink, self.config.vni, which, report);
-    }
-
     /// What the device lacks: MTU, address, state.
     fn device_changes(
         &mut self,
@@ -387,16 +379,19 @@ impl Backend for Tun {
         if !self.ends.iter().any(End::was_started) {
             return;
         }
+        self.ends.iter_mut().for_each(End::stop);
         let mut report = Report::default();
-        self.end(|kind| *kind == LinkKind::Tun, &mut report);
+        let is_ours = |kind: &LinkKind| *kind == LinkKind::Tun;
+        remove_devices(&mut self.netlink, self.config.vni, is_ours, &mut report);
         for error in report.errors {
             tracing::warn!("{error}");
         }
     }
 
     fn cleanup(&mut self) -> Report {
+        self.ends.iter_mut().for_each(End::stop);
         let mut report = Report::default();
-        self.end(|_| true, &mut report);
+        remove_devices(&mut self.netlink, self.config.vni, |_| true, &mut report);
         report
     }
 }
