@@ -12,7 +12,7 @@
 //! 4. [`Backend::update`] for each batch of lease changes: only what these changes need.
 //!
 //! A lost or re-acquired lease, possibly with another subnet, simply is another `Desired`.
-//! `--dry-run` calls only [`Backend::plan`]; `cleanup` only [`Backend::cleanup`].
+//! `--dry-run` calls only [`Backend::plan`]; `cleanup` only [`cleanup`].
 
 pub mod alloc;
 mod apply;
@@ -103,6 +103,16 @@ pub fn unusable(lease: &Lease) -> Option<String> {
     match lease.attrs.backend_type.as_str() {
         vxlan::NAME => vxlan::unusable(lease),
         _ => None,
+    }
+}
+
+/// Removes everything that a daemon with this configuration may have made on this host. What vxlan makes
+/// is known by name: a node may have run on another data path than the configuration's, one that
+/// [`build`] would refuse.
+pub fn cleanup(config: &NetworkConfig) -> anyhow::Result<Report> {
+    match &config.backend {
+        BackendConfig::Vxlan(vxlan) => Ok(vxlan::cleanup(vxlan.vni)?),
+        _ => Ok(build(config)?.cleanup()),
     }
 }
 

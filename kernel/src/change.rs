@@ -100,6 +100,8 @@ pub enum NewLinkKind {
     Vxlan(Vxlan),
     /// The other end of a veth pair, or a device of no options.
     Plain,
+    /// Any other kind, by the kernel's name and without options.
+    Other(String),
 }
 
 impl NewLink {
@@ -246,6 +248,7 @@ fn describe_new(link: &NewLink, name_of: &dyn Fn(u32) -> String) -> String {
             }
         }
         NewLinkKind::Plain => {}
+        NewLinkKind::Other(kind) => text += &format!(" type {kind}"),
     }
     text
 }

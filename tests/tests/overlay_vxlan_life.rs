@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 use std::time::Duration;
 use tests::cluster::{Node, PREFIX, Stack};
-use tests::flanneld::terminate;
+use tests::flanneld::{Daemon, terminate};
 use tests::pod::{Family, Pod};
 use tests::traffic::{Stream, TcpServer};
 use tests::{Cluster, Options, eventually, process, requirement, snapshot, subject};
@@ -72,6 +72,32 @@ fn a_killed_daemons_successor_takes_device_and_stream_over() -> Result<()> {
     Ok(())
 }
 
+/// Between start and first reconcile the routes of the life before lead to workers that know nobody yet:
+/// senders lose packets then, and are not told that there is no way.
+#[test]
+fn a_restart_refuses_nobody() -> Result<()> {
+    let Some((mut cluster, a, b)) = connected(&Options::new("vxlan"))? else {
+        return Ok(());
+    };
+    let ip = b.ip(Family::V4)?.to_string();
+    let log = cluster.run.folder().join("ping.log");
+    let mut command = Command::new("ping");
+    command.args(["-n", "-i", "0.001", "-w", "20", &ip]);
+    let mut ping = a.namespace.spawn("ping", &mut command, &log)?;
+    for _ in 0..3 {
+        let node = &mut cluster.nodes[0];
+        node.take_daemon()?.kill()?;
+        node.start_daemon()?;
+        cluster.wait_connected(&[&a, &b], Stack::V4)?;
+    }
+    ping.kill()?;
+    let log = ping.log()?;
+    ensure!(log.contains("bytes from"), "no answer at all: {log}");
+    let refused = log.lines().find(|line| line.contains("nreachable"));
+    ensure!(refused.is_none(), "{refused:?}");
+    Ok(())
+}
+
 /// From one data path to the other and back: the node keeps subnet and MAC, so no peer notices.
 #[test]
 fn the_data_path_can_be_changed() -> Result<()> {
@@ -98,10 +124,7 @@ fn the_data_path_can_be_changed() -> Result<()> {
             ensure!(status.success(), "SIGTERM: flanneld ended with {status}");
             ensure!(!has_link(node, "flannel.1")?, "flannel.1 was left");
         }
-        node.flanneld.flags_mut().pop();
-        node.flanneld
-            .flags_mut()
-            .push(format!("--data-path={path}"));
+        set_flag(node, "--data-path", path);
         node.start_daemon()?;
         cluster.wait_connected(&[&a, &b], Stack::V4)?;
         let found = device(&cluster.nodes[0])?.0;
@@ -110,6 +133,96 @@ fn the_data_path_can_be_changed() -> Result<()> {
         ensure!(now == announced, "{path}: {now}, before {announced}");
     }
     Ok(())
+}
+
+/// Gives a flag of the node's daemon another value.
+fn set_flag(node: &mut Node, name: &str, value: &str) {
+    let start = format!("{name}=");
+    let flags = node.flanneld.flags_mut();
+    flags.retain(|flag| !flag.starts_with(&start));
+    flags.push(format!("{start}{value}"));
+}
+
+/// What a start would do.
+fn dry_run(node: &Node) -> Result<String> {
+    let mut command = node.flanneld.command()?;
+    command.arg("--dry-run");
+    node.namespace.run(|| process::run(&mut command))
+}
+
+fn wait_logged(daemon: &Daemon, text: &str) -> Result<()> {
+    let what = format!("the log has {text:?}");
+    eventually(&what, Duration::from_secs(15), || {
+        ensure!(daemon.log()?.contains(text), "{}", daemon.log_tail());
+        Ok(())
+    })
+}
+
+/// A daemon that never had the device is told to stop: the kernel's, left by a life before, stays.
+#[test]
+fn a_stop_before_the_start_removes_nothing() -> Result<()> {
+    let Some((mut cluster, a, b)) = connected(&Options::new("vxlan"))? else {
+        return Ok(());
+    };
+    let node = &mut cluster.nodes[1];
+    node.take_daemon()?.kill()?;
+    let before = device(node)?;
+    set_flag(node, "--data-path", "tun");
+    set_flag(node, "--iface", "eth9");
+    let daemon = node.flanneld.spawn()?;
+    wait_logged(&daemon, "waiting, no external interface")?;
+    ensure!(terminate(daemon)?.success(), "SIGTERM: a failure");
+    let after = device(&cluster.nodes[1])?;
+    ensure!(after == before, "{after:?}, before {before:?}");
+    cluster.wait_connected(&[&a, &b], Stack::V4)
+}
+
+/// Without TUN devices, or with the port in other hands, the kernel's device of a life before goes on;
+/// it goes when user space can take its place.
+#[test]
+fn what_works_is_kept_until_user_space_can_start() -> Result<()> {
+    let Some((mut cluster, a, b)) = connected(&Options::new("vxlan"))? else {
+        return Ok(());
+    };
+    let node = &mut cluster.nodes[1];
+    node.take_daemon()?.kill()?;
+    let before = device(node)?;
+    set_flag(node, "--data-path", "tun");
+    let plain = node.flanneld.command()?;
+    let mut command = Command::new("unshare");
+    let hide = r#"mount -t tmpfs none /dev/net && exec "$0" "$@""#;
+    command
+        .args(["--mount", "sh", "-c", hide])
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    let log = cluster.run.folder().join("without-tun.log");
+    let mut daemon = node.namespace.spawn("flanneld", &mut command, &log)?;
+    wait_logged(&daemon, "there is no /dev/net/tun")?;
+    daemon.kill()?;
+    ensure!(device(&cluster.nodes[1])? == before, "without /dev/net/tun");
+    cluster.wait_connected(&[&a, &b], Stack::V4)?;
+
+    let node = &mut cluster.nodes[1];
+    node.namespace.ip_batch(
+        "link add other type vxlan id 99 dstport 8472 dev eth0
+         link set other up",
+    )?;
+    let mut daemon = node.flanneld.spawn()?;
+    wait_logged(&daemon, "the vxlan device other uses the port")?;
+    ensure!(device(&cluster.nodes[1])? == before, "with the port in use");
+    let plan = dry_run(&cluster.nodes[1])?;
+    let wanted = "# flannel.1 cannot start: bind udp 192.168.66.12:8472: the vxlan device other";
+    ensure!(
+        plan.contains(wanted) && !plan.contains("delete link"),
+        "{plan}"
+    );
+    cluster.wait_connected(&[&a, &b], Stack::V4)?;
+    let node = &mut cluster.nodes[1];
+    node.namespace.sh("ip link del other")?;
+    node.flanneld.wait_ready(&mut daemon)?;
+    node.daemon = Some(daemon);
+    ensure!(device(node)?.0 == "tun", "flannel.1 was not replaced");
+    cluster.wait_connected(&[&a, &b], Stack::V4)
 }
 
 #[test]
@@ -197,13 +310,13 @@ fn the_plan_is_printed_and_cleanup_removes_the_devices() -> Result<()> {
     cluster.nodes[1].start_daemon()?;
     let node = &cluster.nodes[0];
     let before = snapshot::of(&node.namespace)?;
-    let mut command = node.flanneld.command()?;
-    command.arg("--dry-run");
-    let plan = node.namespace.run(|| process::run(&mut command))?;
+    let plan = dry_run(node)?;
     let peer = cluster.nodes[1].subnet(Family::V4)?;
     for part in [
         "add link flannel.1 mtu 1450 type tun".to_owned(),
         "add link flannel-v6.1 mtu 1430 type tun".to_owned(),
+        "start datapath offload flannel.1 on 192.168.66.11:8472".to_owned(),
+        "start datapath offload flannel-v6.1 on [fd66::11]:8472".to_owned(),
         format!("replace route {peer} dev flannel.1 scope link"),
     ] {
         ensure!(plan.contains(&part), "no {part:?} in the plan:\n{plan}");
@@ -218,6 +331,27 @@ fn the_plan_is_printed_and_cleanup_removes_the_devices() -> Result<()> {
     node.start_daemon()?;
     node.take_daemon()?.kill()?;
     ensure!(has_link(node, "flannel.1")? && has_link(node, "flannel-v6.1")?);
+    clean_up(node)
+}
+
+/// `GBP` can be had of the kernel's device only, and the node had that: `cleanup` needs no data path.
+#[test]
+fn cleanup_after_a_data_path_that_the_configuration_refuses() -> Result<()> {
+    if !can_run() {
+        return Ok(());
+    }
+    let mut options = Options::new("vxlan").nodes(1);
+    options.backend["DataPath"] = "tun".into();
+    options.backend["GBP"] = true.into();
+    options.flags.push("--data-path=kernel".to_owned());
+    let mut cluster = Cluster::start(&options)?;
+    cluster.nodes[0].take_daemon()?.kill()?;
+    ensure!(has_link(&cluster.nodes[0], "flannel.1")?);
+    clean_up(&cluster.nodes[0])
+}
+
+/// Nothing of flannel's is left after `cleanup`.
+fn clean_up(node: &Node) -> Result<()> {
     let mut command = Command::new(subject::flanneld()?);
     let file = node.flanneld.subnet_file();
     command
@@ -255,10 +389,7 @@ fn what_a_tun_cannot_do_is_refused_with_a_sentence() -> Result<()> {
         options.backend[key] = value;
         let cluster = Cluster::prepare(&options)?;
         let daemon = cluster.nodes[0].flanneld.spawn()?;
-        eventually("the log says why", Duration::from_secs(10), || {
-            ensure!(daemon.log()?.contains(sentence), "{}", daemon.log_tail());
-            Ok(())
-        })?;
+        wait_logged(&daemon, sentence)?;
         ensure!(
             !has_link(&cluster.nodes[0], "flannel.1")?,
             "flannel.1 was made"

@@ -115,6 +115,18 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         self.cause.raw_os_error()
     }
+
+    /// The kernel does not know what was asked for, so that [`Mode::Plain`] may do; anything else (a port in use, no
+    /// memory) plain would meet as well, or it passes.
+    pub fn is_refusal(&self) -> bool {
+        let refusals = [
+            libc::EINVAL,
+            libc::EOPNOTSUPP,
+            libc::ENOPROTOOPT,
+            libc::ENOTTY,
+        ];
+        self.errno().is_some_and(|errno| refusals.contains(&errno))
+    }
 }
 
 /// A running data path; its threads end, and are waited for, when it is dropped. The device stays.
@@ -288,4 +300,29 @@ impl Drop for UserPath {
 
 fn by_cores() -> usize {
     thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_a_refusal_and_what_passes_is_none() {
+        let is_refusal = |errno| {
+            let cause = io::Error::from_raw_os_error(errno);
+            Error::new("open TUN device flannel.1", cause, "").is_refusal()
+        };
+        for errno in [
+            libc::EINVAL,
+            libc::EOPNOTSUPP,
+            libc::ENOPROTOOPT,
+            libc::ENOTTY,
+        ] {
+            assert!(is_refusal(errno), "{errno}");
+        }
+        for errno in [libc::EADDRINUSE, libc::EBUSY, libc::ENOMEM, libc::EPERM] {
+            assert!(!is_refusal(errno), "{errno}");
+        }
+        assert!(!Error::new("bind", io::Error::other("for a reason"), "").is_refusal());
+    }
 }

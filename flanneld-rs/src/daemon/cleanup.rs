@@ -27,8 +27,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     let configs = configs(options).await;
     for config in configs.iter().flat_map(retire::traces) {
-        match backend::build(&config) {
-            Ok(mut backend) => report.merge(backend.cleanup()),
+        match backend::cleanup(&config) {
+            Ok(removed) => report.merge(removed),
             Err(error) => report.failed(format!("{error:#}")),
         }
     }
@@ -38,10 +38,10 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         Err(error) => report.failed(error),
     }
     report.merge(firewall::build(false).cleanup());
-    for path in [
-        options.subnet_file.clone(),
-        Record::path(&options.subnet_file),
-    ] {
+    // What could not be removed must be known to the next attempt.
+    let record = Record::path(&options.subnet_file);
+    let record = Some(record).filter(|_| report.errors.is_empty());
+    for path in [options.subnet_file.clone()].into_iter().chain(record) {
         match std::fs::remove_file(&path) {
             Ok(()) => report.changed("remove file", || format!("rm {}", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

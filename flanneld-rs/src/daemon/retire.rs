@@ -115,8 +115,8 @@ fn leavings(old: &NetworkConfig, new: &NetworkConfig, blackholes: bool) -> Leavi
 fn remove(leavings: &Leavings) -> Report {
     let mut report = Report::default();
     for config in &leavings.backends {
-        match backend::build(config) {
-            Ok(mut backend) => report.merge(backend.cleanup()),
+        match backend::cleanup(config) {
+            Ok(removed) => report.merge(removed),
             Err(error) => report.failed(format!("{error:#}")),
         }
     }

@@ -169,6 +169,11 @@ pub(super) fn add(new: &NewLink) -> LinkMessage {
             }
             (InfoKind::Vxlan, InfoData::Vxlan(vxlan_options(vxlan)))
         }
+        NewLinkKind::Other(kind) => {
+            let kind = LinkInfo::Kind(InfoKind::Other(kind.clone()));
+            attributes.push(LinkAttribute::LinkInfo(vec![kind]));
+            return message;
+        }
     };
     attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(info.0),

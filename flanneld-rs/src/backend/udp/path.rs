@@ -27,14 +27,6 @@ use ebpf::Loaded;
 pub use place::Place;
 use programs::Programs;
 
-/// What the kernel answers to a mode that it does not know; anything else plain would meet as well.
-const REFUSALS: [i32; 4] = [
-    nix::errno::Errno::EINVAL as i32,
-    nix::errno::Errno::EOPNOTSUPP as i32,
-    nix::errno::Errno::ENOPROTOOPT as i32,
-    nix::errno::Errno::ENOTTY as i32,
-];
-
 /// The data path of one node.
 pub struct DataPath {
     device: &'static str,
@@ -103,7 +95,7 @@ impl DataPath {
         if self.wanted != UdpPath::Plain && self.plain.is_none() {
             settings.mode = Mode::Offload;
             match self.run(&settings) {
-                Err(error) if error.errno().is_some_and(|errno| REFUSALS.contains(&errno)) => {
+                Err(error) if error.is_refusal() => {
                     self.plain = Some(error.to_string());
                 }
                 // The text has its cause.

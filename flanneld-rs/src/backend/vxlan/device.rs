@@ -311,7 +311,7 @@ impl Backend for Device {
 
     fn cleanup(&mut self) -> Report {
         let mut report = Report::default();
-        remove_devices(&mut self.netlink, self.config.vni, &mut report);
+        remove_devices(&mut self.netlink, self.config.vni, |_| true, &mut report);
         report
     }
 }

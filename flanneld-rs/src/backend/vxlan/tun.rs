@@ -46,7 +46,7 @@ use crate::{
     peers::PeerChange,
     uplink::Uplink,
 };
-use end::End;
+use end::{End, ensure_replaceable};
 
 /// The backend in user space.
 pub struct Tun {
@@ -110,14 +110,9 @@ impl Tun {
         Ok(SocketAddr::new(ip, self.port()))
     }
 
-    /// A running data path of one family on a device that exists.
-    fn ensure_running(
-        &mut self,
-        at: usize,
-        uplink: &Uplink,
-        report: &mut Report,
-    ) -> anyhow::Result<Link> {
-        let settings = Settings {
+    /// What one family's workers are to do.
+    fn settings(&mut self, at: usize, uplink: &Uplink) -> anyhow::Result<Settings> {
+        Ok(Settings {
             device: self.name(at),
             bind: self.bind_address(at, uplink)?,
             wire: Wire::Vxlan {
@@ -128,17 +123,26 @@ impl Tun {
             // What large packets of a kernel sender are cut to: the Pods' MTU, which is not this
             // device's where the other family's is smaller.
             mtu: self.mtu(uplink),
-        };
+        })
+    }
+
+    /// A running data path of one family on a device that exists.
+    fn ensure_running(
+        &mut self,
+        at: usize,
+        uplink: &Uplink,
+        report: &mut Report,
+    ) -> anyhow::Result<Link> {
+        let settings = self.settings(at, uplink)?;
         self.ends[at].ensure_running(&settings, &self.counters, &mut self.netlink, report)
     }
 
     /// The workers know these peers from now on. All of them, also those with a direct route: what they
     /// send is taken whichever way they chose.
-    fn publish(&self, at: usize, own: Option<&Subnet>, desired: Option<&Desired>) {
+    fn publish(&self, at: usize, desired: &Desired) {
         let family = &self.families[at];
-        let peers = desired.into_iter().flat_map(|desired| desired.peers.iter());
-        let tunnels = Paths::new(family.v6, peers, |_| false).tunnels;
-        let own = own.and_then(|own| family.subnet(own));
+        let tunnels = Paths::new(family.v6, desired.peers.iter(), |_| false).tunnels;
+        let own = family.subnet(&desired.own.subnet);
         let table = plan::table(own, family.mac, self.port(), &tunnels);
         self.ends[at].publish(table);
     }
@@ -208,7 +212,7 @@ impl Tun {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let own = Some(&desired.own.subnet);
-        self.publish(at, own, Some(desired));
+        self.publish(at, desired);
         let link = self.ensure_running(at, &desired.uplink, report)?;
         let changes = self.device_changes(at, &desired.uplink, own, &link)?;
         apply(&mut self.netlink, &changes, report);
@@ -226,7 +230,7 @@ impl Tun {
         changes: &[PeerChange],
         report: &mut Report,
     ) -> anyhow::Result<()> {
-        self.publish(at, Some(&desired.own.subnet), Some(desired));
+        self.publish(at, desired);
         let link = self.netlink.expect_link(&self.name(at))?;
         for chunk in changes.chunks(CHUNK) {
             let gone = chunk.iter().filter_map(PeerChange::before);
@@ -249,10 +253,19 @@ impl Tun {
             .map(|why| format!("# ignore {why}"))
             .collect();
         let name = self.name(at);
+        let settings = self.settings(at, &desired.uplink)?;
+        let start = match end::plan(&settings, &mut self.netlink) {
+            Ok(start) => start,
+            Err(error) => {
+                lines.push(format!("# {name} cannot start: {error:#}"));
+                return Ok(lines);
+            }
+        };
         let found = self.netlink.link(&name)?;
         if let Some(link) = found.as_ref().filter(|link| link.kind == LinkKind::Tun) {
             let mut changes = self.device_changes(at, &desired.uplink, own, link)?;
             changes.extend(self.route_changes(at, link.index, &desired.uplink, &paths)?);
+            lines.push(start);
             lines.extend(describe(&mut self.netlink, &changes));
             return Ok(lines);
         }
@@ -262,6 +275,7 @@ impl Tun {
         let family = &self.families[at];
         let mtu = family.mtu(&self.config, &desired.uplink);
         lines.push(format!("add link {name} mtu {mtu} type tun"));
+        lines.push(start);
         let address = family.address(own);
         lines.extend(address.map(|address| format!("add address {address} dev {name}")));
         // Index 0 stands for the device that is yet to be made.
@@ -280,20 +294,25 @@ impl Backend for Tun {
     }
 
     /// Opens device and port before a lease is taken: a node that cannot carry packets must not
-    /// draw them.
+    /// draw them. The workers hear of nobody yet, not even of ourselves: knowing their own subnet and no
+    /// peer, they would tell senders whom a former life's routes still lead here that there is no way.
     fn prepare(
         &mut self,
         uplink: &Uplink,
         previous: Option<&Lease>,
     ) -> anyhow::Result<Announcement> {
         let own = previous.map(|lease| &lease.subnet);
+        // All families first: what works is not given up for half a start.
+        for at in 0..self.families.len() {
+            let settings = self.settings(at, uplink)?;
+            if self.ends[at].mode().is_none() {
+                ensure_replaceable(&settings, &mut self.netlink)?;
+            }
+        }
         for at in 0..self.families.len() {
             // The device's: a kernel's vxlan device that we are about to replace.
             let present = self.netlink.link(&self.name(at))?.and_then(|link| link.mac);
             self.families[at].settle_mac(present, previous)?;
-            if self.ends[at].mode().is_none() {
-                self.publish(at, own, None);
-            }
             let mut report = Report::default();
             let link = self.ensure_running(at, uplink, &mut report)?;
             let changes = self.device_changes(at, uplink, own, &link)?;
@@ -355,18 +374,24 @@ impl Backend for Tun {
         })
     }
 
+    /// A device that this process never had, or that is the kernel's, carries traffic without us.
     fn stop(&mut self) {
-        for error in self.cleanup().errors {
+        if !self.ends.iter().any(End::was_started) {
+            return;
+        }
+        self.ends.iter_mut().for_each(End::stop);
+        let mut report = Report::default();
+        let is_ours = |kind: &LinkKind| *kind == LinkKind::Tun;
+        remove_devices(&mut self.netlink, self.config.vni, is_ours, &mut report);
+        for error in report.errors {
             tracing::warn!("{error}");
         }
     }
 
     fn cleanup(&mut self) -> Report {
-        for end in &mut self.ends {
-            end.stop();
-        }
+        self.ends.iter_mut().for_each(End::stop);
         let mut report = Report::default();
-        remove_devices(&mut self.netlink, self.config.vni, &mut report);
+        remove_devices(&mut self.netlink, self.config.vni, |_| true, &mut report);
         report
     }
 }

@@ -1,12 +1,16 @@
 //! One family's running data path: started, watched, started anew when its device or address changed.
 
-use std::sync::Arc;
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kernel::{Change, Link, LinkKind, Netlink, sysctl};
 use tunnel::{
     Counters, Table,
-    user::{Mode, Settings, UserPath},
+    user::{self, Mode, Settings, UserPath},
 };
 
 use crate::backend::{Report, apply::apply};
@@ -16,6 +20,8 @@ use crate::backend::{Report, apply::apply};
 pub struct End {
     table: Arc<ArcSwap<Table>>,
     running: Option<Running>,
+    /// It ran once: the device is this process's.
+    started: bool,
     /// Why the kernel does not do offloads for us, once that was seen.
     plain: Option<String>,
 }
@@ -38,13 +44,18 @@ impl End {
         Some(running.path.settings().mode)
     }
 
+    /// Whether it ever ran, and so has made the device its own.
+    pub fn was_started(&self) -> bool {
+        self.started
+    }
+
     /// Ends the workers; the device stays.
     pub fn stop(&mut self) {
         self.running = None;
     }
 
     /// Makes it run as `wanted` on a device that exists, without offloads where they were refused; a
-    /// device of that name and another kind (the kernel's vxlan) goes first.
+    /// device of that name and another kind (the kernel's vxlan) goes first, if this can take its place.
     pub fn ensure_running(
         &mut self,
         wanted: &Settings,
@@ -64,6 +75,7 @@ impl End {
             self.running = None;
         }
         if self.running.is_none() {
+            ensure_replaceable(wanted, netlink)?;
             if let Some(Link { index, name, .. }) = found.filter(|link| link.kind != LinkKind::Tun)
             {
                 let before = report.errors.len();
@@ -74,10 +86,9 @@ impl End {
                 }
             }
             let path = self.start(wanted, counters)?;
+            self.started = true;
             let mode = path.settings().mode;
-            report.changed("start datapath", || {
-                format!("start datapath {mode} {name} on {}", wanted.bind)
-            });
+            report.changed("start datapath", || start_line(mode, wanted));
             // Peers' routes are ours to make; a router advertised inside the overlay is not.
             if let Err(error) = sysctl::ensure(&format!("net/ipv6/conf/{name}/accept_ra"), "0") {
                 // Without IPv6 in the kernel there is nothing to switch off.
@@ -91,7 +102,7 @@ impl End {
 }
 
 impl End {
-    /// With offloads if the kernel has them, else without.
+    /// With offloads if the kernel knows them, else without, from then on. What may pass is no reason.
     fn start(&mut self, wanted: &Settings, counters: &Arc<Counters>) -> anyhow::Result<UserPath> {
         let start = |mode| {
             let settings = Settings {
@@ -100,28 +111,78 @@ impl End {
             };
             UserPath::start(&settings, Arc::clone(&self.table), Arc::clone(counters))
         };
-        let offload = match &self.plain {
-            None => start(Mode::Offload).map_err(|error| error.to_string()),
-            Some(why) => Err(why.clone()),
-        };
-        let (path, why) = match offload {
-            Ok(path) => (path, String::new()),
-            Err(why) => match start(Mode::Plain) {
-                Ok(path) => (path, why),
-                // What hinders both is told once, in the text for the better one.
-                Err(_) if self.plain.is_none() => anyhow::bail!("{why}"),
+        let (name, bind) = (&wanted.device, wanted.bind);
+        let why = match &self.plain {
+            Some(why) => why.clone(),
+            None => match start(Mode::Offload) {
+                Ok(path) => {
+                    tracing::info!("vxlan data path: offload on {name} and {bind}");
+                    return Ok(path);
+                }
+                Err(error) if error.is_refusal() => error.to_string(),
                 Err(error) => anyhow::bail!("{error}"),
             },
         };
-        let (name, bind) = (&wanted.device, wanted.bind);
-        if why.is_empty() {
-            tracing::info!("vxlan data path: offload on {name} and {bind}");
-        } else {
-            tracing::info!("vxlan data path: plain on {name} and {bind} (offload refused: {why})");
-            self.plain = Some(why);
-        }
+        let path = start(Mode::Plain).map_err(|error| match &self.plain {
+            Some(_) => anyhow::anyhow!("{error}"),
+            // What hinders both is told once, in the text for the better one.
+            None => anyhow::anyhow!("{why}"),
+        })?;
+        tracing::info!("vxlan data path: plain on {name} and {bind} (offload refused: {why})");
+        self.plain = Some(why);
         Ok(path)
     }
+}
+
+/// What a start of this process would do beyond the device, as a printable line; fails where it would.
+/// A TUN device is made for the moment, to see what it takes.
+pub fn plan(wanted: &Settings, netlink: &mut Netlink) -> anyhow::Result<String> {
+    ensure_replaceable(wanted, netlink)?;
+    let offers = user::probe().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mode = match offers.tun_tso {
+        true => Mode::Offload,
+        false => Mode::Plain,
+    };
+    Ok(start_line(mode, wanted))
+}
+
+fn start_line(mode: Mode, wanted: &Settings) -> String {
+    format!("start datapath {mode} {} on {}", wanted.device, wanted.bind)
+}
+
+/// Fails where a device of another kind has the name and user space could not take its place: what
+/// carries traffic goes only for what will.
+pub fn ensure_replaceable(wanted: &Settings, netlink: &mut Netlink) -> anyhow::Result<()> {
+    let (name, bind) = (&wanted.device, wanted.bind);
+    let found = netlink.link(name)?;
+    let Some(old) = found.filter(|link| link.kind != LinkKind::Tun) else {
+        return Ok(());
+    };
+    // The text has its cause.
+    user::probe().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let others = netlink.links()?.into_iter();
+    let mut others = others.filter(|link| link.index != old.index);
+    if let Some(other) = others.find(|link| holds_port(link, bind)) {
+        anyhow::bail!(
+            "bind udp {bind}: the vxlan device {} uses the port: remove that device, or choose another \
+             \"Port\"; {name} is left as it is until then",
+            other.name
+        );
+    }
+    if !holds_port(&old, bind) {
+        UdpSocket::bind(bind)
+            .with_context(|| format!("bind udp {bind}; {name} is left as it is until then"))?;
+    }
+    Ok(())
+}
+
+/// The kernel receives on this port for a vxlan device; all such devices share a socket.
+fn holds_port(link: &Link, bind: SocketAddr) -> bool {
+    let LinkKind::Vxlan(options) = &link.kind else {
+        return false;
+    };
+    let is_v6 = options.local.is_some_and(|ip| ip.is_ipv6());
+    link.up && options.port == bind.port() && is_v6 == bind.is_ipv6()
 }
 
 impl Running {
@@ -144,3 +205,6 @@ impl Running {
         self.path.ended()
     }
 }
+
+#[cfg(test)]
+mod tests;
