@@ -24,6 +24,16 @@ fn connected(data_path: &str) -> Result<Option<(Cluster, Pod, Pod)>> {
     let mut options = Options::new("udp");
     options.backend = json!({ "Type": "udp", "DataPath": data_path });
     let cluster = Cluster::start(&options)?;
+    for node in &cluster.nodes {
+        let found = node.data_path()?;
+        let state = || cluster.state();
+        ensure!(
+            found == data_path,
+            "n{} runs {found}\n{}",
+            node.number,
+            state()
+        );
+    }
     let (a, b) = (cluster.pod(0, "a")?, cluster.pod(1, "b")?);
     cluster.wait_connected(&[&a, &b], Stack::V4)?;
     Ok(Some((cluster, a, b)))
