@@ -80,9 +80,10 @@ impl Namespace {
         })
     }
 
-    /// A counter of `/proc/net/snmp`, for example `("Ip", "FragCreates")`.
+    /// A counter of `/proc/net/snmp` or of `netstat` beside it, for example `("Ip", "FragCreates")`.
     pub fn snmp(&self, group: &str, counter: &str) -> Result<u64> {
-        let text = self.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+        let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        let text = self.run(|| Ok(read("snmp")? + &read("netstat")?))?;
         parse_snmp(&text, group, counter)
             .with_context(|| format!("no counter {group} {counter} in {}", self.name))
     }

@@ -1,16 +1,36 @@
 //! Clusters over the udp backend.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::Stack;
 use tests::{Cluster, Options, flat_network, requirement};
+
+const DATA_PATHS: [&str; 3] = ["ebpf", "offload", "plain"];
 
 fn check(options: &Options) -> Result<()> {
     if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
         return Ok(());
     }
     let cluster = Cluster::start(options)?;
+    if let Some(wanted) = options.backend["DataPath"].as_str() {
+        run_by(&cluster, [wanted].into_iter().cycle())?;
+    }
     flat_network::check(&cluster, options.stack, 1472)
+}
+
+/// Fails unless each node runs the data path that it was told to.
+fn run_by<'a>(cluster: &Cluster, wanted: impl Iterator<Item = &'a str>) -> Result<()> {
+    for (node, wanted) in cluster.nodes.iter().zip(wanted) {
+        let found = node.data_path()?;
+        let state = || cluster.state();
+        ensure!(
+            found == wanted,
+            "n{} runs {found}, not {wanted}\n{}",
+            node.number,
+            state()
+        );
+    }
+    Ok(())
 }
 
 fn by(data_path: &str) -> Options {
@@ -38,7 +58,7 @@ fn another_port() -> Result<()> {
 
 #[test]
 fn ipv6_inside_by_each_data_path() -> Result<()> {
-    for data_path in ["ebpf", "offload", "plain"] {
+    for data_path in DATA_PATHS {
         check(&by(data_path).stack(Stack::Dual)).context(data_path)?;
     }
     Ok(())
@@ -51,10 +71,11 @@ fn data_paths_mixed() -> Result<()> {
         return Ok(());
     }
     let mut cluster = Cluster::prepare(&Options::new("udp").nodes(3))?;
-    for (node, data_path) in cluster.nodes.iter_mut().zip(["ebpf", "offload", "plain"]) {
+    for (node, data_path) in cluster.nodes.iter_mut().zip(DATA_PATHS) {
         let flags = node.flanneld.flags_mut();
         flags.push(format!("--data-path={data_path}"));
         node.start_daemon()?;
     }
+    run_by(&cluster, DATA_PATHS.into_iter())?;
     flat_network::check(&cluster, Stack::V4, 1472)
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -106,10 +106,7 @@ fn killed_daemons_are_not_missed() -> Result<()> {
         return Ok(());
     };
     let server = TcpServer::start(&b.namespace, b.ip(Family::V4)?, 0)?;
-    let resent = || -> Result<u64> {
-        Ok(a.namespace.snmp("Tcp", "RetransSegs")? + b.namespace.snmp("Tcp", "RetransSegs")?)
-    };
-    let mut before = resent()?;
+    let mut before = lost_segments(&a, &b)?;
     let pings = Pings::start(&cluster, &a, &b)?;
     let stream = Stream::start(&a.namespace, server.address)?;
     for index in 0..2 {
@@ -117,9 +114,9 @@ fn killed_daemons_are_not_missed() -> Result<()> {
         daemon.kill()?;
         std::thread::sleep(Duration::from_secs(1));
         // A new connection too, without a daemon. What it fills up and sends again does not count.
-        let by_bulk = resent()?;
+        let by_bulk = lost_segments(&a, &b)?;
         bulk(&a.namespace, server.address, 16 << 20)?;
-        before += resent()? - by_bulk;
+        before += lost_segments(&a, &b)? - by_bulk;
         cluster.nodes[index].start_daemon()?;
         std::thread::sleep(Duration::from_secs(1));
         let page = metrics(&cluster.nodes[index])?;
@@ -134,9 +131,21 @@ fn killed_daemons_are_not_missed() -> Result<()> {
         "{} of {sent} pings were lost; {report:?}",
         sent - answered
     );
-    let resent = resent()? - before;
-    ensure!(resent == 0, "{resent} segments were sent again; {report:?}");
+    let lost = lost_segments(&a, &b)? - before;
+    ensure!(lost <= 0, "{lost} segments were lost; {report:?}");
     Ok(())
+}
+
+/// Segments sent again, but for those that arrived twice: on a loaded machine an answer may come too late
+/// for TCP's patience (200 ms), and the receiver says that it had the segment already (D-SACK, RFC 2883).
+fn lost_segments(a: &Pod, b: &Pod) -> Result<i64> {
+    let mut lost = 0;
+    for pod in [&a.namespace, &b.namespace] {
+        let resent = pod.snmp("Tcp", "RetransSegs")?;
+        let in_vain = pod.snmp("TcpExt", "TCPDSACKRecv")?;
+        lost += resent.cast_signed() - in_vain.cast_signed();
+    }
+    Ok(lost)
 }
 
 /// From one data path to the other between two lives: each removes what the former one left.
@@ -341,6 +350,8 @@ fn the_same_with_and_without_a_bpffs() -> Result<()> {
         .args(["--mount", "--propagation", "private", "sh", "-c"])
         .arg(format!("{change} && exec \"$0\""))
         .arg(std::env::current_exe()?)
-        .env(AGAIN, "1");
+        .env(AGAIN, "1")
+        // Its skips are said there; what fails, on the other output.
+        .stderr(Stdio::inherit());
     process::run(&mut command).map(drop)
 }

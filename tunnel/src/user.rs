@@ -158,7 +158,7 @@ impl UserPath {
         let name = &settings.device;
         let notes = Arc::<Notes>::default();
         let workers = settings.workers.unwrap_or_else(by_cores).max(1);
-        // The port first: that another daemon runs shows there, while a device may have queues of two.
+        // The port first: that another daemon runs mostly shows there.
         let receivers = sockets::receivers(bind, workers, mode, &notes)?;
         let device = device::open(name, mode, workers, &notes)?;
         let thread = |cause| Error::new(format!("start the workers of {name}"), cause, "");

@@ -51,6 +51,21 @@ impl Netlink {
             .map_err(|cause| Error::new(format!("look up link #{index}"), cause))
     }
 
+    /// Whether the link has a carrier (IFLA_CARRIER), be it up or down: of a TUN device, whether any process holds a
+    /// queue of it. Unlike [`Link::running`] never late. A link that is not there has none.
+    pub fn has_carrier(&mut self, index: u32) -> Result<bool> {
+        let mut message = by_index(index);
+        message.attributes.push(skip_statistics());
+        let found = (self.get(RouteNetlinkMessage::GetLink(message)))
+            .map_err(|cause| Error::new(format!("look up the carrier of link #{index}"), cause))?;
+        let attributes = match found {
+            Some(RouteNetlinkMessage::NewLink(link)) => link.attributes,
+            _ => Vec::new(),
+        };
+        Ok((attributes.iter())
+            .any(|attribute| matches!(attribute, LinkAttribute::Carrier(on) if *on != 0)))
+    }
+
     /// The link of that name; its absence is an error.
     pub fn expect_link(&mut self, name: &str) -> Result<Link> {
         self.link(name)?.ok_or_else(|| {

@@ -6,6 +6,8 @@ use std::{
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
 };
 
+use kernel::{LinkKind, Netlink};
+
 use super::{Error, Mode, notes::Notes};
 use crate::{sys, vnet::VnetHeader};
 
@@ -43,13 +45,17 @@ pub(super) struct Device {
 
 /// Opens the device with at most `queues` queues; makes it when it is not there.
 ///
-/// A device that was made without IFF_MULTI_QUEUE (by a former version) is taken with one queue.
+/// A device that was made without IFF_MULTI_QUEUE (by a former version) is taken with one queue. One of which
+/// anybody holds a queue already is refused (EBUSY): the kernel would share its packets between both.
 pub(super) fn open(name: &str, mode: Mode, queues: usize, notes: &Notes) -> Result<Device, Error> {
     let has_header = mode == Mode::Offload;
     let single = libc::IFF_TUN | libc::IFF_NO_PI | if has_header { libc::IFF_VNET_HDR } else { 0 };
     let many = single | libc::IFF_MULTI_QUEUE;
     let refused = |cause| refusal(name, cause);
 
+    if is_held(name)? {
+        return Err(refused(io::Error::from_raw_os_error(libc::EBUSY)));
+    }
     let mut files = Vec::with_capacity(queues);
     let mut wanted = queues;
     match queue(name, many) {
@@ -86,6 +92,27 @@ pub(super) fn open(name: &str, mode: Mode, queues: usize, notes: &Notes) -> Resu
         has_header,
         takes_uso,
     })
+}
+
+/// Some process holds a queue of the TUN device of this name: a device nobody holds has no carrier.
+fn is_held(name: &str) -> Result<bool, Error> {
+    let held = || -> Result<bool, kernel::Error> {
+        let mut netlink = Netlink::open()?;
+        match netlink.link(name)? {
+            Some(link) if link.kind == LinkKind::Tun => netlink.has_carrier(link.index),
+            _ => Ok(false),
+        }
+    };
+    match held() {
+        // No name of a link; TUNSETIFF says so, too, and gets the remedy.
+        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::ERANGE)) => Ok(false),
+        Err(error) => Err(Error::new(
+            format!("open TUN device {name}"),
+            io::Error::other(error),
+            "",
+        )),
+        Ok(held) => Ok(held),
+    }
 }
 
 /// The best offloads that the kernel takes; answers whether UDP segmentation is among them.

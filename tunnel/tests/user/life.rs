@@ -67,6 +67,31 @@ fn another_takes_the_device_over_in_another_mode() {
     }
 }
 
+/// A multi-queue device would let it in, and the kernel would share the packets between both.
+#[test]
+fn a_device_that_another_holds_is_refused() {
+    let Some(lab) = Lab::new([Offload, Plain]) else {
+        return;
+    };
+    for (site, mode) in lab.sites.iter().zip([Plain, Offload]) {
+        let settings = Settings {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            mode,
+            ..site.path.settings().clone()
+        };
+        for state in ["up", "down"] {
+            site.node.sh(&format!("ip link set flannel0 {state}"));
+            let (table, counters) = (Arc::clone(&site.table), Arc::clone(&site.counters));
+            let second = site
+                .node
+                .run(|| UserPath::start(&settings, table, counters));
+            let error = second.unwrap_err();
+            assert_eq!(error.errno(), Some(libc::EBUSY), "{state}: {error}");
+            assert!(error.to_string().contains("another process holds it"));
+        }
+    }
+}
+
 #[test]
 fn a_deleted_device_ends_it() {
     for mode in [Offload, Plain] {
