@@ -2,9 +2,10 @@
 //! reason, whatever carries the packets.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 use tests::cluster::{Node, PREFIX, Stack};
@@ -167,6 +168,66 @@ fn what_cannot_go_out_is_counted_and_the_sender_is_told() -> Result<()> {
         n1.namespace
             .sh("ip route replace unreachable 192.168.66.12/32")?;
         moves(n1, "send_error", || ping(b, "").map(drop))?;
+    }
+    Ok(())
+}
+
+/// Stops the daemon (all its threads), acts, and lets it go on.
+fn while_stopped(node: &Node, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let daemon = node.daemon.as_ref().context("no daemon")?;
+    daemon.signal(Signal::SIGSTOP)?;
+    let outcome = act();
+    daemon.signal(Signal::SIGCONT)?;
+    outcome
+}
+
+/// What user space loses when it cannot keep up, or has no device to write to; programs have neither.
+#[test]
+fn full_buffers_and_a_device_that_is_down_are_counted() -> Result<()> {
+    for data_path in ["offload", "plain"] {
+        let Some((cluster, a, b)) = connected(data_path)? else {
+            return Ok(());
+        };
+        let [n1, n2] = &cluster.nodes[..] else {
+            anyhow::bail!("two nodes were wanted");
+        };
+        let (to, peer) = (n1.ip(Family::V4), n2.ip(Family::V4));
+        let flood = |bytes: &[u8], count| {
+            let socket = n2.namespace.run(|| Ok(UdpSocket::bind((peer, 0))?))?;
+            (0..count).try_for_each(|_| Ok(socket.send_to(bytes, (to, 8285)).map(drop)?))
+        };
+
+        let before = dropped(n1, "unsupported")?;
+        moves(n1, "receive_buffer_full", || {
+            while_stopped(n1, || flood(&[0x10; 1400], 20_000))
+        })?;
+        ensure!(
+            dropped(n1, "unsupported")? > before,
+            "nothing was left of it"
+        );
+
+        let good = inner(b.ip(Family::V4)?, a.ip(Family::V4)?);
+        moves(n1, "device_error", || {
+            while_stopped(n1, || {
+                n1.namespace.sh("ip link set flannel0 down")?;
+                // In the receive buffer before the daemon can know that the device is down.
+                flood(&good, 500)
+            })
+        })?;
+        cluster.wait_connected(&[&a, &b], Stack::V4)?;
+
+        let b = b.ip(Family::V4)?;
+        moves(n1, "send_buffer_full", || {
+            let socket = a.namespace.run(|| Ok(UdpSocket::bind(("0.0.0.0", 0))?))?;
+            // What waits in the queue of a link is charged to the socket that sent it.
+            n1.namespace
+                .sh("tc qdisc replace dev eth0 root tbf rate 64kbit burst 1600 limit 100000000")?;
+            let end = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < end {
+                socket.send_to(&[7; 1400], (b, 9))?;
+            }
+            n1.namespace.sh("tc qdisc del dev eth0 root").map(drop)
+        })?;
     }
     Ok(())
 }
