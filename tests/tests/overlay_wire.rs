@@ -142,11 +142,7 @@ fn talk(from: &Pod, socket: &UdpSocket, node: &Node) -> Result<Vec<Vec<u8>>> {
         let (mut tcp, mut udp) = (0, 0);
         let mut buffer = vec![0; 1 << 16];
         let end = Instant::now() + Duration::from_secs(10);
-        while tcp < ENOUGH || udp < ENOUGH {
-            ensure!(
-                Instant::now() < end,
-                "only {tcp} bytes by TCP and {udp} by UDP"
-            );
+        while (tcp < ENOUGH || udp < ENOUGH) && Instant::now() < end {
             let length = match socket.recv(&mut buffer) {
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
@@ -170,6 +166,10 @@ fn talk(from: &Pod, socket: &UdpSocket, node: &Node) -> Result<Vec<Vec<u8>>> {
             Ok(connection) => connection.map(drop)?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
+        ensure!(
+            tcp >= ENOUGH && udp >= ENOUGH,
+            "only {tcp} bytes by TCP and {udp} by UDP"
+        );
         Ok(packets)
     })
 }
@@ -180,7 +180,10 @@ fn send() -> Result<TcpStream> {
     socket.connect((FOREIGN_POD, 9))?;
     setsockopt(&socket, sockopt::UdpGsoSegment, &1000)?;
     let to = SocketAddr::from((FOREIGN_POD, 80));
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(8))?;
+    // Refused as unreachable until the node has read the lease.
+    let mut stream = eventually("the foreign node answers", Duration::from_secs(5), || {
+        Ok(TcpStream::connect_timeout(&to, Duration::from_secs(4))?)
+    })?;
     // By now the way is known: nothing waits for a neighbour.
     for _ in 0..4 {
         socket.send(&[0xa5; 8000])?;
