@@ -355,6 +355,10 @@ impl Backend for Tun {
         })
     }
 
+    fn has_ended(&self) -> bool {
+        self.ends.iter().any(End::has_ended)
+    }
+
     fn stop(&mut self) {
         for error in self.cleanup().errors {
             tracing::warn!("{error}");
