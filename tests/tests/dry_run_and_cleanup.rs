@@ -81,7 +81,7 @@ fn dry_run_of_udp_asks_the_kernel() -> Result<()> {
     let mut command = node.flanneld.command()?;
     command.arg("--dry-run");
     let refused = node.namespace.run(|| process::run(&mut command));
-    let text = refused.map_or_else(|error| format!("{error:#}"), |plan| plan);
+    let text = refused.unwrap_or_else(|error| format!("{error:#}"));
     ensure!(
         text.contains("flannel0 exists and is no TUN device"),
         "{text}"
