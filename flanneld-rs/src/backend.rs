@@ -91,6 +91,12 @@ pub trait Backend: Send {
         None
     }
 
+    /// Something of ours that carries packets has ended by itself, which no kernel event tells: a reconcile
+    /// mends it. Asked for at every check of the firewall rules.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Orderly stop of the daemon; what must outlive it (devices, routes) is left alone.
     fn stop(&mut self) {}
 

@@ -9,7 +9,9 @@
 //! ```
 //! A signal ends it, or at the start options that cannot work on this host. Whatever else fails is
 //! logged once, shown by `/readyz` and tried again.
-//! At the end the data path is left as it is.
+//! At the end the lease, the rules and what the kernel carries packets by are left as they are; a TUN device
+//! of ours (udp, vxlan with `"DataPath": "tun"`) goes with its routes and programs, see
+//! [`Backend::stop`](backend::Backend::stop).
 
 pub mod cleanup;
 pub mod datapath;
@@ -54,7 +56,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => "SIGINT",
     };
     notify::notify("STOPPING=1");
-    tracing::info!("{name}: exiting; devices, routes, rules and the lease stay as they are");
+    tracing::info!(
+        "{name}: exiting; the lease and the rules stay as they are, devices and routes too, except TUN devices of ours"
+    );
     Ok(())
 }
 

@@ -53,6 +53,42 @@ fn dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Asked is what this process may do here, and a device that a start would refuse is refused.
+#[test]
+fn dry_run_of_udp_asks_the_kernel() -> Result<()> {
+    if !can_run() || !requirement::has_programs(&["setpriv"]) {
+        return Ok(());
+    }
+    let cluster = Cluster::prepare(&Options::new("udp"))?;
+    let node = &cluster.nodes[0];
+    let before = state(node)?;
+    let mut command = Command::new("setpriv");
+    let plain = node.flanneld.command()?;
+    command
+        .arg("--bounding-set=-bpf,-sys_admin")
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .arg("--dry-run");
+    let plan = node.namespace.run(|| process::run(&mut command))?;
+    ensure!(
+        plan.contains("\nstart datapath offload flannel0 on ")
+            && plan.contains("\n# ebpf refused: ")
+            && !plan.contains("attach ebpf"),
+        "{plan}"
+    );
+    snapshot::ensure_same("after the dry run: the node", &before, &state(node)?)?;
+    node.namespace.sh("ip link add flannel0 type veth")?;
+    let mut command = node.flanneld.command()?;
+    command.arg("--dry-run");
+    let refused = node.namespace.run(|| process::run(&mut command));
+    let text = refused.unwrap_or_else(|error| format!("{error:#}"));
+    ensure!(
+        text.contains("flannel0 exists and is no TUN device"),
+        "{text}"
+    );
+    Ok(())
+}
+
 fn cleanup(options: &Options) -> Result<()> {
     if !can_run() {
         return Ok(());

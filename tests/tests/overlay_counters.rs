@@ -286,29 +286,3 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
     }
     Ok(())
 }
-
-/// Programs redirect into the device; a strict reverse path filter must not stand against them.
-#[test]
-fn a_strict_reverse_path_filter_is_loosened_on_the_device() -> Result<()> {
-    if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
-        return Ok(());
-    }
-    let mut cluster = Cluster::prepare(&Options::new("udp"))?;
-    for node in &mut cluster.nodes {
-        for of in ["all", "default"] {
-            let key = format!("net/ipv4/conf/{of}/rp_filter");
-            node.namespace.set_sysctl(&key, "1")?;
-        }
-        node.start_daemon()?;
-        let (_, page) = node.flanneld.health("metrics")?;
-        let loosened = page.contains("kind=\"set sysctl\"} 1");
-        let by_programs = page.contains("data_path=\"ebpf\"");
-        let filter = node.namespace.sysctl("net/ipv4/conf/flannel0/rp_filter")?;
-        ensure!(
-            (filter == "2", loosened) == (by_programs, by_programs),
-            "rp_filter is {filter}:\n{page}"
-        );
-    }
-    let (a, b) = (cluster.pod(0, "a")?, cluster.pod(1, "b")?);
-    cluster.wait_connected(&[&a, &b], Stack::V4)
-}

@@ -12,7 +12,8 @@
 #define FAMILY_V4 4
 #define FAMILY_V6 6
 
-const volatile struct config config = {};
+/* In a section of its own, so that the map holds nothing else: the next process reads it. */
+const volatile struct config config SEC(".rodata.config") = {};
 volatile struct lookup lookup = {};
 
 /* max_entries of all but the counters is set by the loader. */

@@ -22,6 +22,7 @@ mod layout;
 mod maps;
 mod object;
 mod site;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ use layout::{CARRIED, COUNTERS, Config};
 use maps::{Maps, Wanted};
 use object::Former;
 use site::{EGRESS, INGRESS, Site};
+use strays::remove_empty_clsact;
 
 /// Entries of the smallest maps.
 const LEAST_CAPACITY: usize = 1024;
@@ -85,9 +87,9 @@ enum Kind {
 
 impl Ebpf {
     /// Loads the programs, fills their maps from `table`, which must be complete, and puts them in the
-    /// place of what a former process left. Nothing is changed if it fails before that; after it, what
-    /// is attached stays for the next try or for [`remove`]. Refused while the namespace has an outbound
-    /// IPsec policy.
+    /// place of what a former process left; what that left elsewhere (its uplink or port was another one)
+    /// goes. Nothing is changed if it fails before that; after it, what is attached stays for the next try
+    /// or for [`remove`]. Refused while the namespace has an outbound IPsec policy.
     pub fn attach(settings: &Settings, table: &Table) -> Result<Self, Error> {
         if settings.wire != Wire::Ip {
             return Err(Error::Unsupported("VXLAN".to_owned()));
@@ -122,6 +124,9 @@ impl Ebpf {
         maps.apply(&wanted)?;
         let sites = sites(&device, &underlay, settings.local.port());
         let kind = place(settings, &sites, &mut netlink, &mut object, &mut maps)?;
+        let links = netlink.links()?;
+        let strays = strays::find(&mut netlink, &links, Some(&device), None, &sites)?;
+        strays::detach(&mut netlink, &strays)?;
         let programs = [
             object::program_id(&mut object, EGRESS)?,
             object::program_id(&mut object, INGRESS)?,
@@ -185,6 +190,13 @@ impl Ebpf {
         self.maps.counts()
     }
 
+    /// What of that was taken over from the programs before these, of this process or another.
+    pub fn carried(&self) -> Result<Counts, Error> {
+        let mut words = [0; COUNTERS];
+        words.copy_from_slice(&self.maps.carried()?[..COUNTERS]);
+        Ok(Counts::parse(&words))
+    }
+
     /// Removes programs, pins and the qdiscs that were made for them.
     pub fn detach(self) -> Result<(), Error> {
         remove(
@@ -244,70 +256,15 @@ pub fn remove(device: &str, underlay: Option<&str>, pins: &Path) -> Result<usize
         }
         _ => {}
     }
-    // The qdisc is known by the maps of the programs on it, so look before the first one goes.
-    let mut found = Vec::new();
-    for link in &links {
-        let is_device = device.is_some_and(|device| device.index == link.index);
-        if !is_device && underlay.is_some_and(|underlay| underlay != link.name) {
-            continue;
-        }
-        let site = match is_device {
-            true => site_of(link, Direction::Egress, EGRESS, 1),
-            false => site_of(link, Direction::Ingress, INGRESS, 0),
-        };
-        for filter in site.filters(&mut netlink)? {
-            let former = filter.program_id.map(Former::observe).unwrap_or_default();
-            let stale = || {
-                !former
-                    .device
-                    .is_some_and(|index| links.iter().any(|link| link.index == index))
-            };
-            if is_device || former.device == device.map(|device| device.index) || stale() {
-                let made = former.carried.map_or(0, |words| words[COUNTERS]);
-                found.push((
-                    site.clone(),
-                    filter,
-                    made & MADE[usize::from(!is_device)] != 0,
-                ));
-            }
-        }
-    }
-    for (site, filter, _) in &found {
-        site.detach_filter(filter)?;
-        removed += 1;
-    }
-    for (site, _, made) in found {
-        if made {
-            remove_empty_clsact(&mut netlink, site.index)?;
-        }
-    }
-    Ok(removed)
-}
-
-fn remove_empty_clsact(netlink: &mut Netlink, link: u32) -> Result<(), Error> {
-    let mut left = netlink.filters(link, Direction::Ingress)?;
-    left.extend(netlink.filters(link, Direction::Egress)?);
-    if left.is_empty() {
-        netlink.delete_clsact(link)?;
-    }
-    Ok(())
-}
-
-fn site_of(link: &Link, direction: Direction, program: &'static str, handle: u16) -> Site {
-    Site {
-        interface: link.name.clone(),
-        index: link.index,
-        direction,
-        program,
-        handle,
-    }
+    let strays = strays::find(&mut netlink, &links, device, underlay, &[])?;
+    Ok(removed + strays::detach(&mut netlink, &strays)?)
 }
 
 fn sites(device: &Link, underlay: &Link, port: u16) -> [Site; 2] {
     [
-        site_of(device, Direction::Egress, EGRESS, 1),
+        Site::new(device, Direction::Egress, EGRESS, 1),
         // Each network on an underlay has a port of its own.
-        site_of(underlay, Direction::Ingress, INGRESS, port),
+        Site::new(underlay, Direction::Ingress, INGRESS, port),
     ]
 }
 
@@ -326,6 +283,10 @@ fn place(
         .unwrap_or_default();
     // Holds the old maps until the last packet is counted.
     let mut carried = former.carried.unwrap_or([0; CARRIED]);
+    if sites[1].filters(netlink)?.is_empty() {
+        // The qdisc that was made was another underlay's.
+        carried[COUNTERS] &= !MADE[1];
+    }
     maps.set_carried(carried)?;
 
     let kind = match pins_folder(&settings.pins).and_then(|()| {
@@ -375,6 +336,7 @@ fn pins_folder(pins: &Path) -> Result<(), Error> {
         return Err(Error::Refused {
             what: format!("pin below {}", pins.display()),
             cause: "no bpffs is mounted there (mount -t bpf bpf /sys/fs/bpf)".to_owned(),
+            errno: None,
         });
     }
     fs::create_dir_all(pins)

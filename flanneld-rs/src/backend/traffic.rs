@@ -50,36 +50,76 @@ impl Sums {
         }
         self
     }
+
+    /// What of this came after `before`.
+    pub fn since(mut self, before: Self) -> Self {
+        for (mine, others) in [
+            (&mut self.sent, before.sent),
+            (&mut self.received, before.received),
+        ] {
+            mine.0 = mine.0.saturating_sub(others.0);
+            mine.1 = mine.1.saturating_sub(others.1);
+        }
+        for (mine, others) in self.dropped.iter_mut().zip(before.dropped) {
+            *mine = mine.saturating_sub(others);
+        }
+        self
+    }
 }
 
 /// Counters that come and go, as one that only grows.
 #[derive(Debug, Default)]
-pub struct Succession(Mutex<(Sums, Option<Arc<dyn Count>>)>);
+pub struct Succession(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    past: Sums,
+    present: Option<Arc<dyn Count>>,
+    /// What the present one had from its predecessors, and is in `past` already.
+    known: Sums,
+    /// There was one.
+    begun: bool,
+}
 
 impl Succession {
     /// What the present one has counted is kept.
     pub fn end(&self) {
-        let (past, present) = &mut *self.lock();
-        if let Some(present) = present.take() {
-            *past = past.plus(present.sums());
+        self.lock().end();
+    }
+
+    /// This one counts from now on. `carried` is what it took over from those before it: only the very
+    /// first one brings it in, from a former process; later it is here already, whether or not the
+    /// predecessor was still found.
+    pub fn replace(&self, next: Arc<dyn Count>, carried: Sums) {
+        let mut state = self.lock();
+        state.end();
+        if state.begun {
+            state.known = carried;
         }
+        state.present = Some(next);
+        state.begun = true;
     }
 
-    /// This one counts now, on from where the present one is.
-    pub fn replace(&self, next: Arc<dyn Count>) {
-        self.lock().1 = Some(next);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Sums, Option<Arc<dyn Count>>)> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn sums(&self) -> Sums {
+        let now = self.present.as_ref().map(|present| present.sums());
+        self.past.plus(now.unwrap_or_default().since(self.known))
+    }
+
+    fn end(&mut self) {
+        self.past = self.sums();
+        (self.present, self.known) = (None, Sums::default());
     }
 }
 
 impl Count for Succession {
     fn sums(&self) -> Sums {
-        let (past, present) = &*self.lock();
-        let now = present.as_ref().map(|present| present.sums());
-        past.plus(now.unwrap_or_default())
+        self.lock().sums()
     }
 }
 
@@ -106,16 +146,24 @@ mod tests {
             counters.count_dropped(DropReason::TooBig, 1);
             Arc::new(counters)
         };
-        all.replace(counting(3));
+        // A former process had counted one of these.
+        all.replace(counting(3), counting(1).sums());
+        assert_eq!(all.sums().sent, (3, 30));
         // The next one has taken over what the first had.
-        all.replace(counting(5));
+        all.replace(counting(5), counting(3).sums());
         assert_eq!(all.sums().sent, (5, 50));
         all.end();
         all.end();
         assert_eq!(all.sums().sent, (5, 50));
-        all.replace(counting(2));
+        // Nothing was found to take over.
+        all.replace(counting(2), Sums::default());
+        assert_eq!(all.sums().sent, (7, 70));
+        // Ended, and yet found by the next one.
+        all.end();
+        all.replace(counting(8), counting(2).sums());
+        assert_eq!(all.sums().sent, (13, 130));
         let sums = all.sums();
-        assert_eq!(sums.sent, (7, 70));
+        // One drop each: the second and the last had it from their predecessors.
         assert_eq!(sums.dropped.iter().sum::<u64>(), 2);
     }
 }

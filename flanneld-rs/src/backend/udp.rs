@@ -31,7 +31,6 @@ use crate::{
     uplink::Uplink,
 };
 use device::Family;
-use parameters::Situation;
 use path::{DataPath, Place};
 
 /// The device name that flannel's pattern `flannel%d` gives.
@@ -48,6 +47,8 @@ pub struct Udp {
     path: DataPath,
     /// Index of the device that user space holds.
     held: Option<u32>,
+    /// What was last said of a parameter that cannot be set.
+    told: String,
 }
 
 impl Udp {
@@ -64,6 +65,7 @@ impl Udp {
             netlink: Netlink::open()?,
             path: DataPath::new(DEVICE, udp.data_path),
             held: None,
+            told: String::new(),
         })
     }
 
@@ -79,10 +81,19 @@ impl Udp {
         self.ranges.iter().map(family).collect()
     }
 
-    fn situation(&self, place: &Place) -> Situation {
-        Situation {
-            v6: self.ranges.len() > 1,
-            redirected: self.path.redirects_at(place),
+    fn is_v6(&self) -> bool {
+        self.ranges.len() > 1
+    }
+
+    /// Packets are carried without it too: where `/proc/sys` is read-only (an unprivileged container), that
+    /// is said once.
+    fn ensure_parameters(&mut self, report: &mut Report) {
+        if let Err(error) = parameters::ensure(DEVICE, self.is_v6(), report) {
+            let text = error.to_string();
+            if text != self.told {
+                tracing::warn!("{text}; going on without it");
+                self.told = text;
+            }
         }
     }
 
@@ -106,12 +117,7 @@ impl Udp {
             if !gone && link.is_some() {
                 self.path.downgrade();
             }
-            if let Some(other) = link.filter(|link| link.kind != LinkKind::Tun) {
-                anyhow::bail!(
-                    "{DEVICE} exists and is no TUN device ({:?}): remove it (ip link delete {DEVICE})",
-                    other.kind
-                );
-            }
+            check_kind(link.as_ref())?;
             if self.held.is_some() {
                 tracing::info!("restarting the udp data path: {why}");
             }
@@ -155,11 +161,22 @@ impl Udp {
         let changes = self.changes(&link, desired)?;
         apply(&mut self.netlink, &changes, report);
         let place = self.place(link.index, &desired.uplink)?;
-        parameters::ensure(DEVICE, self.situation(&place), report)?;
+        self.ensure_parameters(report);
         self.path.ensure_programs(place, report);
         self.path.tell();
         Ok(())
     }
+}
+
+/// A device of our name must be a TUN device.
+fn check_kind(link: Option<&Link>) -> anyhow::Result<()> {
+    if let Some(other) = link.filter(|link| link.kind != LinkKind::Tun) {
+        anyhow::bail!(
+            "{DEVICE} exists and is no TUN device ({:?}): remove it (ip link delete {DEVICE})",
+            other.kind
+        );
+    }
+    Ok(())
 }
 
 impl Backend for Udp {
@@ -184,12 +201,13 @@ impl Backend for Udp {
 
     fn plan(&mut self, desired: &Desired) -> anyhow::Result<Vec<String>> {
         let link = self.netlink.link(DEVICE)?;
+        check_kind(link.as_ref())?;
         let index = link.as_ref().map_or(0, |link| link.index);
         let place = self.place(index, &desired.uplink)?;
         let mut lines = match link {
             Some(link) => {
                 let changes = self.changes(&link, desired)?;
-                let settings = parameters::wanted(DEVICE, self.situation(&place))?;
+                let settings = parameters::wanted(DEVICE, self.is_v6())?;
                 let mut lines = describe(&mut self.netlink, &changes);
                 lines.extend(settings.iter().map(parameters::describe));
                 lines
@@ -230,11 +248,18 @@ impl Backend for Udp {
         self.path.traffic()
     }
 
+    fn has_ended(&self) -> bool {
+        self.path.has_ended()
+    }
+
     fn stop(&mut self) {
         if self.held.is_none() {
             return;
         }
-        tracing::info!("udp data path: {}", self.path.totals());
+        tracing::info!(
+            "udp data path: removing {DEVICE} with its routes and programs; {}",
+            self.path.totals()
+        );
         for error in self.cleanup().errors {
             tracing::warn!("{error}");
         }

@@ -200,11 +200,7 @@ impl Worker {
                 trigger,
                 thorough,
             } => {
-                self.queue.enter(Part::Backend);
-                let report = self.timed("backend", trigger, |worker| {
-                    worker.backend.reconcile(&goal.desired)
-                });
-                errors.insert(Part::Backend, report.errors);
+                errors.insert(Part::Backend, self.backend(&goal, trigger));
                 errors.insert(Part::Firewall, self.rules(&goal, trigger, thorough));
             }
             Job::Update { goal, changes } => {
@@ -215,6 +211,9 @@ impl Worker {
                 errors.insert(Part::Backend, report.errors);
             }
             Job::Rules { goal } => {
+                if self.backend.has_ended() {
+                    errors.insert(Part::Backend, self.backend(&goal, "resync"));
+                }
                 errors.insert(Part::Firewall, self.rules(&goal, "resync", false));
             }
         }
@@ -223,6 +222,14 @@ impl Worker {
             full,
             announcement: self.backend.announcement(),
         })
+    }
+
+    fn backend(&mut self, goal: &Goal, trigger: &'static str) -> Vec<String> {
+        self.queue.enter(Part::Backend);
+        let report = self.timed("backend", trigger, |worker| {
+            worker.backend.reconcile(&goal.desired)
+        });
+        report.errors
     }
 
     fn rules(&mut self, goal: &Goal, trigger: &'static str, thorough: bool) -> Vec<String> {

@@ -31,7 +31,8 @@ pub struct Filter {
 }
 
 impl Netlink {
-    /// The filters on a link's clsact qdisc; none if it has no such qdisc.
+    /// The filters on a link's clsact qdisc; none if it has no such qdisc, or the kernel no filters at all
+    /// (CONFIG_NET_CLS).
     pub fn filters(&mut self, dev: u32, direction: Direction) -> Result<Vec<Filter>> {
         let mut message = TcMessage::default();
         message.header.index = index(dev)?;
@@ -45,10 +46,10 @@ impl Netlink {
             minor,
         };
         let message = RouteNetlinkMessage::GetTrafficFilter(message);
-        self.dump("filters", &message, |message| match message {
+        none_if_unknown(self.dump("filters", &message, |message| match message {
             RouteNetlinkMessage::NewTrafficFilter(filter) => parse(&filter),
             _ => None,
-        })
+        }))
     }
 
     /// Removes a link's clsact qdisc with all that is attached to it.
@@ -69,6 +70,14 @@ impl Netlink {
             Some(0) | None => Ok(()),
             Some(code) => Err(Error::new(what(), std::io::Error::from_raw_os_error(code))),
         }
+    }
+}
+
+/// A kernel that does not know the sort of thing has none of it.
+fn none_if_unknown<T>(found: Result<Vec<T>>) -> Result<Vec<T>> {
+    match found {
+        Err(error) if error.is_not_supported() => Ok(Vec::new()),
+        found => found,
     }
 }
 
@@ -106,4 +115,20 @@ fn parse(message: &TcMessage) -> Option<Filter> {
         }
     }
     Some(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_filters_has_none() {
+        let answer = |code| -> Result<Vec<Filter>> {
+            let cause = std::io::Error::from_raw_os_error(code);
+            none_if_unknown(Err(Error::new("list filters", cause)))
+        };
+        assert_eq!(answer(libc::EOPNOTSUPP).unwrap(), []);
+        let refused = answer(libc::EPERM).unwrap_err();
+        assert_eq!(refused.errno(), Some(libc::EPERM));
+    }
 }

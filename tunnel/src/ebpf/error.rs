@@ -21,19 +21,53 @@ pub enum Error {
         what: String,
         /// The kernel's reason; of the verifier's log the last line that says something.
         cause: String,
+        /// Its number (errno(3)), where it gave one.
+        errno: Option<i32>,
     },
     /// Netlink refused.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
 }
 
+/// Answers of a kernel that will give the same one to the next try.
+const LASTING: [i32; 5] = [
+    libc::EPERM,
+    libc::EACCES,
+    libc::EINVAL,
+    libc::EOPNOTSUPP,
+    libc::ENOSYS,
+];
+
 impl Error {
-    pub(super) fn refused(what: impl Into<String>, cause: &dyn std::error::Error) -> Self {
+    pub(super) fn refused(
+        what: impl Into<String>,
+        cause: &(dyn std::error::Error + 'static),
+    ) -> Self {
         Self::Refused {
             what: what.into(),
             cause: one_line(cause),
+            errno: errno(cause),
         }
     }
+
+    /// Whether the same may work later with the same kernel and rights: memory was short, a list changed under
+    /// its reading. What tells no number is taken for such.
+    pub fn may_pass(&self) -> bool {
+        let errno = match self {
+            Self::NotBuilt(_) | Self::Unsupported(_) => return false,
+            // Policies come and go.
+            Self::Ipsec(_) => return true,
+            Self::Refused { errno, .. } => *errno,
+            Self::Kernel(error) => error.errno(),
+        };
+        errno.is_none_or(|errno| !LASTING.contains(&errno))
+    }
+}
+
+/// The kernel's number in an error or what caused it.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|error| error.downcast_ref::<std::io::Error>()?.raw_os_error())
 }
 
 /// The error and what caused it; a verifier's log is cut down to its verdict.
@@ -66,6 +100,22 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("load failed\n0: r1 = 1\n1: invalid access to packet\nprocessed 2 insns\n")]
     struct Load(#[source] std::io::Error);
+
+    #[test]
+    fn what_may_pass() {
+        let load = |errno| Load(std::io::Error::from_raw_os_error(errno));
+        let refused = |errno| Error::refused("load program weft_egress", &load(errno));
+        for errno in [libc::ENOMEM, libc::EAGAIN, libc::EBUSY, libc::ENODEV] {
+            assert!(refused(errno).may_pass(), "{errno}");
+        }
+        for errno in [libc::EPERM, libc::EACCES, libc::EINVAL] {
+            assert!(!refused(errno).may_pass(), "{errno}");
+        }
+        let list = kernel::Error::other("list links", "it changed under each of 8 readings");
+        assert!(Error::Kernel(list).may_pass());
+        assert!(!Error::NotBuilt("no clang").may_pass());
+        assert!(!Error::Unsupported("VXLAN".to_owned()).may_pass());
+    }
 
     #[test]
     fn one_line_with_the_verdict_and_the_cause() {

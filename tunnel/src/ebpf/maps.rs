@@ -102,6 +102,7 @@ impl Maps {
             object.take_map(name).ok_or_else(|| Error::Refused {
                 what: format!("open map {name}"),
                 cause: "the program has none of that name".to_owned(),
+                errno: None,
             })
         };
         let refused = |cause: MapError| Error::refused("open a map", &cause);

@@ -50,6 +50,7 @@ pub(super) fn program<'a>(
     let missing = || Error::Refused {
         what: format!("open program {name}"),
         cause: "the object has none of that name".to_owned(),
+        errno: None,
     };
     object
         .program_mut(name)
@@ -88,7 +89,7 @@ impl Former {
             match info.name_as_str() {
                 Some("counters") => counters = Some(map),
                 Some("carried") => carried = Some(map),
-                Some(name) if name.ends_with(".rodata") => device = config_device(map),
+                Some(".rodata.config") => device = config_device(map),
                 _ => {}
             }
         }

@@ -14,7 +14,7 @@ use aya::programs::{
     loaded_programs,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
-use kernel::{Direction, Filter, Netlink};
+use kernel::{Direction, Filter, Link, Netlink};
 
 use super::Error;
 
@@ -38,6 +38,27 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// On this link.
+    pub(super) fn new(
+        link: &Link,
+        direction: Direction,
+        program: &'static str,
+        handle: u16,
+    ) -> Self {
+        Self {
+            interface: link.name.clone(),
+            index: link.index,
+            direction,
+            program,
+            handle,
+        }
+    }
+
+    /// Whether a filter of this link and direction is in our slot.
+    pub(super) fn holds(&self, filter: &Filter) -> bool {
+        filter.priority == PRIORITY && filter.handle == u32::from(self.handle)
+    }
+
     fn attach_type(&self) -> TcAttachType {
         match self.direction {
             Direction::Ingress => TcAttachType::Ingress,
@@ -45,7 +66,7 @@ impl Site {
         }
     }
 
-    fn refused(&self, doing: &str, cause: &dyn std::error::Error) -> Error {
+    fn refused(&self, doing: &str, cause: &(dyn std::error::Error + 'static)) -> Error {
         Error::refused(
             format!("{doing} {} on {}", self.program, self.interface),
             cause,
@@ -84,7 +105,8 @@ impl Site {
         netlink: &mut Netlink,
         program: &mut SchedClassifier,
     ) -> Result<bool, Error> {
-        let refused = |cause: &dyn std::error::Error| self.refused("attach (clsact)", cause);
+        let refused =
+            |cause: &(dyn std::error::Error + 'static)| self.refused("attach (clsact)", cause);
         let made = match qdisc_add_clsact(&self.interface) {
             Ok(()) => true,
             Err(TcError::AlreadyAttached) => false,
@@ -94,9 +116,7 @@ impl Site {
             Err(cause) => return Err(refused(&cause)),
         };
         let filters = netlink.filters(self.index, self.direction)?;
-        let taken = filters
-            .iter()
-            .find(|filter| filter.priority == PRIORITY && filter.handle == u32::from(self.handle));
+        let taken = filters.iter().find(|filter| self.holds(filter));
         let attached = match taken {
             Some(filter) if filter.program.as_deref() == Some(self.program) => {
                 let link = self.filter_link(filter).map_err(|cause| refused(&cause))?;
@@ -141,7 +161,8 @@ impl Site {
 
     /// Removes one filter.
     pub(super) fn detach_filter(&self, filter: &Filter) -> Result<(), Error> {
-        let refused = |cause: &dyn std::error::Error| self.refused("detach (clsact)", cause);
+        let refused =
+            |cause: &(dyn std::error::Error + 'static)| self.refused("detach (clsact)", cause);
         let link = self.filter_link(filter).map_err(|cause| refused(&cause))?;
         aya::programs::Link::detach(link).map_err(|cause| refused(&cause))
     }
@@ -167,9 +188,7 @@ impl Site {
     /// The filter in our slot.
     pub(super) fn own_filter(&self, netlink: &mut Netlink) -> Result<Option<Filter>, Error> {
         let filters = self.filters(netlink)?;
-        Ok(filters
-            .into_iter()
-            .find(|filter| filter.priority == PRIORITY && filter.handle == u32::from(self.handle)))
+        Ok(filters.into_iter().find(|filter| self.holds(filter)))
     }
 
     /// Ids of the programs of our name that run here, in either way; the first one comes first.

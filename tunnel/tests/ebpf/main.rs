@@ -159,6 +159,53 @@ fn changes_the_kind_without_a_lost_packet() {
     assert_eq!(lost, 0);
 }
 
+/// A process ends without a word, and the next has another port, another underlay, or wants no programs.
+#[test]
+fn nothing_of_a_former_life_stays_at_another_place() {
+    if !may_run() {
+        return;
+    }
+    let bed = Bed::new(false);
+    let one = bed.node(1);
+    one.ip("link add u1 type veth peer name u2");
+    one.ip("link set u1 up");
+    // Of another network on the same underlay: stays.
+    one.ip("tuntap add mode tun other0 multi_queue");
+    let mut other = one.settings.clone();
+    (other.device, other.pins) = ("other0".to_owned(), one.settings.pins.join("other"));
+    other.local.set_port(7285);
+    let attach = |settings: &tunnel::ebpf::Settings| {
+        let attach = || tunnel::ebpf::Ebpf::attach(settings, &table(2)).unwrap();
+        one.netns.run(attach).unwrap()
+    };
+    let ours = |link: &str| {
+        let filters = one.sh(&format!("tc filter show dev {link} ingress"));
+        let ours = |line: &&str| line.contains("weft_ingress");
+        filters.lines().filter(ours).count()
+    };
+    drop((attach(&other), attach(&one.settings)));
+    assert_eq!((ours("u0"), ours("u1")), (2, 0));
+    let mut changed = one.settings.clone();
+    changed.local.set_port(9285);
+    let path = attach(&changed);
+    assert!(one.netns.run(|| path.check()).unwrap().unwrap());
+    assert_eq!((ours("u0"), ours("u1")), (2, 0), "another port");
+    changed.underlay = "u1".to_owned();
+    let path = attach(&changed);
+    assert!(one.netns.run(|| path.check()).unwrap().unwrap());
+    assert_eq!((ours("u0"), ours("u1")), (1, 1), "another underlay");
+    let remove = |settings: &tunnel::ebpf::Settings| {
+        let (device, pins) = (&settings.device, &settings.pins);
+        let remove = || tunnel::ebpf::remove(device, None, pins).unwrap();
+        one.netns.run(remove).unwrap()
+    };
+    assert_eq!(remove(&changed), 2);
+    assert_eq!((ours("u0"), ours("u1")), (1, 0));
+    assert_eq!(remove(&other), 2);
+    let left = one.sh("tc qdisc show");
+    assert!(!left.contains("clsact"), "{left}");
+}
+
 #[test]
 fn a_published_table_takes_effect_at_once() {
     if !may_run() {

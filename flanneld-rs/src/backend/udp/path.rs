@@ -136,15 +136,27 @@ impl DataPath {
         Ok(())
     }
 
+    /// User space was started, and a worker has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let ended = |user: &UserPath| user.ended().is_some();
+        self.user.as_ref().is_some_and(ended)
+    }
+
     /// Gives all paths the new peers.
     pub fn publish(&mut self, table: Table, report: &mut Report) {
         self.table.store(Arc::new(table));
         self.programs.publish(&self.table.load(), report);
+        self.join_datagrams();
     }
 
     /// Programs attached at `place` where they are wanted and taken, nowhere else.
     pub fn ensure_programs(&mut self, place: Place, report: &mut Report) {
         self.programs.ensure(place, &self.table.load(), report);
+        self.join_datagrams();
+    }
+
+    /// Lets the kernel join datagrams where no programs take them.
+    fn join_datagrams(&self) {
         if let Some(user) = &self.user
             && let Err(error) = user.join_datagrams(!self.programs.are_attached())
         {
@@ -152,21 +164,29 @@ impl DataPath {
         }
     }
 
-    /// True where programs redirect packets into the device, or are about to.
-    pub fn redirects_at(&self, place: &Place) -> bool {
-        self.programs.may_attach(place)
-    }
-
-    /// What a start would do beyond the device, as printable lines.
+    /// What every start does beyond the device, as printable lines: by what this kernel, asked now, would
+    /// give this process.
     pub fn plan(&self, place: &Place) -> Vec<String> {
         let (device, underlay) = (&place.device.1, &place.underlay.1);
-        let mode = match self.wanted {
-            UdpPath::Plain => Mode::Plain,
-            _ => Mode::Offload,
+        let mut lines = vec!["# at every start:".to_owned()];
+        let mode = match (self.wanted, user::probe()) {
+            (_, Err(error)) => {
+                lines.push(format!("# no datapath can start: {error}"));
+                return lines;
+            }
+            (UdpPath::Plain, Ok(_)) => Mode::Plain,
+            (_, Ok(offers)) if offers.tun_tso => Mode::Offload,
+            (_, Ok(offers)) => {
+                lines.push(format!("# offload refused: this kernel has {offers}"));
+                Mode::Plain
+            }
         };
-        let mut lines = vec![format!("start datapath {mode} {device} on {}", place.local)];
+        lines.push(format!("start datapath {mode} {device} on {}", place.local));
         if self.programs.are_wanted() {
-            lines.push(format!("attach ebpf {device} and {underlay}"));
+            lines.push(match tunnel::ebpf::probe() {
+                Ok(()) => format!("attach ebpf {device} and {underlay}"),
+                Err(error) => format!("# ebpf refused: {error}"),
+            });
         }
         lines
     }

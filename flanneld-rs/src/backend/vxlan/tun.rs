@@ -374,6 +374,10 @@ impl Backend for Tun {
         })
     }
 
+    fn has_ended(&self) -> bool {
+        self.ends.iter().any(End::has_ended)
+    }
+
     /// A device that this process never had, or that is the kernel's, carries traffic without us.
     fn stop(&mut self) {
         if !self.ends.iter().any(End::was_started) {

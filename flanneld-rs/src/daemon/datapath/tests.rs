@@ -6,6 +6,8 @@ use crate::peers::Peers;
 struct Slow {
     calls: mpsc::Sender<String>,
     pass: mpsc::Receiver<()>,
+    /// Until the next reconcile.
+    has_ended: bool,
 }
 
 impl Slow {
@@ -40,11 +42,16 @@ impl Backend for Slow {
     }
 
     fn reconcile(&mut self, desired: &Desired) -> Report {
+        self.has_ended = false;
         self.call(format!("reconcile {}", desired.uplink.name))
     }
 
     fn update(&mut self, desired: &Desired, changes: &[PeerChange]) -> Report {
         self.call(format!("update {} {}", desired.uplink.name, changes.len()))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     fn cleanup(&mut self) -> Report {
@@ -110,7 +117,11 @@ fn while_a_job_hangs_the_queue_stays_short_and_the_hang_is_told() {
     let (rules, rules_checked) = mpsc::channel();
     let (done, _finished) = tokio::sync::mpsc::unbounded_channel();
     let datapath = Datapath::start(
-        Box::new(Slow { calls, pass }),
+        Box::new(Slow {
+            calls,
+            pass,
+            has_ended: false,
+        }),
         Box::new(Rules(rules)),
         None,
         Arc::default(),
@@ -160,4 +171,32 @@ fn while_a_job_hangs_the_queue_stays_short_and_the_hang_is_told() {
     datapath.rules(&goal("last"));
     assert!(!rules_checked.recv_timeout(Duration::from_secs(10)).unwrap());
     assert!(rules_checked.try_recv().is_err() && called.try_recv().is_err());
+}
+
+#[test]
+fn a_data_path_that_ended_is_mended_with_the_next_check_of_the_rules() {
+    let (calls, called) = mpsc::channel();
+    let (let_pass, pass) = mpsc::channel();
+    drop(let_pass);
+    let (rules, rules_checked) = mpsc::channel();
+    let (done, mut finished) = tokio::sync::mpsc::unbounded_channel();
+    let backend = Slow {
+        calls,
+        pass,
+        has_ended: true,
+    };
+    let rules = Box::new(Rules(rules));
+    let datapath = Datapath::start(Box::new(backend), rules, None, Arc::default(), done).unwrap();
+    for parts in [vec![Part::Backend, Part::Firewall], vec![Part::Firewall]] {
+        datapath.rules(&goal("eth0"));
+        let done = finished.blocking_recv().unwrap();
+        assert_eq!(done.errors.into_keys().collect::<Vec<_>>(), parts);
+        assert!(!rules_checked.recv_timeout(Duration::from_secs(10)).unwrap());
+        // A check in hand covers one that is asked for meanwhile.
+        while datapath.overdue(Duration::ZERO).is_some() {
+            std::thread::yield_now();
+        }
+    }
+    let calls: Vec<_> = called.try_iter().collect();
+    assert_eq!(calls, ["reconcile eth0"]);
 }

@@ -12,7 +12,10 @@ use tunnel::{
     ebpf::{self, Counts, Ebpf},
 };
 
-use super::{place::Place, programs::Attach};
+use super::{
+    place::Place,
+    programs::{Attach, Refusal},
+};
 use crate::backend::traffic::{Count, Sums};
 
 /// Where the host has its bpffs. We mount none: one of our own would end with a container of ours, and
@@ -20,7 +23,10 @@ use crate::backend::traffic::{Count, Sums};
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Attached programs; they stay when this goes.
-pub struct Loaded(Arc<Shared>);
+pub struct Loaded {
+    shared: Arc<Shared>,
+    carried: Sums,
+}
 
 /// Used by the data path thread, and for its counters by the one that serves `/metrics`.
 struct Shared {
@@ -31,7 +37,7 @@ struct Shared {
 
 impl Loaded {
     fn programs(&self) -> MutexGuard<'_, Ebpf> {
-        self.0
+        self.shared
             .programs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -39,25 +45,35 @@ impl Loaded {
 }
 
 impl Attach for Loaded {
-    fn attach(place: &Place, table: &Table) -> Result<Self, String> {
+    fn attach(place: &Place, table: &Table) -> Result<Self, Refusal> {
         let settings = ebpf::Settings {
             device: place.device.1.clone(),
             underlay: place.underlay.1.clone(),
             local: place.local,
             underlay_mtu: place.underlay_mtu,
             wire: Wire::Ip,
-            pins: pins(&place.device.1)?,
+            pins: pins(&place.device.1).map_err(|why| Refusal {
+                why,
+                may_pass: true,
+            })?,
         };
-        let programs = Ebpf::attach(&settings, table).map_err(|error| error.to_string())?;
-        Ok(Self(Arc::new(Shared {
-            programs: Mutex::new(programs),
-            last: Mutex::default(),
-        })))
+        let attached = Ebpf::attach(&settings, table).and_then(|programs| {
+            let (counts, carried) = (programs.counts()?, programs.carried()?);
+            let shared = Shared {
+                programs: Mutex::new(programs),
+                last: Mutex::new(sums(&counts)),
+            };
+            Ok(Self {
+                shared: Arc::new(shared),
+                carried: sums(&carried),
+            })
+        });
+        attached.map_err(Refusal::from)
     }
 
-    fn publish(&mut self, table: &Table) -> Result<(), String> {
+    fn publish(&mut self, table: &Table) -> Result<(), Refusal> {
         let published = self.programs().publish(table);
-        published.map_err(|error| error.to_string())
+        published.map_err(Refusal::from)
     }
 
     fn check(&self) -> Result<bool, String> {
@@ -69,11 +85,24 @@ impl Attach for Loaded {
     }
 
     fn counts(&self) -> Arc<dyn Count> {
-        Arc::clone(&self.0) as _
+        Arc::clone(&self.shared) as _
+    }
+
+    fn carried(&self) -> Sums {
+        self.carried
     }
 
     fn remove(device: &str, underlay: Option<&str>) -> Result<usize, String> {
         ebpf::remove(device, underlay, &pins(device)?).map_err(|error| error.to_string())
+    }
+}
+
+impl From<ebpf::Error> for Refusal {
+    fn from(error: ebpf::Error) -> Self {
+        Self {
+            why: error.to_string(),
+            may_pass: error.may_pass(),
+        }
     }
 }
 

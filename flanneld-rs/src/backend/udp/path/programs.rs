@@ -2,30 +2,49 @@
 //! put back when somebody removed them, given up at the first refusal.
 //!
 //! What a former process left works on until then, so that a restart loses no packet. A refusal stands
-//! until the place changes: another interface, another device, another address.
+//! until the place changes (another interface, another device, another address), or for a while if its
+//! cause may pass.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tunnel::Table;
 
 use super::place::Place;
 use crate::backend::{
     Report,
-    traffic::{Count, Succession},
+    traffic::{Count, Succession, Sums},
 };
+
+/// How long a refusal stands whose cause may pass; the daemon looks every minute, or earlier after kernel
+/// events.
+const AGAIN: Duration = Duration::from_secs(45);
+
+/// Why the kernel does not take them.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// In one line.
+    pub why: String,
+    /// A later try may have another outcome.
+    pub may_pass: bool,
+}
 
 /// Programs as the kernel takes them; a test has its own kernel.
 pub trait Attach: Sized {
     /// Attaches them, taking over what a former process left at the same place.
-    fn attach(place: &Place, table: &Table) -> Result<Self, String>;
+    fn attach(place: &Place, table: &Table) -> Result<Self, Refusal>;
     /// Makes the kernel's table this one.
-    fn publish(&mut self, table: &Table) -> Result<(), String>;
+    fn publish(&mut self, table: &Table) -> Result<(), Refusal>;
     /// Whether they still are where they were attached.
     fn check(&self) -> Result<bool, String>;
     /// How and where they are attached.
     fn describe(&self) -> String;
     /// Where they count.
     fn counts(&self) -> Arc<dyn Count>;
+    /// What of that they took over from those before them when they were attached.
+    fn carried(&self) -> Sums;
     /// Removes these, or what another process left; says how many were there.
     fn remove(device: &str, underlay: Option<&str>) -> Result<usize, String>;
 }
@@ -34,10 +53,16 @@ pub trait Attach: Sized {
 pub struct Programs<A> {
     wanted: bool,
     attached: Option<(Place, A)>,
-    refused: Option<(Place, String)>,
+    refused: Option<Refused>,
     /// What a former process left has been taken over or removed.
     settled: bool,
     counts: Arc<Succession>,
+}
+
+struct Refused {
+    place: Place,
+    refusal: Refusal,
+    at: Instant,
 }
 
 impl<A: Attach> Programs<A> {
@@ -78,36 +103,41 @@ impl<A: Attach> Programs<A> {
                 report.changed("attach ebpf", || {
                     format!("attach ebpf {}", programs.describe())
                 });
-                self.counts.replace(programs.counts());
+                self.counts.replace(programs.counts(), programs.carried());
                 self.attached = Some((place, programs));
                 (self.refused, self.settled) = (None, true);
             }
-            Err(why) => self.give_up(place, why, report),
+            Err(refusal) => self.give_up(place, refusal, report),
         }
     }
 
     /// Gives attached programs the new peers.
     pub fn publish(&mut self, table: &Table, report: &mut Report) {
         if let Some((place, programs)) = &mut self.attached
-            && let Err(why) = programs.publish(table)
+            && let Err(refusal) = programs.publish(table)
         {
             let place = place.clone();
-            self.give_up(place, why, report);
+            self.give_up(place, refusal, report);
         }
     }
 
     /// Programs with a table of yesterday would send packets astray: none rather than those.
-    fn give_up(&mut self, place: Place, why: String, report: &mut Report) {
+    fn give_up(&mut self, place: Place, refusal: Refusal, report: &mut Report) {
         let (device, underlay) = (place.device.1.clone(), place.underlay.1.clone());
-        self.refused = Some((place, why));
+        self.refused = Some(Refused {
+            place,
+            refusal,
+            at: Instant::now(),
+        });
         self.remove(&device, Some(&underlay), report);
     }
 
-    /// Detaches what runs or what another process left.
+    /// Detaches what runs or what another process left; as long as the latter may be there, on every link,
+    /// because its underlay need not have been ours.
     pub fn remove(&mut self, device: &str, underlay: Option<&str>, report: &mut Report) {
         self.counts.end();
         self.attached = None;
-        match A::remove(device, underlay) {
+        match A::remove(device, underlay.filter(|_| self.settled)) {
             Ok(0) => self.settled = true,
             Ok(_) => {
                 self.settled = true;
@@ -117,10 +147,13 @@ impl<A: Attach> Programs<A> {
         }
     }
 
-    /// They are wanted at `place`, and were not refused there.
-    pub fn may_attach(&self, place: &Place) -> bool {
-        let refused = self.refused.as_ref().is_some_and(|(at, _)| at == place);
-        self.wanted && !refused
+    /// They are wanted at `place`, and no refusal stands there.
+    fn may_attach(&self, place: &Place) -> bool {
+        let stands = |refused: &Refused| {
+            let is_over = refused.refusal.may_pass && refused.at.elapsed() >= AGAIN;
+            refused.place == *place && !is_over
+        };
+        self.wanted && !self.refused.as_ref().is_some_and(stands)
     }
 
     /// They are wanted, on whatever place.
@@ -141,7 +174,8 @@ impl<A: Attach> Programs<A> {
 
     /// Why they are not attached though wanted.
     pub fn refused(&self) -> Option<&str> {
-        self.refused.as_ref().map(|(_, why)| why.as_str())
+        let refused = self.refused.as_ref()?;
+        Some(&refused.refusal.why)
     }
 
     /// Where they count, those of the past included.

@@ -49,6 +49,12 @@ impl End {
         self.started
     }
 
+    /// It was started, and a worker has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let ended = |running: &Running| running.path.ended().is_some();
+        self.running.as_ref().is_some_and(ended)
+    }
+
     /// Ends the workers; the device stays.
     pub fn stop(&mut self) {
         self.running = None;

@@ -11,8 +11,19 @@ struct Kernel {
     refuses: Option<&'static str>,
     /// What a check finds wrong.
     wrong: Option<&'static str>,
+    may_pass: bool,
     left: usize,
     removed: bool,
+    carried: u64,
+}
+
+impl Kernel {
+    fn refusal(&self) -> Option<Refusal> {
+        self.refuses.map(|why| Refusal {
+            why: why.to_owned(),
+            may_pass: self.may_pass,
+        })
+    }
 }
 
 thread_local! {
@@ -30,7 +41,7 @@ fn calls() -> Vec<String> {
 struct Fake;
 
 impl Attach for Fake {
-    fn attach(place: &Place, table: &Table) -> Result<Self, String> {
+    fn attach(place: &Place, table: &Table) -> Result<Self, Refusal> {
         kernel(|kernel| {
             let (device, underlay) = (&place.device.1, &place.underlay.1);
             let peers = table.peers().len();
@@ -38,16 +49,16 @@ impl Attach for Fake {
                 .calls
                 .push(format!("attach {device} {underlay} {peers}"));
             kernel.removed = false;
-            kernel.refuses.map_or(Ok(Self), |why| Err(why.to_owned()))
+            kernel.refusal().map_or(Ok(Self), Err)
         })
     }
 
-    fn publish(&mut self, table: &Table) -> Result<(), String> {
+    fn publish(&mut self, table: &Table) -> Result<(), Refusal> {
         kernel(|kernel| {
             kernel
                 .calls
                 .push(format!("publish {}", table.peers().len()));
-            kernel.refuses.map_or(Ok(()), |why| Err(why.to_owned()))
+            kernel.refusal().map_or(Ok(()), Err)
         })
     }
 
@@ -64,9 +75,13 @@ impl Attach for Fake {
     }
 
     fn counts(&self) -> Arc<dyn Count> {
-        let counters = Counters::default();
-        counters.count_sent(7, 700);
-        Arc::new(counters)
+        // Seven of their own.
+        let packets = kernel(|kernel| kernel.carried) + 7;
+        Arc::new(counting(packets))
+    }
+
+    fn carried(&self) -> Sums {
+        counting(kernel(|kernel| kernel.carried)).sums()
     }
 
     fn remove(device: &str, underlay: Option<&str>) -> Result<usize, String> {
@@ -76,6 +91,12 @@ impl Attach for Fake {
             Ok(std::mem::take(&mut kernel.left))
         })
     }
+}
+
+fn counting(packets: u64) -> Counters {
+    let counters = Counters::default();
+    counters.count_sent(packets, 100 * packets);
+    counters
 }
 
 fn place(underlay: (u32, &str)) -> Place {
@@ -118,6 +139,24 @@ fn what_somebody_removed_comes_back() {
 }
 
 #[test]
+fn sums_never_go_down_whatever_is_left_to_take_over() {
+    let mut programs = Programs::<Fake>::new(true);
+    let sent = |programs: &Programs<Fake>| programs.counts().sums().sent;
+    look(&mut programs, ETH0);
+    assert_eq!(sent(&programs), (7, 700));
+    // With the program that counted: the next one begins at 0. Without it: where that one was.
+    for (carried, sum) in [(0, 14), (14, 21), (0, 28)] {
+        kernel(|kernel| (kernel.removed, kernel.carried) = (true, carried));
+        look(&mut programs, ETH0);
+        assert_eq!(sent(&programs), (sum, 100 * sum));
+    }
+    // The kernel lets removed programs go some moments later; what moves finds them.
+    kernel(|kernel| kernel.carried = 28);
+    look(&mut programs, (3, "eth1"));
+    assert_eq!(sent(&programs), (35, 3500));
+}
+
+#[test]
 fn they_follow_the_external_interface_and_leave_nothing_on_the_old_one() {
     let mut programs = Programs::<Fake>::new(true);
     look(&mut programs, ETH0);
@@ -136,12 +175,29 @@ fn a_refusal_is_not_tried_again_until_the_place_changes() {
     kernel(|kernel| kernel.refuses = Some("no"));
     assert!(look(&mut programs, ETH0).is_empty());
     assert!(look(&mut programs, ETH0).is_empty());
-    assert_eq!(calls(), [ATTACH, "remove flannel0 eth0"]);
+    assert_eq!(calls(), [ATTACH, "remove flannel0 ?"]);
     assert_eq!(programs.refused(), Some("no"));
     assert!(!programs.may_attach(&place(ETH0)));
     kernel(|kernel| kernel.refuses = None);
     assert_eq!(look(&mut programs, (3, "eth1")), ["attach ebpf"]);
     assert_eq!(programs.refused(), None);
+}
+
+#[test]
+fn a_refusal_that_may_pass_is_tried_again_after_a_while() {
+    for may_pass in [false, true] {
+        let mut programs = Programs::<Fake>::new(true);
+        kernel(|kernel| (kernel.refuses, kernel.may_pass) = (Some("no memory"), may_pass));
+        look(&mut programs, ETH0);
+        calls();
+        kernel(|kernel| kernel.refuses = None);
+        assert!(look(&mut programs, ETH0).is_empty(), "at once");
+        let refused = programs.refused.as_mut().unwrap();
+        refused.at = refused.at.checked_sub(AGAIN).unwrap();
+        look(&mut programs, ETH0);
+        assert_eq!(programs.are_attached(), may_pass);
+        assert_eq!(programs.refused().is_none(), may_pass);
+    }
 }
 
 #[test]
@@ -181,5 +237,6 @@ fn where_they_are_not_wanted_what_a_former_process_left_goes_once() {
     kernel(|kernel| kernel.left = 2);
     assert_eq!(look(&mut programs, ETH0), ["detach ebpf"]);
     assert!(look(&mut programs, ETH0).is_empty());
-    assert_eq!(calls(), ["remove flannel0 eth0"]);
+    // On whatever underlay that was.
+    assert_eq!(calls(), ["remove flannel0 ?"]);
 }
