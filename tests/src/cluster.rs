@@ -187,6 +187,20 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A whole cluster by the udp backend, each node of which runs this data path and no other.
+    pub fn by_data_path(data_path: &str, nodes: u8) -> Result<Self> {
+        let mut options = Options::new("udp").nodes(nodes);
+        options.backend = json!({ "Type": "udp", "DataPath": data_path });
+        let cluster = Self::start(&options)?;
+        for node in &cluster.nodes {
+            let found = node.data_path()?;
+            if found != data_path {
+                bail!("n{} runs {found}\n{}", node.number, cluster.state());
+            }
+        }
+        Ok(cluster)
+    }
+
     /// Adds a node, its daemon not yet started.
     pub fn join(&mut self, options: &Options) -> Result<&mut Node> {
         let number = u8::try_from(self.nodes.len() + 1)?;

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
-use serde_json::json;
 use tests::cluster::{Node, PREFIX, Stack};
 use tests::namespace::Namespace;
 use tests::pod::{Family, Pod};
-use tests::{Cluster, Options, eventually, requirement};
+use tests::{Cluster, eventually, requirement};
 
 const DATA_PATHS: [&str; 3] = ["ebpf", "offload", "plain"];
 /// Inside the network, and nobody's unless chance wants it: leases are taken from the first hundred.
@@ -22,19 +21,7 @@ fn connected(data_path: &str) -> Result<Option<(Cluster, Pod, Pod)>> {
     if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
         return Ok(None);
     }
-    let mut options = Options::new("udp");
-    options.backend = json!({ "Type": "udp", "DataPath": data_path });
-    let cluster = Cluster::start(&options)?;
-    for node in &cluster.nodes {
-        let found = node.data_path()?;
-        let state = || cluster.state();
-        ensure!(
-            found == data_path,
-            "n{} runs {found}\n{}",
-            node.number,
-            state()
-        );
-    }
+    let cluster = Cluster::by_data_path(data_path, 2)?;
     let (a, b) = (cluster.pod(0, "a")?, cluster.pod(1, "b")?);
     cluster.wait_connected(&[&a, &b], Stack::V4)?;
     Ok(Some((cluster, a, b)))

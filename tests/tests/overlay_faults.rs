@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tests::cluster::{Node, Stack};
 use tests::pod::Family;
 use tests::traffic::{Ping, TcpServer, exchange};
-use tests::{Cluster, Namespace, Options, Pod, eventually, requirement};
+use tests::{Cluster, Namespace, Pod, eventually, requirement};
 
 const PORT: u16 = 8285;
 
@@ -23,18 +23,7 @@ impl Scene {
         if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
             return Ok(None);
         }
-        let mut options = Options::new("udp");
-        options.flags.push(format!("--data-path={data_path}"));
-        let cluster = Cluster::start(&options)?;
-        for node in &cluster.nodes {
-            let found = node.data_path()?;
-            ensure!(
-                found == data_path,
-                "n{} runs {found}\n{}",
-                node.number,
-                cluster.state()
-            );
-        }
+        let cluster = Cluster::by_data_path(data_path, 2)?;
         let (here, there) = (cluster.pod(0, "here")?, cluster.pod(1, "there")?);
         cluster.wait_connected(&[&here, &there], Stack::V4)?;
         Ok(Some(Self {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::capture::check_packet;
 use tests::cluster::{Node, PREFIX, Stack};
 use tests::pod::Family;
-use tests::{Cluster, Options, Pod, eventually, requirement};
+use tests::{Cluster, Pod, eventually, requirement};
 
 const DATA_PATHS: [&str; 3] = ["ebpf", "offload", "plain"];
 const PORT: u16 = 8285;
@@ -22,20 +22,7 @@ fn cluster(data_path: &str, nodes: u8) -> Result<Option<Cluster>> {
     if !requirement::is_root() || !requirement::has_programs(&["etcd", "etcdctl", "ping"]) {
         return Ok(None);
     }
-    let mut options = Options::new("udp").nodes(nodes);
-    options.backend = json!({ "Type": "udp", "DataPath": data_path });
-    let cluster = Cluster::start(&options)?;
-    for node in &cluster.nodes {
-        let found = node.data_path()?;
-        let state = || cluster.state();
-        ensure!(
-            found == data_path,
-            "n{} runs {found}\n{}",
-            node.number,
-            state()
-        );
-    }
-    Ok(Some(cluster))
+    Cluster::by_data_path(data_path, nodes).map(Some)
 }
 
 /// The tunnel is one link: only the two nodes are routers on the way, and each counts once.
