@@ -15,11 +15,15 @@ use crate::{Result, process};
 
 mod bytes;
 mod element;
+mod expression;
+mod objects;
 mod socket;
 mod transaction;
 
 pub use bytes::Bytes;
 pub use element::{Data, Element, Verdict};
+pub use expression::{Base, Connection, Expressions, Meta, Of, Register};
+pub use objects::{Field, Hook, HookType, NewSet, Values};
 pub use socket::Socket;
 pub use transaction::Transaction;
 

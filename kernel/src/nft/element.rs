@@ -129,7 +129,7 @@ impl Element {
         if whole {
             match &self.data {
                 Some(Data::Value(value)) => push_value(buffer, NFTA_SET_ELEM_DATA, value),
-                Some(Data::Verdict(verdict)) => verdict.encode(buffer),
+                Some(Data::Verdict(verdict)) => verdict.encode(buffer, NFTA_SET_ELEM_DATA),
                 None => {}
             }
             if let Some(timeout) = self.timeout {
@@ -173,8 +173,9 @@ impl Element {
 }
 
 impl Verdict {
-    fn encode(&self, buffer: &mut Vec<u8>) {
-        let data = begin_nested(buffer, NFTA_SET_ELEM_DATA);
+    /// Appends it as an attribute of that type.
+    pub(super) fn encode(&self, buffer: &mut Vec<u8>, kind: u16) {
+        let data = begin_nested(buffer, kind);
         let verdict = begin_nested(buffer, NFTA_DATA_VERDICT);
         let (code, chain) = match self {
             Self::Accept => (NF_ACCEPT, None),

@@ -1,4 +1,4 @@
-//! A transaction of elements, encoded as it is made: no second copy of what is in flight.
+//! A transaction, encoded as it is made: no second copy of what is in flight.
 
 use std::io;
 
@@ -28,8 +28,8 @@ const VALUE_BYTES: usize = 64;
 /// NFT_NAME_MAXLEN without the zero byte.
 const NAME_BYTES: usize = 255;
 
-/// Changes to the elements of one table's sets and maps, to be made all or none by
-/// [`super::Socket::commit`], in the order in which they were added here.
+/// Changes to one table, to the elements of its sets and maps first of all, to be made all or none
+/// by [`super::Socket::commit`], in the order in which they were added here.
 ///
 /// To change what a map has for a key, delete the key and add it in one transaction.
 #[derive(Clone, Debug)]
@@ -43,13 +43,12 @@ pub struct Transaction {
     impossible: Option<String>,
 }
 
-/// The message that the next element may still go into.
+/// The last message. The next element may still go into it, if it is of its operation and set.
 #[derive(Clone, Debug)]
 struct Last {
-    operation: Operation,
-    set: String,
     header: usize,
-    list: usize,
+    flags: u16,
+    elements: Option<(Operation, String, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +133,7 @@ impl Transaction {
         self.changes == 0
     }
 
-    /// How many changes it has: elements added and deleted, sets flushed.
+    /// How many changes it has: elements added and deleted, sets flushed, objects made and removed.
     pub fn len(&self) -> usize {
         self.changes
     }
@@ -176,58 +175,78 @@ impl Transaction {
             self.impossible.get_or_insert(why);
             return;
         }
-        let fits = self.last.as_ref().is_some_and(|last| {
-            last.operation == operation
-                && last.set == set
-                && self.messages.len() - last.list < LIST_BYTES
+        let open = self.last.as_ref().and_then(|last| last.elements.as_ref());
+        let fits = open.is_some_and(|(last, name, list)| {
+            *last == operation && name == set && self.messages.len() - list < LIST_BYTES
         });
         if !fits {
             self.begin(operation, set);
         }
         element.encode(&mut self.messages, operation != Operation::Delete);
         if let Some(last) = &self.last {
-            end_nested(&mut self.messages, last.list);
+            if let Some((.., list)) = last.elements {
+                end_nested(&mut self.messages, list);
+            }
             set_length(&mut self.messages, last.header);
         }
         self.changes += 1;
     }
 
     fn begin(&mut self, operation: Operation, set: &str) {
-        if set.len() > NAME_BYTES {
+        self.check_name(set);
+        self.message(operation.kind(), operation.flags(), |table, out| {
+            push_text(out, NFTA_SET_ELEM_LIST_TABLE, &table.name);
+            push_text(out, NFTA_SET_ELEM_LIST_SET, set);
+        });
+        let list = self.messages.len();
+        if operation != Operation::Flush {
+            begin_nested(&mut self.messages, NFTA_SET_ELEM_LIST_ELEMENTS);
+        }
+        if let Some(last) = &mut self.last {
+            last.elements = Some((operation, set.to_owned(), list));
+        }
+    }
+
+    pub(super) fn check_name(&mut self, name: &str) {
+        if name.len() > NAME_BYTES {
             self.impossible.get_or_insert_with(|| {
-                format!("the name {set:?} is longer than {NAME_BYTES} bytes")
+                format!("the name {name:?} is longer than {NAME_BYTES} bytes")
             });
         }
+    }
+
+    /// Counts a change that is no element.
+    pub(super) fn counted(&mut self) {
+        self.changes += 1;
+    }
+
+    /// Begins a message, whose attributes `write` appends.
+    pub(super) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        write: impl FnOnce(&Table, &mut Vec<u8>),
+    ) {
         // Only the last message asks for an acknowledgement.
         if let Some(last) = self.last.take() {
-            set_flags(&mut self.messages, last.header, last.operation.flags());
+            set_flags(&mut self.messages, last.header, last.flags);
         }
         self.count += 1;
         let header = self.messages.len();
         let sequence = self.last_sequence();
         push_header(
             &mut self.messages,
-            operation.kind(),
-            operation.flags() | NLM_F_ACK,
+            kind,
+            flags | NLM_F_ACK,
             sequence,
             [self.table.family.number(), 0, 0, 0],
         );
-        push_text(
-            &mut self.messages,
-            NFTA_SET_ELEM_LIST_TABLE,
-            &self.table.name,
-        );
-        push_text(&mut self.messages, NFTA_SET_ELEM_LIST_SET, set);
-        let list = self.messages.len();
-        if operation != Operation::Flush {
-            begin_nested(&mut self.messages, NFTA_SET_ELEM_LIST_ELEMENTS);
-        }
+        write(&self.table, &mut self.messages);
         set_length(&mut self.messages, header);
         self.last = Some(Last {
-            operation,
-            set: set.to_owned(),
             header,
-            list,
+            flags,
+            elements: None,
         });
     }
 
@@ -246,12 +265,15 @@ impl Transaction {
     }
 
     pub(super) fn what(&self) -> String {
-        format!("change elements of nftables table {}", self.table)
+        format!("change nftables table {}", self.table)
     }
 
     fn describe(&self, sequence: u32, offset: Option<usize>) -> Option<String> {
         let index = sequence.checked_sub(Socket::BATCH_SEQUENCE + 1)? as usize;
         let message = messages(&self.messages).nth(index)?.ok()?;
+        if let Some(text) = super::objects::describe(&message, &self.table) {
+            return Some(text);
+        }
         let set = message
             .attributes()
             .find(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_SET)

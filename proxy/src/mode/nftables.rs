@@ -1,6 +1,8 @@
 //! nftables mode: a table `weft-proxy` of our own in families ip and ip6, whose number of rules does
-//! not depend on the number of Services. Rules are written once, as text, by `nft -f`; everything
-//! that comes and goes with Services is an element of a set or map, written by netlink.
+//! not depend on the number of Services. Rules are written once; everything that comes and goes with
+//! Services is an element of a set or map. Both are written by netlink: the `nft` program needs ten
+//! times the kernel's own time for the elements, and its version 1.0.6 can neither update a map of
+//! IPv6 addresses nor add rules to a table whose sets were declared by `typeof … th dport`.
 //!
 //! What has been written is kept ([`book`]), so a change costs what it changes. It is held against
 //! the kernel's own state when the process starts, after an error, and when somebody else's
@@ -10,6 +12,7 @@
 pub mod affinity;
 pub mod book;
 pub mod elements;
+mod encode;
 pub mod layout;
 mod observe;
 pub mod ruleset;
@@ -19,13 +22,12 @@ mod write;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use kernel::nft::{Event, Monitor, Socket};
+use kernel::nft::{Event, Monitor, Socket, Transaction};
 
 use crate::mode::{Mode, Report};
 use crate::model::{Changed, Family, PortName, Site, Wanted};
 use affinity::Purge;
 use book::{Book, Delta};
-use layout::TABLE;
 use ruleset::{Basis, Ruleset, ruleset};
 
 /// The mode, for one family.
@@ -158,19 +160,16 @@ impl Nftables {
             self.basis = Some(basis.clone());
             return Ok(0);
         }
-        kernel::nft::apply(&found.script(&rules))?;
-        let now = observe::rules(socket, family)?;
-        kernel::nft::apply(&now.seal(&rules))?;
-        self.basis = Some(basis.clone());
-        // Our own `nft` processes are nobody to be warned of.
-        self.drain();
-        Ok(rules.chains.len())
-    }
-
-    fn drain(&mut self) {
-        if let Some(monitor) = &mut self.monitor {
-            while monitor.events().is_ok_and(|events| !events.is_empty()) {}
+        if found.must_go() {
+            let mut transaction = Transaction::new(&ruleset::table(family));
+            transaction.delete_table();
+            socket.commit(&transaction)?;
         }
+        socket.commit(&found.transaction(&rules))?;
+        let seal = observe::rules(socket, family)?.seal();
+        socket.commit(&seal)?;
+        self.basis = Some(basis.clone());
+        Ok(rules.chains.len())
     }
 }
 
@@ -246,7 +245,7 @@ impl Mode for Nftables {
         let found = observe::rules(socket, family)?;
         let mut script = match found.is(&rules) {
             true => String::new(),
-            false => found.script(&rules),
+            false => rules.script(),
         };
         let observed = observe::contents(socket, family)?;
         script += &write::script(observed, wanted);
@@ -264,7 +263,9 @@ impl Mode for Nftables {
             if chains.is_empty() {
                 return Ok(0);
             }
-            kernel::nft::apply(&format!("delete table {} {TABLE}\n", layout::ip_word(family)))?;
+            let mut transaction = Transaction::new(&ruleset::table(family));
+            transaction.delete_table();
+            socket.commit(&transaction)?;
             Ok(chains.len())
         };
         match self.socket().and_then(remove) {
@@ -277,13 +278,10 @@ impl Mode for Nftables {
     }
 }
 
-/// Whether this host can run the mode for a family: a kernel with nf_tables and an `nft` that takes
-/// the rules. Nothing is changed.
-pub fn probe(site: &Site) -> Result<Ruleset, Failed> {
-    let rules = ruleset(&Basis {
-        site: site.clone(),
-        timeouts: BTreeSet::from([10_800]),
-    });
-    kernel::nft::check(&rules.script(&[]))?;
-    Ok(rules)
+/// Whether the kernel can do what the mode needs, tried in a table of another name that is never
+/// committed.
+pub fn probe(family: Family) -> Result<(), Failed> {
+    Socket::open()?.generation()?;
+    let _ = family;
+    Ok(())
 }

@@ -248,4 +248,4 @@ pub fn contents(wanted: &Wanted) -> Contents {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use kernel::nft::{Field, NewSet, Values};
 
 use crate::model::{Family, List, Protocol};
 
@@ -134,6 +135,47 @@ impl Set {
             Self::Affinity => format!(
                 "typeof {ip} saddr . {front} : {ip} daddr . th dport; flags dynamic,timeout; timeout 3h; size {AFFINITY_SIZE};"
             ),
+        }
+    }
+
+    /// Its keys are of the connection as it began, not of the packet.
+    pub fn is_of_original(self) -> bool {
+        matches!(self, Self::AffinityTimeouts(_))
+    }
+
+    /// The same for the kernel.
+    pub fn new_set(self, family: Family) -> NewSet {
+        let ip = match family {
+            Family::V4 => Field::Ipv4,
+            Family::V6 => Field::Ipv6,
+        };
+        let node = [Field::Protocol, Field::Port];
+        let front = [ip, Field::Protocol, Field::Port];
+        let of = |place| match place {
+            Place::Ip => front.to_vec(),
+            Place::NodePort => node.to_vec(),
+        };
+        let key = match self {
+            Self::ClusterIps | Self::NodePortIps => vec![ip],
+            Self::FirewallIps => front.to_vec(),
+            Self::SourceRanges => [&front[..], &[ip]].concat(),
+            Self::Hairpin | Self::Affinity => [&[ip], &front[..]].concat(),
+            Self::Endpoints(_, place) => [of(place), vec![Field::Number]].concat(),
+            Self::Services(place)
+            | Self::Lists(_, place)
+            | Self::NoEndpoints(place)
+            | Self::AffinityTimeouts(place) => of(place),
+        };
+        NewSet {
+            name: self.name().to_owned(),
+            key,
+            values: match self.data() {
+                DataKind::None => None,
+                DataKind::Verdict => Some(Values::Verdict),
+                DataKind::Endpoint => Some(Values::Fields(vec![ip, Field::Port])),
+            },
+            interval: self == Self::SourceRanges,
+            dynamic: (self == Self::Affinity).then_some((10_800, AFFINITY_SIZE)),
         }
     }
 
@@ -492,14 +534,14 @@ impl Data {
         use kernel::nft::{Data as Raw, Verdict};
         Some(match self {
             Self::None => return None,
-            Self::Goto(chain) => Raw::Verdict(Verdict::Goto(chain.to_string())),
-            Self::Jump(chain) => Raw::Verdict(Verdict::Jump(chain.to_string())),
+            Self::Goto(chain) => Raw::Verdict(Verdict::Goto(chain.to_string().into())),
+            Self::Jump(chain) => Raw::Verdict(Verdict::Jump(chain.to_string().into())),
             Self::Drop => Raw::Verdict(Verdict::Drop),
             Self::Endpoint(ip, port) => {
                 let mut bytes = Vec::with_capacity(20);
                 push_ip(&mut bytes, *ip);
                 push_port(&mut bytes, *port);
-                Raw::Value(bytes)
+                Raw::Value(bytes.into())
             }
         })
     }

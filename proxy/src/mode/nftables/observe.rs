@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use kernel::nft::{Rule, Socket};
+use kernel::nft::{Rule, Socket, Transaction};
 use sha2::{Digest as _, Sha256};
 
 use super::book::Contents;
-use super::layout::{Data, Key, Set, TABLE, ip_word};
+use super::layout::{Data, Key, Set};
 use super::ruleset::{Ruleset, table};
 use crate::model::Family;
 
@@ -80,25 +80,30 @@ impl Found {
             && wanted.chains.iter().all(|chain| has(&chain.name))
     }
 
-    /// The script that makes them the wanted ones.
-    pub fn script(&self, wanted: &Ruleset) -> String {
-        // Sets of another form cannot be changed in place.
-        if self.exists && !self.sets_fit {
-            let table = format!("{} {TABLE}", ip_word(self.family));
-            return format!("delete table {table}\n{}", wanted.script(&[]));
-        }
+    /// Whether the table must go before the wanted one can come: sets of another form cannot be
+    /// changed in place.
+    pub fn must_go(&self) -> bool {
+        self.exists && !self.sets_fit
+    }
+
+    /// What makes the rules the wanted ones.
+    pub fn transaction(&self, wanted: &Ruleset) -> Transaction {
         let stamp = wanted.stamp();
         let stale = |name: &&String| {
             wanted.chains.iter().all(|chain| chain.name != **name) && **name != stamp
         };
         let stale: Vec<String> = self.chains.iter().filter(stale).cloned().collect();
-        wanted.script(&stale)
+        match self.must_go() {
+            true => wanted.transaction(&[]),
+            false => wanted.transaction(&stale),
+        }
     }
 
-    /// The script that notes that these, as they were just written, are the wanted ones.
-    pub fn seal(&self, wanted: &Ruleset) -> String {
-        let table = ip_word(wanted.family);
-        format!("add chain {table} {TABLE} {}\n", self.seal_name())
+    /// What notes that these, as they were just written, are the wanted ones.
+    pub fn seal(&self) -> Transaction {
+        let mut transaction = Transaction::new(&table(self.family));
+        transaction.add_chain(&self.seal_name(), None);
+        transaction
     }
 
     fn seal_name(&self) -> String {

@@ -21,11 +21,13 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
+use kernel::nft::{Hook, HookType, Transaction};
 use sha2::{Digest as _, Sha256};
 
-use super::layout::{self, Chain, Place, Set, TABLE, front_text, ip_word};
+use super::encode::encode;
+use super::layout::{Chain, Place, Set, TABLE, front_text, ip_word};
 use super::slots;
-use crate::model::{Family, List, LocalDetector, NodePortAddresses, Protocol, Site};
+use crate::model::{Family, List, LocalDetector, NodePortAddresses, Site};
 
 /// What the rules are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +59,6 @@ pub enum Match {
     LocalDestination,
     /// It has the mark.
     Marked(u32),
-    /// Its protocol.
-    Protocol(Protocol),
 }
 
 /// Something done to a packet.
@@ -83,8 +83,11 @@ pub enum Action {
     /// Replaces the destination by what the map says, if it has the key.
     Translate(Set, Draw),
     /// Remembers the client's endpoint for so many seconds.
-    Note(Protocol, u32),
+    Note(u32),
 }
+
+/// The seed of the hash of a client's address: the same on every node.
+pub const HASH_SEED: u32 = 0x7765_6674;
 
 /// How the key of a translation is completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +109,6 @@ pub struct Rule {
     pub actions: Vec<Action>,
 }
 
-/// Where a chain is hooked in: type, hook, priority.
-pub type Hook = (&'static str, &'static str, i32);
 
 /// A chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ pub struct ChainRules {
     /// Its name.
     pub name: String,
     /// For a base chain.
-    pub hook: Option<Hook>,
+    pub hook: Option<(HookType, Hook, i32)>,
     /// In order.
     pub rules: Vec<Rule>,
 }
@@ -144,7 +145,7 @@ fn chain(name: impl fmt::Display, rules: Vec<Rule>) -> ChainRules {
     }
 }
 
-fn base(name: &str, hook: Hook, rules: Vec<Rule>) -> ChainRules {
+fn base(name: &str, hook: (HookType, Hook, i32), rules: Vec<Rule>) -> ChainRules {
     ChainRules {
         hook: Some(hook),
         ..chain(name, rules)
@@ -309,14 +310,7 @@ fn checks(site: &Site) -> Vec<ChainRules> {
 }
 
 fn note_chain(seconds: u32) -> ChainRules {
-    let note = |protocol| {
-        rule(
-            [Match::Protocol(protocol)],
-            [Action::Note(protocol, seconds)],
-        )
-    };
-    let rules = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(note);
-    chain(Chain::Note(seconds), rules.into())
+    chain(Chain::Note(seconds), vec![rule([], [Action::Note(seconds)])])
 }
 
 fn masquerading(site: &Site) -> ChainRules {
@@ -338,15 +332,8 @@ fn base_chains(affinity: bool) -> Vec<ChainRules> {
     let mut postrouting = vec![always("masquerading")];
     let mut chains = Vec::new();
     if affinity {
-        let rules = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-            .into_iter()
-            .flat_map(|protocol| {
-                [Place::Ip, Place::NodePort].map(|place| {
-                    let to = Action::Verdict(Set::AffinityTimeouts(place));
-                    rule([Match::Protocol(protocol)], [to])
-                })
-            });
-        chains.push(chain("note-clients", rules.collect()));
+        let to = |place| rule([], [Action::Verdict(Set::AffinityTimeouts(place))]);
+        chains.push(chain("note-clients", vec![to(Place::Ip), to(Place::NodePort)]));
         let translated = Action::Jump("note-clients".to_owned());
         postrouting.insert(0, rule([Match::Translated], [translated]));
     }
@@ -357,17 +344,17 @@ fn base_chains(affinity: bool) -> Vec<ChainRules> {
     chains.extend([
         base(
             "filter-prerouting-pre-dnat",
-            ("filter", "prerouting", DSTNAT - 10),
+            (HookType::Filter, Hook::Prerouting, DSTNAT - 10),
             vec![on_new("firewall-check")],
         ),
         base(
             "filter-output-pre-dnat",
-            ("filter", "output", DSTNAT - 10),
+            (HookType::Filter, Hook::Output, DSTNAT - 10),
             vec![on_new("firewall-check")],
         ),
         base(
             "filter-input",
-            ("filter", "input", 0),
+            (HookType::Filter, Hook::Input, 0),
             vec![
                 on_new("nodeport-endpoints-check"),
                 on_new("service-endpoints-check"),
@@ -375,23 +362,23 @@ fn base_chains(affinity: bool) -> Vec<ChainRules> {
         ),
         base(
             "filter-forward",
-            ("filter", "forward", 0),
+            (HookType::Filter, Hook::Forward, 0),
             service_checks.clone(),
         ),
-        base("filter-output", ("filter", "output", 0), service_checks),
+        base("filter-output", (HookType::Filter, Hook::Output, 0), service_checks),
         base(
             "nat-prerouting",
-            ("nat", "prerouting", DSTNAT),
+            (HookType::Nat, Hook::Prerouting, DSTNAT),
             vec![always("services")],
         ),
         base(
             "nat-output",
-            ("nat", "output", DSTNAT),
+            (HookType::Nat, Hook::Output, DSTNAT),
             vec![always("services")],
         ),
         base(
             "nat-postrouting",
-            ("nat", "postrouting", SRCNAT),
+            (HookType::Nat, Hook::Postrouting, SRCNAT),
             postrouting,
         ),
     ]);
@@ -424,9 +411,8 @@ impl Ruleset {
         out
     }
 
-    /// The script that brings the table to these rules in one transaction, whatever rules it had.
-    /// Sets, maps and their elements stay. `stale` names chains to be removed.
-    pub fn script(&self, stale: &[String]) -> String {
+    /// The rules as a script for a reader; sets are left out, elements too.
+    pub fn script(&self) -> String {
         let table = format!("{} {TABLE}", ip_word(self.family));
         let mut out = format!("add table {table}\n");
         for set in Set::all() {
@@ -436,39 +422,62 @@ impl Ruleset {
         }
         for chain in &self.chains {
             let hook = chain.hook.map_or(String::new(), |(kind, hook, priority)| {
+                let kind = match kind {
+                    HookType::Filter => "filter",
+                    HookType::Nat => "nat",
+                };
+                let hook = format!("{hook:?}").to_lowercase();
                 format!(" {{ type {kind} hook {hook} priority {priority}; policy accept; }}")
             });
             let _ = writeln!(out, "add chain {table} {}{hook}", chain.name);
         }
-        for name in self.chains.iter().map(|chain| &chain.name).chain(stale) {
-            let _ = writeln!(out, "flush chain {table} {name}");
-        }
         for chain in &self.chains {
+            let _ = writeln!(out, "flush chain {table} {}", chain.name);
             for rule in &chain.rules {
                 let text = render(rule, self.family);
                 let _ = writeln!(out, "add rule {table} {} {text}", chain.name);
             }
         }
-        for name in stale {
-            let _ = writeln!(out, "delete chain {table} {name}");
-        }
-        let _ = writeln!(out, "add chain {table} {}", self.stamp());
         out
+    }
+
+    /// The transaction that brings the table to these rules, whatever rules it had. Sets, maps and
+    /// their elements stay. `stale` names chains to be removed.
+    pub fn transaction(&self, stale: &[String]) -> Transaction {
+        let mut transaction = Transaction::new(&table(self.family));
+        transaction.add_table();
+        for set in Set::all() {
+            transaction.add_set(&set.new_set(self.family));
+        }
+        for chain in &self.chains {
+            transaction.add_chain(&chain.name, chain.hook);
+        }
+        for name in self.chains.iter().map(|chain| &chain.name).chain(stale) {
+            transaction.flush_chain(name);
+        }
+        for chain in &self.chains {
+            for rule in &chain.rules {
+                transaction.add_rule(&chain.name, &encode(rule, self.family));
+            }
+        }
+        for name in stale {
+            transaction.delete_chain(name);
+        }
+        transaction.add_chain(&self.stamp(), None);
+        transaction
     }
 }
 
 /// What the names of stamps begin with.
 pub const STAMP: &str = "rules-";
 
-/// A rule as nft reads it.
+/// A rule as nft writes it.
 pub fn render(rule: &Rule, family: Family) -> String {
-    // A key of the connection as it began, where it has been translated meanwhile.
-    let original = rule.matches.iter().any(|each| matches!(each, Match::Protocol(_)));
     let matches = rule.matches.iter().map(|each| render_match(each, family));
     let actions = rule
         .actions
         .iter()
-        .map(|each| render_action(each, family, original));
+        .map(|each| render_action(each, family));
     matches.chain(actions).collect::<Vec<_>>().join(" ")
 }
 
@@ -493,13 +502,12 @@ fn render_match(each: &Match, family: Family) -> String {
         Match::LocalSource => "fib saddr type local".to_owned(),
         Match::LocalDestination => "fib daddr type local".to_owned(),
         Match::Marked(mark) => format!("meta mark & {mark:#x} != 0"),
-        Match::Protocol(protocol) => format!("meta l4proto {protocol}"),
     }
 }
 
-fn render_action(each: &Action, family: Family, original: bool) -> String {
+fn render_action(each: &Action, family: Family) -> String {
     let ip = ip_word(family);
-    let front = |place| match (place, original) {
+    let front = |place, original: bool| match (place, original) {
         (Place::Ip, false) => front_text(family),
         (Place::Ip, true) => {
             format!("ct original {ip} daddr . meta l4proto . ct original proto-dst")
@@ -515,25 +523,28 @@ fn render_action(each: &Action, family: Family, original: bool) -> String {
         Action::Reject => "reject".to_owned(),
         Action::Jump(name) => format!("jump {name}"),
         Action::Goto(name) => format!("goto {name}"),
-        Action::Verdict(set) => format!("{} vmap @{}", front(place_of(*set)), set.name()),
+        Action::Verdict(set) => {
+            let front = front(place_of(*set), set.is_of_original());
+            format!("{front} vmap @{}", set.name())
+        }
         Action::Translate(set, draw) => {
-            let front = front(place_of(*set));
+            let front = front(place_of(*set), false);
             let key = match draw {
                 Draw::Random(below) => format!("{front} . numgen random mod {below}"),
-                Draw::Hash(below) => format!("{front} . jhash {ip} saddr mod {below}"),
+                Draw::Hash(below) => format!("{front} . jhash {ip} saddr mod {below} seed {HASH_SEED:#x}"),
                 Draw::Client => format!("{ip} saddr . {front}"),
             };
             format!("dnat {ip} to {key} map @{}", set.name())
         }
-        Action::Note(protocol, seconds) => format!(
-            "update @{} {{ ct original {ip} saddr . {} timeout {seconds}s : {ip} daddr . {protocol} dport }}",
+        Action::Note(seconds) => format!(
+            "update @{} {{ ct original {ip} saddr . {} timeout {seconds}s : {ip} daddr . th dport }}",
             Set::Affinity.name(),
-            front(Place::Ip),
+            front(Place::Ip, true),
         ),
     }
 }
 
-fn place_of(set: Set) -> Place {
+pub(super) fn place_of(set: Set) -> Place {
     match set {
         Set::Services(place)
         | Set::Lists(_, place)
@@ -546,7 +557,11 @@ fn place_of(set: Set) -> Place {
 
 /// The table as `kernel::nft` names it.
 pub fn table(family: Family) -> kernel::nft::Table {
-    kernel::nft::Table::new(layout::ip_word(family), TABLE)
+    let family = match family {
+        Family::V4 => kernel::nft::Family::Ip,
+        Family::V6 => kernel::nft::Family::Ip6,
+    };
+    kernel::nft::Table::new(family, TABLE)
 }
 
 #[cfg(test)]
