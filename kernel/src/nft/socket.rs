@@ -74,7 +74,7 @@ impl Socket {
     /// the present one.
     ///
     /// The error names the first element that the kernel refused: EEXIST (there already, of
-    /// [`Transaction::create`]), EBUSY (there with other data), ENOENT (no such table, set or
+    /// [`Transaction::create`], or there with other data), ENOENT (no such table, set or
     /// element, or no chain of that name), ERESTART (not the expected generation), EINVAL (lengths
     /// that do not suit the set), ENFILE (the set is full).
     pub fn commit(&mut self, transaction: &Transaction) -> Result<u32> {
@@ -156,6 +156,9 @@ impl Socket {
 
     /// Lists objects into a state; anew when they changed meanwhile. `None` where the kernel knows
     /// no such thing.
+    ///
+    /// The kernel does not mark an interrupted list of elements (Linux 6.18 does not call
+    /// nl_dump_check_consistent for them), so the generation before and after is what tells.
     pub(super) fn dump<S>(
         &mut self,
         what: &str,
@@ -165,6 +168,7 @@ impl Socket {
         mut start: impl FnMut() -> S,
         mut visit: impl FnMut(&mut S, &Message<'_>),
     ) -> Result<Option<S>> {
+        let mut generation = self.generation()?;
         for _ in 0..DUMP_TRIES {
             let mut state = start();
             let family = table.family.number();
@@ -173,9 +177,10 @@ impl Socket {
                 .request(kind, NLM_F_DUMP, family, request, |message| {
                     visit(&mut state, message);
                 });
+            let before = std::mem::replace(&mut generation, self.generation()?);
             match read {
-                Ok(Reading::Whole) => return Ok(Some(state)),
-                Ok(Reading::Interrupted) => {}
+                Ok(Reading::Whole) if before == generation => return Ok(Some(state)),
+                Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
                 // Some kernels end an interrupted list with an error.
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
@@ -185,7 +190,7 @@ impl Socket {
         // Half a list is worse than none: a planner would take what is missing for gone.
         Err(Error::other(
             what,
-            format!("it changed under each of {DUMP_TRIES} readings"),
+            format!("the ruleset changed under each of {DUMP_TRIES} readings"),
         ))
     }
 }

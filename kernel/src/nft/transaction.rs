@@ -99,8 +99,8 @@ impl Transaction {
         }
     }
 
-    /// Adds an element. One that is there with the same data is fine and stays as it is (in a set
-    /// with timeouts too: it is not renewed); with other data the commit fails with EBUSY.
+    /// Adds an element. One that is there with the same data is fine: it stays, and takes a new
+    /// timeout from Linux 6.12 on. One with other data makes the commit fail with EEXIST.
     pub fn add(&mut self, set: &str, element: &Element) {
         self.push(Operation::Add, set, element);
     }
@@ -138,7 +138,7 @@ impl Transaction {
         self.changes
     }
 
-    /// How many bytes it has so far (about 90 for an IPv4 element of a map). The kernel copies it
+    /// How many bytes it has so far (40 for an IPv4 element of a map, 64 for IPv6). The kernel copies it
     /// as a whole and holds the ruleset's lock while it works on it; split what need not be atomic
     /// at a few megabytes.
     pub fn bytes(&self) -> usize {
