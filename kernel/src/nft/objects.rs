@@ -217,7 +217,8 @@ impl Transaction {
             if let Some((_, size)) = set.dynamic {
                 push_u32(out, 1, size);
             }
-            if set.key.len() > 1 {
+            // Only sets of ranges look at the fields one by one.
+            if set.interval && set.key.len() > 1 {
                 let fields = begin_nested(out, 2);
                 for field in &set.key {
                     let element = begin_nested(out, NFTA_LIST_ELEM);
