@@ -2,3 +2,5 @@
 
 pub mod mode;
 pub mod model;
+pub mod objects;
+pub mod state;

@@ -1,0 +1,1 @@
+//! The rules as tables, and properties of any sequence of events.
