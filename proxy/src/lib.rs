@@ -3,4 +3,5 @@
 pub mod mode;
 pub mod model;
 pub mod objects;
+pub mod source;
 pub mod state;

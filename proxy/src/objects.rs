@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::model::{Event, ObjectName, Protocol};
+use crate::model::{Event, Kind, ObjectName, Protocol};
 
 pub use address::{parse_ip, parse_net};
 
@@ -34,31 +34,59 @@ pub struct Reduced {
     pub complaints: Vec<String>,
 }
 
-/// Why an object is of no use at all: one sentence with kind, name and cause.
+/// Why an object is of no use at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unusable(String);
+#[error("{text}")]
+pub struct Unusable {
+    /// Which it is, if that much can be read.
+    pub object: Option<(Kind, ObjectName)>,
+    /// One sentence with kind, name and cause.
+    text: String,
+}
 
-/// Reads an object of `kind` (`Service`, `EndpointSlice`, `Node`); `None` for all other kinds.
-pub fn parse(kind: &str, value: Value) -> Option<Result<Reduced, Unusable>> {
+/// The kinds that count, with their group and version.
+const KINDS: [(&str, &str, Kind); 3] = [
+    ("Service", "v1", Kind::Services),
+    ("EndpointSlice", "discovery.k8s.io/v1", Kind::Slices),
+    ("Node", "v1", Kind::Node),
+];
+
+/// Which kind counts under this name; without an `api_version` (as in typed lists) by name alone.
+pub fn kind_of(kind: &str, api_version: Option<&str>) -> Option<Kind> {
+    let known = KINDS.iter().find(|(name, version, _)| {
+        *name == kind && api_version.is_none_or(|stated| stated == *version)
+    });
+    known.map(|&(_, _, kind)| kind)
+}
+
+/// Reads an object.
+pub fn parse(kind: Kind, value: Value) -> Result<Reduced, Unusable> {
     match kind {
-        "Service" => Some(typed::<Service>(kind, value).and_then(|object| reduce_service(&object))),
-        "EndpointSlice" => {
-            Some(typed::<EndpointSlice>(kind, value).and_then(|object| reduce_slice(&object)))
-        }
-        "Node" => Some(typed::<Node>(kind, value).map(|object| reduce_node(&object))),
-        _ => None,
+        Kind::Services => reduce_service(&typed::<Service>(kind, value)?),
+        Kind::Slices => reduce_slice(&typed::<EndpointSlice>(kind, value)?),
+        Kind::Node => Ok(reduce_node(&typed::<Node>(kind, value)?)),
     }
 }
 
 /// Decodes; the error names the object as far as it can be named.
-fn typed<T: DeserializeOwned>(kind: &str, value: Value) -> Result<T, Unusable> {
-    let word = |field: &str| {
-        let text = value.pointer(field).and_then(Value::as_str);
-        text.unwrap_or("?").to_owned()
-    };
-    let name = format!("{}/{}", word("/metadata/namespace"), word("/metadata/name"));
-    serde_json::from_value(value).map_err(|error| Unusable(format!("{kind} {name}: {error}")))
+fn typed<T: DeserializeOwned>(kind: Kind, value: Value) -> Result<T, Unusable> {
+    let word = |field: &str| value.pointer(field)?.as_str();
+    let (namespace, name) = (word("/metadata/namespace"), word("/metadata/name"));
+    let object = checked_name(namespace, name.unwrap_or_default());
+    // Strings are all that is known of it, so they are quoted in case they hold anything odd.
+    let shown = format!("{:?}", name.unwrap_or("?"));
+    serde_json::from_value(value).map_err(|error| Unusable {
+        text: match &object {
+            Some(object) => format!("{} {object}: {error}", word_of(kind)),
+            None => format!("{} {shown}: {error}", word_of(kind)),
+        },
+        object: object.map(|object| (kind, object)),
+    })
+}
+
+fn word_of(kind: Kind) -> &'static str {
+    let known = KINDS.iter().find(|(_, _, known)| *known == kind);
+    known.map_or("object", |(word, _, _)| word)
 }
 
 /// Reduces a Service: one that is proxied, or `ServiceGone`.
@@ -102,23 +130,27 @@ pub fn reduce_node(object: &Node) -> Reduced {
     }
 }
 
-/// Namespace (`default` if there is none) and name, each as Kubernetes allows it.
-pub fn object_name(kind: &str, metadata: &ObjectMeta) -> Result<ObjectName, Unusable> {
-    let Some(name) = metadata.name.as_deref() else {
-        return Err(Unusable(format!("a {kind} has no metadata.name")));
-    };
-    let namespace = match metadata.namespace.as_deref() {
-        None | Some("") => "default",
-        Some(namespace) => namespace,
-    };
-    for part in [namespace, name] {
-        if !is_name(part, 253) {
-            return Err(Unusable(format!(
-                "{kind} with the name {part:?}: not a name that Kubernetes allows"
-            )));
-        }
-    }
-    Ok(ObjectName::new(namespace, name))
+/// Namespace and name, each as Kubernetes allows it.
+fn object_name(kind: &str, metadata: &ObjectMeta) -> Result<ObjectName, Unusable> {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    checked_name(metadata.namespace.as_deref(), name).ok_or_else(|| Unusable {
+        object: None,
+        text: match name {
+            "" => format!("a {kind} has no metadata.name"),
+            _ => format!(
+                "{kind} {name:?} in namespace {:?}: not a name that Kubernetes allows",
+                metadata.namespace.as_deref().unwrap_or("default")
+            ),
+        },
+    })
+}
+
+/// The namespace is `default` if there is none.
+fn checked_name(namespace: Option<&str>, name: &str) -> Option<ObjectName> {
+    let namespace = namespace.filter(|text| !text.is_empty());
+    let namespace = namespace.unwrap_or("default");
+    let allowed = is_name(namespace, 253) && is_name(name, 253);
+    allowed.then(|| ObjectName::new(namespace, name))
 }
 
 /// A DNS subdomain of RFC 1123: lower case letters, digits, `-`, `.`; ends are letters or digits.
