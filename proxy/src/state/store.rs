@@ -207,4 +207,9 @@ impl Store {
             }
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.owners.is_empty() && self.dirty.is_empty()
+    }
 }
