@@ -2,3 +2,6 @@
 
 pub mod mode;
 pub mod model;
+pub mod objects;
+pub mod source;
+pub mod state;
