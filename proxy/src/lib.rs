@@ -1,4 +1,5 @@
 //! The Service proxy, as a library so that tests and the all-in-one can use its parts.
 
+pub mod config;
 pub mod mode;
 pub mod model;
