@@ -1,5 +1,6 @@
 //! The Service proxy, as a library so that tests and the all-in-one can use its parts.
 
 pub mod config;
+pub mod metrics;
 pub mod mode;
 pub mod model;
