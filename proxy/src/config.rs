@@ -83,7 +83,12 @@ pub fn parse(
         flags::Outcome::Print(text) => return Ok(Parsed::Print(text)),
         flags::Outcome::Written(written) => *written,
     };
-    let file = match written.flags.config.as_deref().filter(|path| !is_empty(path)) {
+    let file = match written
+        .flags
+        .config
+        .as_deref()
+        .filter(|path| !is_empty(path))
+    {
         None => None,
         Some(path) => {
             let bytes = read(path).map_err(|cause| Error::Read {

@@ -1,6 +1,7 @@
 //! The Service proxy, as a library so that tests and the all-in-one can use its parts.
 
 pub mod config;
+pub mod health;
 pub mod metrics;
 pub mod mode;
 pub mod model;

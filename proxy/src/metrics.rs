@@ -108,7 +108,9 @@ impl Metrics {
             &self.series.sync_partial
         };
         for histogram in [&self.series.sync, part] {
-            histogram.with_label_values(labels).observe(took.as_secs_f64());
+            histogram
+                .with_label_values(labels)
+                .observe(took.as_secs_f64());
         }
         if ok {
             let gauge = &self.series.last_synced;
@@ -225,12 +227,18 @@ impl Metrics {
 
     /// `/healthz` was answered with this code.
     pub fn healthz(&self, code: u16) {
-        self.series.healthz.with_label_values(&[&code.to_string()]).inc();
+        self.series
+            .healthz
+            .with_label_values(&[&code.to_string()])
+            .inc();
     }
 
     /// `/livez` was answered with this code.
     pub fn livez(&self, code: u16) {
-        self.series.livez.with_label_values(&[&code.to_string()]).inc();
+        self.series
+            .livez
+            .with_label_values(&[&code.to_string()])
+            .inc();
     }
 
     /// A listener of ours could not be opened; `what`: `healthz`, `metrics`, `node_port_health` or

@@ -266,9 +266,7 @@ pub(super) fn check(
         conntrack: Conntrack {
             max_per_core: given.conntrack_max_per_core.unwrap_or(32_768),
             min: given.conntrack_min.unwrap_or(131_072),
-            tcp_established: given
-                .conntrack_tcp_timeout_established
-                .unwrap_or(24 * hour),
+            tcp_established: given.conntrack_tcp_timeout_established.unwrap_or(24 * hour),
             tcp_close_wait: given.conntrack_tcp_timeout_close_wait.unwrap_or(hour),
             tcp_be_liberal: given.conntrack_tcp_be_liberal.unwrap_or(false),
             udp: given.conntrack_udp_timeout.unwrap_or_default(),
@@ -305,7 +303,9 @@ fn node_name(
 }
 
 fn periods(given: &Given) -> Result<(Duration, Option<Duration>), Error> {
-    let sync = given.iptables_sync_period.unwrap_or(Duration::from_secs(30));
+    let sync = given
+        .iptables_sync_period
+        .unwrap_or(Duration::from_secs(30));
     match given.iptables_min_sync_period {
         Some(min) if min > sync => Err(Error::Check(format!(
             "--iptables-min-sync-period (minSyncPeriod) {} is longer than --iptables-sync-period \

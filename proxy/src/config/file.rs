@@ -75,7 +75,11 @@ fn read(mut top: Keys) -> Result<Written, keys::Wrong> {
     given.config_sync_period = nonzero(top.parsed("configSyncPeriod", values::duration)?);
     given.oom_score_adj = top.number("oomScoreAdj", -1000..=1000)?;
     given.feature_gates = vec![List(top.truths("featureGates")?)];
-    top.ignore(&["enableProfiling", "portRange", "showHiddenMetricsForVersion"]);
+    top.ignore(&[
+        "enableProfiling",
+        "portRange",
+        "showHiddenMetricsForVersion",
+    ]);
     top.ignore(&["winkernel", "ipvs", "windowsRunAsService"]);
     let mut unknown = Vec::new();
 

@@ -44,7 +44,11 @@ const MEANINGLESS: [(&str, bool, &str); 20] = [
     ("log-flush-frequency", false, "the log is not buffered"),
     ("log-json-info-buffer-size", false, "the log is text"),
     ("log-json-split-stream", true, "the log is text"),
-    ("log-text-info-buffer-size", false, "the log is not buffered"),
+    (
+        "log-text-info-buffer-size",
+        false,
+        "the log is not buffered",
+    ),
     ("log-text-split-stream", true, "the log goes to stderr"),
     ("vmodule", false, "the level is one for all modules"),
 ];
@@ -80,7 +84,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "URL")]
     pub master: Option<String>,
     /// How much to log: 0 and 1 what happens, 2 to 5 more, from 6 on everything
-    #[arg(short = 'v', long = "v", value_name = "LEVEL", allow_negative_numbers = true)]
+    #[arg(
+        short = 'v',
+        long = "v",
+        value_name = "LEVEL",
+        allow_negative_numbers = true
+    )]
     pub verbosity: Option<i64>,
     /// Print the version
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -93,7 +102,10 @@ pub(super) struct Flags {
     pub metrics_port: Option<u16>,
     #[command(flatten)]
     pub ours: Ours,
-    #[command(flatten, next_help_heading = "kube-proxy's flags that --config replaces")]
+    #[command(
+        flatten,
+        next_help_heading = "kube-proxy's flags that --config replaces"
+    )]
     pub given: Given,
     #[command(subcommand)]
     pub verb: Option<VerbArgs>,
@@ -211,9 +223,8 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Outcome,
             };
         }
     };
-    let flags = Flags::from_arg_matches(&matches).map_err(|error| {
-        Error::Flags(error.format(&mut command()).to_string())
-    })?;
+    let flags = Flags::from_arg_matches(&matches)
+        .map_err(|error| Error::Flags(error.format(&mut command()).to_string()))?;
     match flags.version.as_deref() {
         None | Some("false") => {}
         Some(_) => {
@@ -228,7 +239,11 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Outcome,
     let replaceable = listed
         .iter()
         .map(|(name, _)| name)
-        .filter(|name| file_has.get_arguments().any(|arg| arg.get_long() == Some(name)))
+        .filter(|name| {
+            file_has
+                .get_arguments()
+                .any(|arg| arg.get_long() == Some(name))
+        })
         .cloned()
         .collect();
     let notes = MEANINGLESS
@@ -249,9 +264,7 @@ fn listed(matches: &ArgMatches) -> Vec<(String, String)> {
     let command = command();
     let mut listed: Vec<_> = command
         .get_arguments()
-        .filter(|arg| {
-            matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
-        })
+        .filter(|arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
         .filter_map(|arg| {
             let values = matches.get_raw(arg.get_id().as_str())?;
             let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();

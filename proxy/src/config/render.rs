@@ -26,7 +26,11 @@ impl Checked {
             Source::Kube { kubeconfig, .. } => kubeconfig.clone().unwrap_or_default(),
             Source::Folder(_) => Default::default(),
         };
-        let addresses: Vec<_> = self.node_port_list.iter().map(ToString::to_string).collect();
+        let addresses: Vec<_> = self
+            .node_port_list
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let rules = json!({
             "masqueradeAll": self.masquerade_all,
             "masqueradeBit": self.masquerade_mark.trailing_zeros(),

@@ -22,12 +22,7 @@ pub struct Surroundings<'a> {
 }
 
 /// What all Services of a family have in common.
-pub fn site(
-    checked: &Checked,
-    mode: ModeName,
-    around: &Surroundings<'_>,
-    family: Family,
-) -> Site {
+pub fn site(checked: &Checked, mode: ModeName, around: &Surroundings<'_>, family: Family) -> Site {
     let list = checked.node_port_addresses(mode);
     let mut service_cidrs = of_family(&checked.service_cidrs, family);
     service_cidrs.extend(of_family(around.service_cidrs, family));
@@ -44,9 +39,7 @@ pub fn site(
         affinity_by_hash: checked.affinity_by_hash,
         localhost_node_ports: match mode {
             ModeName::Iptables => {
-                family == Family::V4
-                    && checked.iptables_localhost_node_ports
-                    && has_loopback(&list)
+                family == Family::V4 && checked.iptables_localhost_node_ports && has_loopback(&list)
             }
             ModeName::Nftables | ModeName::Userspace => checked.localhost_node_ports,
         },

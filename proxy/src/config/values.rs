@@ -142,7 +142,9 @@ impl fmt::Display for NodePortAddress {
 pub(super) struct List<T>(pub Vec<T>);
 
 fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 pub(super) fn node_port_addresses(text: &str) -> Result<List<NodePortAddress>, String> {
@@ -223,7 +225,9 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
     const REFUSED: [char; 6] = ['/', ':', '"', '\\', '*', '+'];
     let odd = |c: char| c.is_whitespace() || c.is_control() || REFUSED.contains(&c);
     if text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
-        return Err("it is no interface name: at most 15 bytes, without spaces, / : * +".to_owned());
+        return Err(
+            "it is no interface name: at most 15 bytes, without spaces, / : * +".to_owned(),
+        );
     }
     Ok(text.to_owned())
 }

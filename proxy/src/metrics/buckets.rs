@@ -2,7 +2,9 @@
 
 /// Of syncs: 1 ms, doubled 14 times, to 16.4 s.
 pub(super) fn sync() -> Vec<f64> {
-    (0..15).map(|step| 0.001 * f64::from(1_u32 << step)).collect()
+    (0..15)
+        .map(|step| 0.001 * f64::from(1_u32 << step))
+        .collect()
 }
 
 /// Of network programming: 0.25, 0.5, each second to 59, each 5 s to 115, each 30 s to 300.

@@ -98,7 +98,9 @@ fn a_trigger_time_of_the_future_counts_as_at_once() {
     metrics.programmed(Family::V4, at + Duration::from_secs(1), at);
     let text = metrics.render().unwrap();
     assert!(
-        text.contains(r#"network_programming_duration_seconds_bucket{ip_family="IPv4",le="0.25"} 1"#),
+        text.contains(
+            r#"network_programming_duration_seconds_bucket{ip_family="IPv4",le="0.25"} 1"#
+        ),
         "{text}"
     );
 }

@@ -129,7 +129,10 @@ impl Keys {
             .map(Some)
             .ok_or_else(|| {
                 let (least, most) = bounds.into_inner();
-                self.wrong(key, format!("{number}: use a whole number, {least} to {most}"))
+                self.wrong(
+                    key,
+                    format!("{number}: use a whole number, {least} to {most}"),
+                )
             })
     }
 
