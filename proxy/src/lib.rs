@@ -2,6 +2,9 @@
 
 pub mod config;
 pub mod health;
+pub mod logging;
 pub mod metrics;
 pub mod mode;
 pub mod model;
+pub mod settings;
+pub mod stale;

@@ -59,9 +59,9 @@ pub fn show_duration(duration: Duration) -> String {
     let (seconds, below) = (duration.as_secs(), duration.subsec_nanos());
     match nanos {
         0 => "0s".to_owned(),
-        ..1_000 => format!("{nanos}ns"),
-        ..1_000_000 => format!("{}µs", nanos as f64 / 1e3),
-        ..1_000_000_000 => format!("{}ms", nanos as f64 / 1e6),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", nanos as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{}ms", nanos as f64 / 1e6),
         _ => {
             let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
             let mut text = String::new();

@@ -219,12 +219,12 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Outcome,
         Err(error) => {
             return match error.kind() {
                 ErrorKind::DisplayHelp => Ok(Outcome::Print(error.to_string())),
-                _ => Err(Error::Flags(error.to_string())),
+                _ => Err(refused(&error)),
             };
         }
     };
     let flags = Flags::from_arg_matches(&matches)
-        .map_err(|error| Error::Flags(error.format(&mut command()).to_string()))?;
+        .map_err(|error| refused(&error.format(&mut command())))?;
     match flags.version.as_deref() {
         None | Some("false") => {}
         Some(_) => {
@@ -257,6 +257,13 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Outcome,
         replaceable,
         notes,
     })))
+}
+
+/// clap's text without the word that the caller puts before it.
+fn refused(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    Error::Flags(text.trim_end().to_owned())
 }
 
 /// The flags that the operator wrote, by their long names, in order of the alphabet.

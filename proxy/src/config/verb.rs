@@ -82,7 +82,7 @@ pub(super) enum VerbArgs {
         /// Who sends it: IP, or IP:PORT
         #[arg(value_name = "SRC", value_parser = trace_from)]
         from: TraceFrom,
-        /// Where to: DST:PORT/PROTO, as in 10.96.0.10:53/udp or [fd00::a]:53/udp
+        /// Where to: as in 10.96.0.10:53/udp; an IPv6 address stands in brackets
         #[arg(value_name = "DST:PORT/PROTO", value_parser = trace_to)]
         to: TraceTo,
         /// The interface by which it comes in
