@@ -130,14 +130,10 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// So many Services have changed.
-    pub fn service_changes(&self, count: u64) {
-        self.series.service_changes.inc_by(count);
-    }
-
-    /// So many EndpointSlices have changed.
-    pub fn endpoint_changes(&self, count: u64) {
-        self.series.endpoint_changes.inc_by(count);
+    /// So many changes of Services and of EndpointSlices were seen since the start.
+    pub fn changes(&self, services: u64, endpoints: u64) {
+        set_total(&self.series.service_changes, services);
+        set_total(&self.series.endpoint_changes, endpoints);
     }
 
     /// So many changes of Services and of EndpointSlices wait for a sync.

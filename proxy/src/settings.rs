@@ -143,23 +143,23 @@ fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What is, in the calling thread's network namespace, of the settings that are there.
-pub fn observe(wanted: &BTreeMap<Setting, Value>) -> Result<BTreeMap<Setting, i64>, Problem> {
+/// What is, in the calling thread's network namespace, of the settings that are there, and which
+/// could not be read.
+pub fn observe(wanted: &BTreeMap<Setting, Value>) -> (BTreeMap<Setting, i64>, Vec<Problem>) {
     let mut found = BTreeMap::new();
+    let mut problems = Vec::new();
     for setting in wanted.keys() {
         match read(*setting) {
             Ok(value) => _ = found.insert(*setting, value),
             // Without the module nf_conntrack there is nothing to set, nor does anything need it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(cause) => {
-                return Err(Problem {
-                    what: format!("read {setting}"),
-                    cause,
-                });
-            }
+            Err(cause) => problems.push(Problem {
+                what: format!("read {setting}"),
+                cause,
+            }),
         }
     }
-    Ok(found)
+    (found, problems)
 }
 
 /// What is to be changed.
@@ -195,8 +195,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Whether the kernel or a mount keeps it read-only here: nothing that we could change.
-    pub fn is_read_only(&self) -> bool {
+    /// Whether the kernel, a mount or our own rights do not let us: nothing that trying again helps.
+    pub fn is_refused(&self) -> bool {
         matches!(
             self.cause.raw_os_error(),
             Some(libc::EROFS | libc::EACCES | libc::EPERM | libc::EOPNOTSUPP)
@@ -216,23 +216,19 @@ pub fn apply(changes: &[Change]) -> Vec<Problem> {
     changes.iter().filter_map(failed).collect()
 }
 
-/// All of it, with what could not be done in the log: what is read-only in one line that says how
-/// to go on.
+/// All of it, with what could not be done in the log: what is refused in one line.
 pub fn run(wanted: &BTreeMap<Setting, Value>) {
-    let changes = match observe(wanted) {
-        Ok(found) => plan(wanted, &found),
-        Err(problem) => return tracing::error!("{problem}"),
-    };
-    let (read_only, problems): (Vec<_>, Vec<_>) =
-        apply(&changes).into_iter().partition(Problem::is_read_only);
-    for problem in problems {
+    let (found, mut problems) = observe(wanted);
+    problems.extend(apply(&plan(wanted, &found)));
+    let (refused, failed): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_refused);
+    for problem in failed {
         tracing::error!("{problem}");
     }
-    if !read_only.is_empty() {
-        let texts: Vec<_> = read_only.iter().map(ToString::to_string).collect();
+    if !refused.is_empty() {
+        let texts: Vec<_> = refused.iter().map(ToString::to_string).collect();
         tracing::warn!(
-            "some settings are read-only here and stay as they are; set them on the host, or give \
-             --conntrack-max-per-core=0 and a time of 0 to leave them alone: {}",
+            "some settings cannot be changed from here and stay as they are; set them on the host, \
+             or have them left alone by --conntrack-max-per-core=0 and times of 0: {}",
             texts.join("; ")
         );
     }

@@ -133,7 +133,7 @@ pub(super) struct Ours {
     /// Which iptables programs: auto, nft or legacy [default: auto]
     #[arg(long, value_name = "VARIANT", value_parser = values::variant)]
     pub iptables_variant: Option<IptablesVariant>,
-    /// TCP node ports on 127.0.0.1 and ::1 too, by a small forwarder, in nftables and userspace mode
+    /// TCP node ports on 127.0.0.1 and ::1 too, by a small forwarder, in nftables and userspace mode; as if --nodeport-addresses named localhost
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
     pub localhost_nodeports: Option<bool>,
     /// How long forwarded connections may go on after SIGTERM in userspace mode [default: 0s]

@@ -1,7 +1,7 @@
 //! From the configuration and what the node has to the [`Site`] of a family.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -24,6 +24,21 @@ pub struct Surroundings<'a> {
 /// What all Services of a family have in common.
 pub fn site(checked: &Checked, mode: ModeName, around: &Surroundings<'_>, family: Family) -> Site {
     let list = checked.node_port_addresses(mode);
+    let localhost_node_ports = match mode {
+        ModeName::Iptables => {
+            family == Family::V4 && checked.iptables_localhost_node_ports && has_loopback(&list)
+        }
+        ModeName::Nftables | ModeName::Userspace => {
+            checked.localhost_node_ports || names_loopback(&list, family)
+        }
+    };
+    let mut node_port_addresses = node_port_addresses(checked, &list, around, family);
+    // Translation of what is for loopback needs route_localnet, which nftables mode does without.
+    let is_translated =
+        mode == ModeName::Userspace || (mode == ModeName::Iptables && localhost_node_ports);
+    if let NodePortAddresses::Some(some) = &mut node_port_addresses {
+        some.retain(|ip| is_translated || !ip.is_loopback());
+    }
     let mut service_cidrs = of_family(&checked.service_cidrs, family);
     service_cidrs.extend(of_family(around.service_cidrs, family));
     service_cidrs.sort();
@@ -34,15 +49,10 @@ pub fn site(checked: &Checked, mode: ModeName, around: &Surroundings<'_>, family
         masquerade_all: checked.masquerade_all,
         masquerade_mark: checked.masquerade_mark,
         local: detector(checked, around.node, family),
-        node_port_addresses: node_port_addresses(checked, &list, around, family),
+        node_port_addresses,
         service_cidrs,
         affinity_by_hash: checked.affinity_by_hash,
-        localhost_node_ports: match mode {
-            ModeName::Iptables => {
-                family == Family::V4 && checked.iptables_localhost_node_ports && has_loopback(&list)
-            }
-            ModeName::Nftables | ModeName::Userspace => checked.localhost_node_ports,
-        },
+        localhost_node_ports,
         conntrack_liberal: checked.conntrack.tcp_be_liberal || around.conntrack_liberal,
     }
 }
@@ -124,7 +134,8 @@ fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether node ports of IPv4 answer on 127.0.0.1 by the list.
+/// Whether node ports of IPv4 answer on 127.0.0.1 by the list, as iptables mode takes it: everywhere
+/// includes loopback.
 fn has_loopback(list: &[NodePortAddress]) -> bool {
     let mut v4 = list.iter().filter_map(|item| match item {
         NodePortAddress::Net(net) if net.addr().is_ipv4() => Some(net),
@@ -132,6 +143,18 @@ fn has_loopback(list: &[NodePortAddress]) -> bool {
     });
     let none_of_v4 = v4.clone().next().is_none() && !list.contains(&NodePortAddress::Primary);
     none_of_v4 || v4.any(|net| net.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)))
+}
+
+/// Whether the list has loopback of the family, and not for having everything.
+fn names_loopback(list: &[NodePortAddress], family: Family) -> bool {
+    let loopback = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    list.iter().any(|item| match item {
+        NodePortAddress::Net(net) => net.prefix_len() > 0 && net.contains(&loopback),
+        NodePortAddress::Primary => false,
+    })
 }
 
 #[cfg(test)]

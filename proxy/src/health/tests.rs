@@ -101,7 +101,7 @@ async fn the_pages_of_the_metrics_address() {
         flags: vec![("v".to_owned(), "2".to_owned())],
         started: SystemTime::now() - Duration::from_secs(61),
     };
-    health.metrics.service_changes(3);
+    health.metrics.changes(3, 0);
     health.updated(Family::V4, Moment::now());
     let at = serve(metrics_pages(health, about)).await;
     for (path, media_type, wanted) in [

@@ -10,8 +10,7 @@ fn all_names_and_labels_of_kube_proxy_are_there() {
     metrics.synced(Family::V4, true, Duration::from_millis(3), at, true);
     metrics.synced(Family::V4, false, Duration::from_millis(1), at, true);
     metrics.programmed(Family::V4, at, at + Duration::from_secs(2));
-    metrics.service_changes(2);
-    metrics.endpoint_changes(3);
+    metrics.changes(2, 3);
     metrics.pending(4, 5);
     metrics.no_local_endpoints(Family::V6, TrafficPolicy::External, 6);
     metrics.iptables_restore_failed(Family::V4, false);

@@ -125,6 +125,38 @@ fn node_port_addresses_by_list_and_family() {
             V6,
             Some(&["fd00::1"]),
         ),
+        // Loopback cannot be translated to everywhere.
+        (
+            &["--nodeport-addresses=primary,localhost"],
+            Nftables,
+            Some(&node),
+            V4,
+            Some(&["192.0.2.1"]),
+        ),
+        (
+            &["--nodeport-addresses=localhost"],
+            Userspace,
+            Some(&node),
+            V6,
+            Some(&["::1"]),
+        ),
+        (
+            &["--nodeport-addresses=localhost"],
+            Iptables,
+            Some(&node),
+            V6,
+            Some(&[]),
+        ),
+        (
+            &[
+                "--nodeport-addresses=localhost",
+                "--iptables-localhost-nodeports=false",
+            ],
+            Iptables,
+            Some(&node),
+            V4,
+            Some(&[]),
+        ),
         (
             &["--nodeport-addresses=all"],
             Nftables,
@@ -223,6 +255,9 @@ fn node_ports_on_loopback() {
         (&[], Nftables, V4, false),
         (&["--localhost-nodeports"], Nftables, V4, true),
         (&["--localhost-nodeports"], Nftables, V6, true),
+        (&["--nodeport-addresses=localhost"], Nftables, V4, true),
+        (&["--nodeport-addresses=127.0.0.0/8"], Nftables, V6, false),
+        (&["--nodeport-addresses=all"], Nftables, V4, false),
     ] {
         let found = plan(args, mode, Some(&node()), family).localhost_node_ports;
         assert_eq!(found, wanted, "{args:?} {mode} {family:?}");
