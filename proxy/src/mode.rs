@@ -2,6 +2,7 @@
 //! owns it, in the network namespace where that thread is.
 
 pub mod nftables;
+pub mod iptables;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
