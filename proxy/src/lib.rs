@@ -2,3 +2,4 @@
 
 pub mod mode;
 pub mod model;
+mod sys;
