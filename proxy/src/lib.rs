@@ -11,3 +11,4 @@ pub mod source;
 pub mod state;
 pub mod settings;
 pub mod stale;
+mod sys;

@@ -3,6 +3,7 @@
 
 pub mod nftables;
 pub mod iptables;
+pub mod userspace;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
