@@ -2,3 +2,4 @@
 
 pub mod mode;
 pub mod model;
+pub mod trace;
