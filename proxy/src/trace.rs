@@ -1,6 +1,9 @@
 //! An imaginary packet and what becomes of it, in words common to all modes that have rules: for
 //! `weft-proxy trace`, and so that one table of cases can be run over each mode's rules.
 
+#[cfg(test)]
+pub(crate) mod cases;
+
 use std::{
     collections::BTreeMap,
     fmt,
