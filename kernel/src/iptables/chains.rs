@@ -42,11 +42,11 @@ impl Iptables {
             libc::AF_INET
         };
         let list = || -> io::Result<Vec<ChainUse>> {
-            let answers = Socket::open()?.request(GET_CHAIN, NLM_F_DUMP, family as u8, &[])?;
-            Ok(answers
-                .iter()
-                .filter_map(|body| parse(body, table))
-                .collect())
+            let mut chains = Vec::new();
+            Socket::open()?.request(GET_CHAIN, NLM_F_DUMP, family as u8, &[], |message| {
+                chains.extend(parse(message.payload(), table));
+            })?;
+            Ok(chains)
         };
         list().map_err(|cause| Error::new(what(), cause))
     }

@@ -27,6 +27,9 @@ mod remove;
 mod rule;
 mod script;
 mod terms;
+#[cfg(test)]
+mod tests;
+pub mod trace;
 mod tree;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -17,6 +17,7 @@ pub mod layout;
 mod observe;
 pub mod ruleset;
 pub mod slots;
+pub mod trace;
 mod write;
 
 use std::collections::BTreeSet;

@@ -116,15 +116,28 @@ impl Committed {
             script: Script::default(),
             observed: None,
         };
+        let before: usize = ports
+            .iter()
+            .filter_map(|name| self.ports.get(name))
+            .map(|placed| placed.endpoints)
+            .sum();
+        let after: usize = ports
+            .iter()
+            .filter_map(|name| wanted.balancers.get(name))
+            .map(|balancer| endpoint_count(balancer, self.terms.endpoint_limit))
+            .sum();
+        let large = self.endpoints - before + after > LARGE;
+        let flips = std::mem::replace(&mut self.terms.large, large) != large;
         for name in ports {
             let balancer = wanted.balancers.get(name).map(AsRef::as_ref);
             self.place(name, balancer, &mut differences);
         }
-        if self.terms.large != (self.endpoints > LARGE) {
+        if flips {
             // Every endpoint's comments come or go.
-            self.terms.large = self.endpoints > LARGE;
             for (name, balancer) in &wanted.balancers {
-                self.place(name, Some(balancer), &mut differences);
+                if !ports.contains(name) {
+                    self.place(name, Some(balancer), &mut differences);
+                }
             }
         }
         self.write_shared(&mut differences);
@@ -360,15 +373,4 @@ pub(super) fn check(site: &Site) -> Result<(), String> {
          . _ -); set the pod bridge interface or interface prefix anew",
         site.family.label()
     ))
-}
-
-#[cfg(test)]
-impl Committed {
-    /// For comparing two histories.
-    pub(super) fn chain_names(&self) -> BTreeSet<String> {
-        self.chains
-            .keys()
-            .map(|chain| format!("{} {chain}", chain.table().name()))
-            .collect()
-    }
 }

@@ -64,10 +64,6 @@ impl Script {
         self.of(table).deleted.push(format!("{chain} {rule}"));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.filter == Changes::default() && self.nat == Changes::default()
-    }
-
     /// Rules written or deleted, and chains removed.
     pub(super) fn changes(&self) -> usize {
         [&self.filter, &self.nat]
