@@ -15,11 +15,15 @@ use crate::{Result, process};
 
 mod bytes;
 mod element;
+mod monitor;
+mod ruleset;
 mod socket;
 mod transaction;
 
 pub use bytes::Bytes;
 pub use element::{Data, Element, Verdict};
+pub use monitor::{Event, Monitor, What};
+pub use ruleset::{BaseChain, Chain, Rule, Set, SetData};
 pub use socket::Socket;
 pub use transaction::Transaction;
 
