@@ -14,6 +14,9 @@ table ip weft-test {
 }
 ";
 
+/// What, its name, and whether it is gone.
+type Change<'a> = (What, &'a str, bool);
+
 /// All events that wait. The kernel has delivered them when the change returns.
 fn read(monitor: &mut Monitor) -> Vec<Event> {
     let mut all = Vec::new();
@@ -23,8 +26,8 @@ fn read(monitor: &mut Monitor) -> Vec<Event> {
     all
 }
 
-/// The changes as (what, name, removed) and who did each.
-fn changes(events: &[Event]) -> (Vec<(What, &str, bool)>, Vec<u32>) {
+/// The changes and who did each.
+fn changes(events: &[Event]) -> (Vec<Change<'_>>, Vec<u32>) {
     let mut who = Vec::new();
     let changes = events.iter().filter_map(|event| match event {
         Event::Changed {
@@ -54,7 +57,7 @@ fn changes_by_nft() {
     };
     let mut monitor = Monitor::open_in(&node.netns).unwrap();
     assert_eq!(monitor.events().unwrap(), None);
-    let cases: [(&str, &[(What, &str, bool)]); 8] = [
+    let cases: [(&str, &[Change]); 8] = [
         (
             "add element ip weft-test clients { 10.0.0.1, 10.0.0.2 }",
             &[(What::Element, "clients", false)],

@@ -16,7 +16,7 @@ table ip weft-test {
     set clients { typeof ip saddr; flags timeout; timeout 3h; }
     chain to-service { counter accept comment "the service"; }
     chain output {
-        type nat hook output priority -100; policy accept;
+        type filter hook output priority -100; policy accept;
         ip daddr 127.0.0.1 counter jump to-service
         ip daddr . meta l4proto . th dport vmap @services
         meta mark 0x4000 drop
@@ -67,7 +67,7 @@ fn a_table_is_told_as_it_is() {
         .map(|chain| (chain.name.as_str(), chain.base.clone()))
         .collect();
     let base = BaseChain {
-        kind: "nat".into(),
+        kind: "filter".into(),
         hook: 3,
         priority: -100,
         accepts: true,
