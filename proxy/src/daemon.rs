@@ -72,7 +72,9 @@ pub async fn run(checked: Checked) -> anyhow::Result<()> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!("{name}: exiting; what has been programmed stays (weft-proxy cleanup removes it)");
+    tracing::info!(
+        "{name}: exiting; what has been programmed stays (weft-proxy cleanup removes it)"
+    );
     daemon.stop();
     Ok(())
 }
@@ -224,7 +226,9 @@ impl Daemon {
         let families: Vec<Family> = self.drivers.keys().copied().collect();
         for family in families {
             let node = self.state.node();
-            let site = self.neighbourhood.site(&self.checked, self.mode, node, family);
+            let site = self
+                .neighbourhood
+                .site(&self.checked, self.mode, node, family);
             self.state.set_site(site);
         }
         self.listen_for_health();
@@ -342,7 +346,8 @@ impl Daemon {
             ),
             false => tracing::debug!("{}: {changes} changes in {took:.1?}", family.label()),
         }
-        self.udp_flows.look(family, udp, self.neighbourhood.addresses());
+        self.udp_flows
+            .look(family, udp, self.neighbourhood.addresses());
         if self.cleaned.insert(family) {
             modes::remove_others(self.mode, family);
         }
@@ -370,9 +375,13 @@ impl Daemon {
         let metrics = Arc::clone(&self.metrics);
         let hard_fail = self.checked.bind_address_hard_fail;
         let task = tokio::spawn(async move {
-            if let Err(error) = keep(purpose, pages, metrics, hard_fail).await {
-                tracing::error!("{error:#}");
-                std::process::exit(1);
+            match keep(purpose, pages, metrics, hard_fail).await {
+                Ok(never) => match never {},
+                // --bind-address-hard-fail.
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    std::process::exit(1);
+                }
             }
         });
         self.health_listener = Some((address, task));

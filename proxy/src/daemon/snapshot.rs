@@ -78,9 +78,16 @@ pub async fn dry_run(checked: &Checked) -> anyhow::Result<String> {
     let mut out = String::new();
     for wanted in &snapshot.wanted {
         let family = wanted.site.family;
-        let plan = in_mode(snapshot.mode, checked, family, &metrics, |mode| mode.plan(wanted))??;
+        let plan = in_mode(snapshot.mode, checked, family, &metrics, |mode| {
+            mode.plan(wanted)
+        })??;
         if !plan.is_empty() {
-            let _ = writeln!(out, "# {} ({})\n{plan}", family.label(), snapshot.mode.as_str());
+            let _ = writeln!(
+                out,
+                "# {} ({})\n{plan}",
+                family.label(),
+                snapshot.mode.as_str()
+            );
         }
     }
     Ok(out)

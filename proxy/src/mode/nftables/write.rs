@@ -212,7 +212,13 @@ fn differences(mut observed: Contents, wanted: &Wanted) -> (Book, Vec<(String, D
     all.extend(ports);
     for chunk in left.delete.chunks(CHUNK) {
         let delete = chunk.to_vec();
-        all.push(("what nobody wants".to_owned(), Delta { delete, add: Vec::new() }));
+        all.push((
+            "what nobody wants".to_owned(),
+            Delta {
+                delete,
+                add: Vec::new(),
+            },
+        ));
     }
     (book, all)
 }
@@ -223,7 +229,10 @@ fn observed_slots(observed: &Contents) -> SlotsByFront {
     let mut slots = SlotsByFront::new();
     for ((set, key), data) in observed {
         if let (Key::Slot(at, slot), Data::Endpoint(ip, port)) = (key, data) {
-            slots.entry((*set, *at)).or_default().insert(*slot, (*ip, *port));
+            slots
+                .entry((*set, *at))
+                .or_default()
+                .insert(*slot, (*ip, *port));
         }
     }
     slots
@@ -255,7 +264,12 @@ pub fn script(observed: Observed, wanted: &Wanted) -> String {
     let ip = ip_word(wanted.site.family);
     let mut out = String::new();
     for (set, element) in &observed.strange {
-        let _ = writeln!(out, "# {}: delete foreign element {:?}", set.name(), element.key);
+        let _ = writeln!(
+            out,
+            "# {}: delete foreign element {:?}",
+            set.name(),
+            element.key
+        );
     }
     let (_, deltas) = differences(observed.contents, wanted);
     for (name, delta) in deltas {

@@ -183,9 +183,7 @@ impl Dialer {
                 let link_to = |ip| Routes::link_to(netlink, ip);
                 let at = place.address.ip();
                 match around.admit(balancer, occupant.kind, at, ip, link_to) {
-                    Verdict::Serve(list) => {
-                        picker.pick(balancer, list, ip, around.stickiness, now)
-                    }
+                    Verdict::Serve(list) => picker.pick(balancer, list, ip, around.stickiness, now),
                     // A stream that has been accepted cannot be ignored any more.
                     Verdict::Refuse | Verdict::Silence => Vec::new(),
                 }

@@ -111,7 +111,11 @@ impl Engine {
         }
         let (touched, forgotten) = self.enter(names, wanted, &mut orders, &mut report);
         let touched = if report.full {
-            self.open.keys().chain(self.ledger.places()).copied().collect()
+            self.open
+                .keys()
+                .chain(self.ledger.places())
+                .copied()
+                .collect()
         } else {
             touched
         };
@@ -146,7 +150,10 @@ impl Engine {
         let end = Instant::now() + limit;
         let mut orders = Orders::new(self.udp.len());
         let mut report = Report::default();
-        let tcp = self.open.keys().filter(|place| place.protocol == Protocol::Tcp);
+        let tcp = self
+            .open
+            .keys()
+            .filter(|place| place.protocol == Protocol::Tcp);
         let closing = tcp.copied().map(Step::Close).collect();
         self.close(closing, &mut orders, &mut report);
         self.carry_out(orders, &mut report);

@@ -115,7 +115,10 @@ impl Stream {
                 }
             }
         }
-        match (self.directions.iter().all(|direction| direction.ended), self.deaf) {
+        match (
+            self.directions.iter().all(|direction| direction.ended),
+            self.deaf,
+        ) {
             (true, Some(side)) => Progress::Broken(side),
             (true, None) => Progress::Ended,
             (false, _) if more => Progress::More,

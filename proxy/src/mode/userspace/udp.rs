@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -222,7 +222,9 @@ impl UdpForwarder {
         now: Instant,
         epoll: &Epoll,
     ) -> io::Result<Option<usize>> {
-        let Front { place, occupant, .. } = &self.fronts[key.0];
+        let Front {
+            place, occupant, ..
+        } = &self.fronts[key.0];
         let Some(Target { balancer, picker }) = self.targets.get_mut(&occupant.id) else {
             return Ok(None);
         };
