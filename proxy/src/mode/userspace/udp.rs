@@ -329,7 +329,7 @@ impl Work for UdpForwarder {
             Order::Forget(id) => {
                 self.targets.remove(&id);
             }
-            Order::Open(place, socket, occupant) => self.open(place, socket, occupant, epoll),
+            Order::Open(place, socket, occupant, _) => self.open(place, socket, occupant, epoll),
             // Each flow is judged by itself.
             Order::Guard(..) => {}
             Order::Close(place) => self.close(place),
