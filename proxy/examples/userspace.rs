@@ -35,7 +35,10 @@ fn main() -> Result<()> {
     let rounds: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
     ensure!(rounds > 0, "at least one round");
     let lab = Lab::new()?;
-    let mut mode = lab.node.netns.run(|| Userspace::new(Family::V4, Options::default()))??;
+    let mut mode = lab
+        .node
+        .netns
+        .run(|| Userspace::new(Family::V4, Options::default()))??;
     let wanted = wanted()?;
     let report = lab.node.netns.run(|| mode.sync(&wanted, &Changed::All))?;
     ensure!(report.errors.is_empty(), "{}", report.errors.join("; "));
@@ -49,7 +52,10 @@ fn main() -> Result<()> {
         println!("copy loop {copy:6.2} Gbit/s   userspace {forward:6.2} Gbit/s");
     }
     let [copy, forward] = figures.map(median);
-    println!("medians: {copy:.2} and {forward:.2} Gbit/s, ratio {:.2}", forward / copy);
+    println!(
+        "medians: {copy:.2} and {forward:.2} Gbit/s, ratio {:.2}",
+        forward / copy
+    );
     Ok(())
 }
 
@@ -103,9 +109,14 @@ impl Lab {
             node: Host::new("node")?,
             endpoint: Host::new("endpoint")?,
         };
-        for (host, link, net) in [(&lab.client, "v0", "192.0.2"), (&lab.endpoint, "v1", "10.244.1")] {
+        for (host, link, net) in [
+            (&lab.client, "v0", "192.0.2"),
+            (&lab.endpoint, "v1", "10.244.1"),
+        ] {
             let peer = &host.name;
-            lab.node.ip(&format!("link add {link} type veth peer name eth0 netns {peer}"))?;
+            lab.node.ip(&format!(
+                "link add {link} type veth peer name eth0 netns {peer}"
+            ))?;
             for (host, link, last) in [(&lab.node, link, 1), (host, "eth0", 2)] {
                 host.ip(&format!("address add {net}.{last}/24 dev {link}"))?;
                 host.ip(&format!("link set {link} up"))?;

@@ -220,7 +220,7 @@ impl Mode for Userspace {
         }
         let mut addresses: BTreeSet<IpAddr> = ledger.addresses().copied().collect();
         if let Some(engine) = &self.engine {
-            addresses.extend(engine.leased());
+            addresses.extend(engine.busy());
         }
         addresses.retain(|ip| !around.own.contains(ip));
         for change in self.routes.plan(&addresses)? {

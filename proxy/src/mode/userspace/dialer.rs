@@ -182,14 +182,7 @@ impl Dialer {
         done
     }
 
-    fn greet(
-        &mut self,
-        caller: Caller,
-        kind: FrontKind,
-        at: IpAddr,
-        now: Instant,
-        epoll: &Epoll,
-    ) {
+    fn greet(&mut self, caller: Caller, kind: FrontKind, at: IpAddr, now: Instant, epoll: &Epoll) {
         let ip = caller.ip();
         let mut endpoints = Vec::new();
         if let Some(Target { balancer, picker }) = self.targets.get_mut(&caller.id) {

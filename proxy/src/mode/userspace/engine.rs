@@ -115,7 +115,11 @@ impl Engine {
         }
         let (touched, forgotten) = self.enter(names, wanted, &mut orders, &mut report);
         let touched = if report.full {
-            self.open.keys().chain(self.ledger.places()).copied().collect()
+            self.open
+                .keys()
+                .chain(self.ledger.places())
+                .copied()
+                .collect()
         } else {
             touched
         };
@@ -150,7 +154,10 @@ impl Engine {
         let end = Instant::now() + limit;
         let mut orders = Orders::new(self.udp.len());
         let mut report = Report::default();
-        let tcp = self.open.keys().filter(|place| place.protocol == Protocol::Tcp);
+        let tcp = self
+            .open
+            .keys()
+            .filter(|place| place.protocol == Protocol::Tcp);
         let closing = tcp.copied().map(Step::Close).collect();
         self.close(closing, &mut orders, &mut report);
         self.carry_out(orders, &mut report);
@@ -172,10 +179,17 @@ impl Engine {
         addresses.filter(|ip| !own.contains(ip)).copied().collect()
     }
 
-    /// Addresses at which streams may still run, whether a Service has them or not.
-    pub(super) fn leased(&self) -> impl Iterator<Item = IpAddr> {
-        let held = self.leases.iter().filter(|(_, lease)| lease.strong_count() > 0);
-        held.map(|(ip, _)| *ip)
+    /// Addresses at which streams run, whether a Service has them or not.
+    pub(super) fn busy(&self) -> BTreeSet<IpAddr> {
+        let mut listeners: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for place in self.open.keys().filter(|p| p.protocol == Protocol::Tcp) {
+            *listeners.entry(place.address.ip()).or_default() += 1;
+        }
+        let has_streams = |(ip, lease): &(&IpAddr, &Weak<()>)| {
+            lease.strong_count() > listeners.get(ip).copied().unwrap_or(0)
+        };
+        let busy = self.leases.iter().filter(has_streams);
+        busy.map(|(ip, _)| *ip).collect()
     }
 
     /// Removes the routes that no Service has any more and whose last stream has ended.
@@ -274,7 +288,8 @@ impl Engine {
         let lease = self.leases.get(&place.address.ip());
         let lease = lease.and_then(Weak::upgrade).unwrap_or_default();
         if place.protocol == Protocol::Tcp {
-            self.leases.insert(place.address.ip(), Arc::downgrade(&lease));
+            self.leases
+                .insert(place.address.ip(), Arc::downgrade(&lease));
         }
         lease
     }

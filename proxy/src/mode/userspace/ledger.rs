@@ -106,7 +106,11 @@ impl Ledger {
 
     fn release(&mut self, name: &PortName, port: Port, touched: &mut BTreeSet<Place>) {
         for door in port.claim.doors {
-            if self.doors.get(&door.place).is_some_and(|owned| owned.name == *name) {
+            if self
+                .doors
+                .get(&door.place)
+                .is_some_and(|owned| owned.name == *name)
+            {
                 self.doors.remove(&door.place);
                 touched.insert(door.place);
             }

@@ -119,7 +119,10 @@ impl Stream {
                 }
             }
         }
-        match (self.directions.iter().all(|direction| direction.ended), self.deaf) {
+        match (
+            self.directions.iter().all(|direction| direction.ended),
+            self.deaf,
+        ) {
             (true, Some(side)) => Progress::Broken(side),
             (true, None) => Progress::Ended,
             (false, _) if more => Progress::More,
@@ -186,3 +189,6 @@ fn is_interrupted(error: &io::Error) -> bool {
 fn is_blocked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
+
+#[cfg(test)]
+mod tests;
