@@ -24,10 +24,14 @@ pub struct Neighbourhood {
 impl Neighbourhood {
     /// Looks, and listens from then on, in the calling thread's network namespace.
     pub fn observe(checked: &Checked) -> anyhow::Result<Self> {
-        let monitor = Monitor::open(&[Group::Ipv4Address, Group::Ipv6Address])?;
+        #[allow(
+            deprecated,
+            reason = "the successor is unsafe because of sources that do not own their descriptor; this one does"
+        )]
+        let monitor = AsyncFd::new(Monitor::open(&[Group::Ipv4Address, Group::Ipv6Address])?)?;
         let mut new = Self {
             netlink: Netlink::open()?,
-            monitor: AsyncFd::register(monitor)?,
+            monitor,
             addresses: Vec::new(),
             primary: Vec::new(),
             conntrack_liberal: settings::conntrack_is_liberal() || checked.conntrack.tcp_be_liberal,

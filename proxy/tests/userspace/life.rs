@@ -238,6 +238,10 @@ fn two_thousand_services_one_change_costs_one() {
     let report = lab.sync(&Changed::All);
     assert_eq!((report.errors, report.changes), (Vec::new(), 4000));
     lab.ask("10.97.7.250:80");
+    let counters = lab.counters();
+    until("no stream holds the address", || {
+        counters.open_tcp.get() == 0
+    });
     let report = lab.unset("many-1999", Protocol::Tcp);
     assert_eq!((report.changes, report.full), (2, false));
     assert!(lab.client.connect("10.97.7.250:80").is_err());
