@@ -182,28 +182,6 @@ impl Dialer {
         done
     }
 
-<<<<<<< HEAD
-    fn greet(
-        &mut self,
-        client: TcpStream,
-        from: SocketAddr,
-        place: Place,
-        occupant: Occupant,
-        now: Instant,
-        epoll: &Epoll,
-    ) {
-        let ip = from.ip().to_canonical();
-        let endpoints = match self.targets.get_mut(&occupant.id) {
-            Some(Target { balancer, picker }) => {
-                let (around, netlink) = (&self.surroundings, &mut self.netlink);
-                let link_to = |ip| Routes::link_to(netlink, ip);
-                let at = place.address.ip();
-                match around.admit(balancer, occupant.kind, at, ip, link_to) {
-                    Verdict::Serve(list) => picker.pick(balancer, list, ip, around.stickiness, now),
-                    // A stream that has been accepted cannot be ignored any more.
-                    Verdict::Refuse | Verdict::Silence => Vec::new(),
-                }
-=======
     fn greet(&mut self, caller: Caller, kind: FrontKind, at: IpAddr, now: Instant, epoll: &Epoll) {
         let ip = caller.ip();
         let mut endpoints = Vec::new();
@@ -213,7 +191,6 @@ impl Dialer {
             // A stream that has been accepted cannot be met with silence any more: it is reset as if refused.
             if let Verdict::Serve(list) = around.admit(balancer, kind, at, ip, link_to) {
                 endpoints = picker.pick(balancer, list, ip, around.stickiness, now);
->>>>>>> userspace
             }
         }
         if endpoints.is_empty() {

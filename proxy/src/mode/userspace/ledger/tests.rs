@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use super::super::fronts::{Scope, claim};
 use super::super::picker::Stickiness;
 use super::super::surroundings::Surroundings;
@@ -174,4 +171,3 @@ proptest! {
         prop_assert_eq!(steps(&there, &ledger, &everything), []);
     }
 }
->>>>>>> userspace

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use super::*;
 use crate::model::Endpoint;
 
@@ -175,4 +172,3 @@ fn the_gate_agrees_with_the_verdict() {
     }
     assert!(silent > 100, "{silent} cases of silence");
 }
->>>>>>> userspace
