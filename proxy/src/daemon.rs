@@ -52,7 +52,7 @@ pub async fn run(checked: Checked) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("install signal handlers")?;
     set_up_node(&checked);
     let (mode, why) = modes::choose(&checked)?;
-    let families = modes::families(mode);
+    let families = modes::families();
     let words: Vec<_> = families.iter().map(|family| family.label()).collect();
     tracing::info!("mode {} ({why}) for {}", mode.as_str(), words.join(" and "));
     for remark in checked.remarks(mode) {

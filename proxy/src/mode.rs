@@ -4,6 +4,7 @@
 pub mod iptables;
 pub mod nftables;
 pub mod userspace;
+pub mod with_loopback;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;

@@ -31,7 +31,7 @@ pub struct Snapshot {
 /// Lists everything once.
 pub async fn take(checked: &Checked) -> anyhow::Result<Snapshot> {
     let (mode, _) = modes::choose(checked)?;
-    let families = modes::families(mode);
+    let families = modes::families();
     let neighbourhood = Neighbourhood::observe(checked)?;
     let site = |node: Option<&NodeInfo>, family| neighbourhood.site(checked, mode, node, family);
     let mut state = State::new(families.iter().map(|family| site(None, *family)));

@@ -282,10 +282,12 @@ impl Mode for Nftables {
     }
 }
 
-/// Whether the kernel can do what the mode needs, tried in a table of another name that is never
-/// committed.
-pub fn probe(family: Family) -> Result<(), Failed> {
-    Socket::open()?.generation()?;
-    let _ = family;
-    Ok(())
+/// Whether the kernel can do all that the mode's rules need, for a family. They are tried in a table
+/// of another name, which is never seen: it is made and removed in one transaction.
+pub fn probe(site: &Site) -> Result<(), Failed> {
+    let rules = ruleset(&Basis {
+        site: site.clone(),
+        timeouts: BTreeSet::from([10_800]),
+    });
+    Socket::open()?.commit(&rules.rehearsal()).map(drop)
 }

@@ -206,6 +206,12 @@ impl Mode for Userspace {
         Some(self.routes.monitor().as_fd())
     }
 
+    fn drain(&mut self, limit: Duration) {
+        if !Self::drain(self, limit) {
+            tracing::warn!("connections were still open after {limit:?} and are cut");
+        }
+    }
+
     fn plan(&mut self, wanted: &Wanted) -> anyhow::Result<String> {
         let around = surroundings(&wanted.site, &self.options, self.routes.observe()?);
         let news = wanted.balancers.iter().map(|(name, balancer)| {

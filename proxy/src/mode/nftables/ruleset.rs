@@ -412,6 +412,20 @@ impl Ruleset {
     /// their elements stay. `stale` names chains to be removed.
     pub fn transaction(&self, stale: &[String]) -> Transaction {
         let mut transaction = Transaction::new(&table(self.family));
+        self.write(&mut transaction, stale);
+        transaction
+    }
+
+    /// The same rules in a table of another name, which is gone again when the transaction ends.
+    pub fn rehearsal(&self) -> Transaction {
+        let rehearsed = kernel::nft::Table::new(table(self.family).family, "weft-proxy-probe");
+        let mut transaction = Transaction::new(&rehearsed);
+        self.write(&mut transaction, &[]);
+        transaction.delete_table();
+        transaction
+    }
+
+    fn write(&self, transaction: &mut Transaction, stale: &[String]) {
         transaction.add_table();
         for set in Set::all() {
             transaction.add_set(&set.new_set(self.family));
@@ -431,7 +445,6 @@ impl Ruleset {
             transaction.delete_chain(name);
         }
         transaction.add_chain(&self.stamp(), None);
-        transaction
     }
 }
 
