@@ -42,6 +42,8 @@ use udp_flows::UdpFlows;
 /// How long the own Node is waited for; with NodeCIDR, which is nothing without it, longer.
 const NODE_PATIENCE: Duration = Duration::from_secs(5);
 const NODE_CIDR_PATIENCE: Duration = Duration::from_secs(300);
+/// How often objects are counted for the metrics.
+const COUNT: Duration = Duration::from_secs(1);
 /// Events that wait for us, in batches.
 const QUEUE: usize = 64;
 
@@ -106,6 +108,8 @@ struct Daemon {
     /// Families of which the other modes' leftovers have been removed.
     cleaned: BTreeSet<Family>,
     node_listed: bool,
+    /// When the objects were counted.
+    counted: Option<Instant>,
     health_listener: Option<(SocketAddr, JoinHandle<()>)>,
 }
 
@@ -154,6 +158,7 @@ impl Daemon {
             said: BTreeMap::new(),
             cleaned: BTreeSet::new(),
             node_listed: false,
+            counted: None,
             health_listener: None,
         })
     }
@@ -280,6 +285,23 @@ impl Daemon {
             }
         }
         self.metrics.changes(services, endpoints);
+        self.count();
+    }
+
+    /// Counts the objects, not more often than once a second: there may be many.
+    fn count(&mut self) {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNT) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        for family in self.drivers.keys() {
+            if let Some(wanted) = self.state.wanted(*family) {
+                let services: BTreeSet<_> = wanted.balancers.keys().map(|name| &name.service).collect();
+                let endpoints = wanted.balancers.values().map(|each| each.cluster.len());
+                let (services, ports) = (services.len(), wanted.balancers.len());
+                self.metrics.sizes(*family, services, ports, endpoints.sum());
+            }
+        }
     }
 
     fn say_clashes(&mut self) {

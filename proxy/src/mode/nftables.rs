@@ -91,9 +91,22 @@ impl Nftables {
         }
         report.changes += delta.len();
         let family = self.family;
+        if delta.len() > write::CHUNK {
+            // Its events would fill the monitor's buffer.
+            self.monitor = None;
+        }
         let socket = self.socket()?;
-        write::delta(socket, family, &delta)?;
-        affinity::purge(socket, family, &purge)?;
+        let before = socket.generation()?;
+        let commits = write::delta(socket, family, &delta)?;
+        if self.monitor.is_none() {
+            self.monitor = Some(Monitor::open()?);
+            let after = self.socket()?.generation()?;
+            if after.wrapping_sub(before) > commits {
+                tracing::info!("others changed rules while much was written; comparing everything");
+                return self.look(wanted);
+            }
+        }
+        affinity::purge(self.socket()?, family, &purge)?;
         Ok(report)
     }
 
