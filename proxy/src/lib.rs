@@ -1,5 +1,6 @@
 //! The Service proxy, as a library so that tests and the all-in-one can use its parts.
 
+mod intern;
 pub mod mode;
 pub mod model;
 pub mod objects;
