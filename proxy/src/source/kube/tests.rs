@@ -353,7 +353,7 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
     let kube = Kube::new(None, Some(&url), "n1".into()).await.unwrap();
     let (sender, mut events) = mpsc::channel(4);
     let task = tokio::spawn(kube.run(sender));
-    let end = tokio::time::Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + Duration::from_secs(2);
     while let Ok(batch) = tokio::time::timeout_at(end, events.recv()).await {
         let harmless = |event: &Event| matches!(event, Event::Restarted(_));
         assert!(batch.unwrap().iter().all(harmless));
