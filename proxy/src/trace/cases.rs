@@ -47,6 +47,48 @@ pub(crate) fn port(protocol: Protocol) -> PortName {
     }
 }
 
+/// Adds other Services, each with a cluster IP, an external IP and a node port of its own, none of the
+/// cases' own.
+pub(crate) fn crowd(wanted: &mut Wanted, count: u16) {
+    let net = Net(wanted.site.family);
+    let ip = |base: IpAddr, number: u16| -> IpAddr {
+        match base {
+            IpAddr::V4(base) => (u32::from(base) + u32::from(number)).to_be_bytes().into(),
+            IpAddr::V6(base) => (u128::from(base) + u128::from(number)).to_be_bytes().into(),
+        }
+    };
+    for number in 0..count {
+        let mut balancer = net.balancer();
+        balancer.fronts = vec![
+            Front {
+                kind: FrontKind::ClusterIp,
+                ip: Some(ip(net.ip("172.31.0.0", "fd00:31::"), number)),
+                port: 80,
+            },
+            Front {
+                kind: FrontKind::ExternalIp,
+                ip: Some(ip(net.ip("192.0.0.0", "fd00:92::"), number)),
+                port: 80,
+            },
+            Front {
+                kind: FrontKind::NodePort,
+                ip: None,
+                port: 31000 + number,
+            },
+        ];
+        balancer.any_endpoint = number % 5 != 0;
+        if !balancer.any_endpoint {
+            balancer.cluster.clear();
+        }
+        let name = PortName {
+            service: ObjectName::new("crowd", &format!("s{number}")),
+            port: "http".into(),
+            protocol: [Protocol::Tcp, Protocol::Udp][usize::from(number % 2)],
+        };
+        wanted.balancers.insert(name, Arc::new(balancer));
+    }
+}
+
 /// Addresses of one family.
 struct Net(Family);
 

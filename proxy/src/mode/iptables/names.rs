@@ -49,10 +49,16 @@ impl Chain {
         match self {
             Self::Fixed(_) => 0,
             Self::Port(chain) => 1 + chain.kind as u8,
-            Self::Shared(Place::NatNodePorts, _) => 6,
-            Self::Shared(_, Branch::Byte(_)) => 7,
-            Self::Shared(_, Branch::Nibble(_)) => 8,
-            Self::Shared(_, Branch::Root) => 9,
+            Self::Shared(place, branch) => {
+                // Services lead to node ports.
+                let place = u8::from(place != Place::NatNodePorts);
+                place
+                    + match branch {
+                        Branch::Byte(_) => 6,
+                        Branch::Nibble(_) => 7,
+                        Branch::Root => 8,
+                    }
+            }
         }
     }
 }
@@ -66,7 +72,11 @@ impl fmt::Display for Chain {
                 out.write_str(place.name())?;
                 match branch {
                     Branch::Root => Ok(()),
-                    Branch::Nibble(low) => write!(out, "-{low:X}"),
+                    Branch::Nibble(first) => write!(out, "-{first:X}"),
+                    // As the address or port is written in hexadecimal digits.
+                    Branch::Byte(byte) if *place == Place::NatNodePorts => {
+                        write!(out, "-{:02X}", byte.rotate_left(4))
+                    }
                     Branch::Byte(byte) => write!(out, "-{byte:02X}"),
                 }
             }
@@ -140,13 +150,15 @@ impl Place {
     }
 }
 
-/// Where in a split chain: by the low four bits of the destination, then by the next four.
+/// Where in a split chain: by four bits of the destination, then by four more. Addresses by their low
+/// bits, which differ most: the lowest four first. Node ports by their high bits, so that a branch is
+/// a range: the highest four first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Branch {
     Root,
-    /// The low four bits.
+    /// The first four bits.
     Nibble(u8),
-    /// The low eight bits.
+    /// All eight; the first four are the low ones of this number.
     Byte(u8),
 }
 
@@ -289,11 +301,13 @@ pub(super) fn rank_of_name(name: &str) -> u8 {
         // Prefixes are in the order of `Kind`, and those of old kube-proxies after them.
         Some(position) => 1 + position.min(Kind::Firewall as usize) as u8,
         None if name.starts_with("KUBE-MARK-") || name == Fixed::OffCluster.name() => 0,
-        None => match name.len() - name.trim_end_matches(|c: char| c.is_ascii_hexdigit()).len() {
-            2 => 7,
-            1 => 8,
-            _ => 9,
-        },
+        // What leads to all others, of ipvs mode too.
+        None if name == Place::NatServices.name() => 10,
+        None => {
+            let branch = name.rsplit('-').next().filter(|branch| is_hex(branch));
+            let place = u8::from(!name.starts_with(Place::NatNodePorts.name()));
+            place + 8 - branch.map_or(0, |branch| branch.len() as u8)
+        }
     }
 }
 

@@ -149,17 +149,6 @@ impl Committed {
         self.terms.site == *site && self.terms.parts == parts
     }
 
-    /// Service ports of which only a part of the endpoints is used.
-    pub(super) fn sampled<'a>(&self, wanted: &'a Wanted) -> Vec<&'a PortName> {
-        let limit = self.terms.endpoint_limit;
-        wanted
-            .balancers
-            .iter()
-            .filter(|(_, balancer)| balancer.cluster.len().max(balancer.local.len()) > limit)
-            .map(|(name, _)| name)
-            .collect()
-    }
-
     /// Brings one service port up to date.
     fn place(
         &mut self,

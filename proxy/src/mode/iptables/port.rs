@@ -18,13 +18,17 @@ use super::{
 pub(super) struct Rendered {
     /// Its own chains, each once.
     pub(super) chains: Vec<(PortChain, Rules)>,
-    /// Its lines in shared chains; each pair of place and [`bucket`] once.
+    /// Its lines in shared chains; each pair of place and byte once.
     pub(super) shared: Vec<(Place, Option<u8>, Rules)>,
 }
 
 impl Rendered {
-    fn share(&mut self, place: Place, ip: Option<IpAddr>) -> &mut Rules {
-        let bucket = ip.map(bucket);
+    fn share(&mut self, place: Place, front: &Front) -> &mut Rules {
+        let bucket = match front.ip {
+            Some(ip) => Some(low_byte(ip)),
+            None if place == Place::NatNodePorts => Some(high_byte(front.port)),
+            None => None,
+        };
         let position = self
             .shared
             .iter()
@@ -44,12 +48,18 @@ impl Rendered {
     }
 }
 
-/// The low byte of an address, by which shared chains are split.
-pub(super) fn bucket(ip: IpAddr) -> u8 {
+/// By which shared chains of addresses are split.
+fn low_byte(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(ip) => ip.octets()[3],
         IpAddr::V6(ip) => ip.octets()[15],
     }
+}
+
+/// By which node ports are split; the halves swapped, for the high one comes first
+/// ([`super::names::Branch`]).
+fn high_byte(port: u16) -> u8 {
+    port.to_be_bytes()[0].rotate_left(4)
 }
 
 /// How many endpoint chains a service port has.
@@ -155,7 +165,7 @@ impl Port<'_> {
     /// A line for a front in a shared chain.
     fn line(&mut self, place: Place, front: &Front, comment: &str, target: impl std::fmt::Display) {
         let (terms, protocol) = (self.terms, self.port.protocol);
-        let rule = self.out.share(place, front.ip).rule();
+        let rule = self.out.share(place, front).rule();
         let rule = match front.ip {
             Some(ip) => rule.destination(ip),
             None => rule,

@@ -151,6 +151,14 @@ impl Rule<'_> {
         }
     }
 
+    /// The destination port is in this range.
+    pub(super) fn ports(self, first: u16, last: u16) -> Self {
+        let Some(protocol) = self.protocol else {
+            return self;
+        };
+        self.word(format_args!("-m {protocol} --dport {first}:{last}"))
+    }
+
     /// Jumps to a chain or target, with the target's options.
     pub(super) fn jump(self, target: impl fmt::Display) {
         drop(self.word(format_args!("-j {target}")));

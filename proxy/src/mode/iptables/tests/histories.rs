@@ -53,6 +53,7 @@ fn balancer(number: u8, shape: u8, endpoints: u8) -> Balancer {
     };
     // Few low bytes, so that branches fill up.
     let low = number % 7 * 16 + number % 3;
+    let node_port = 30000 + u16::from(number % 4) * 600 + u16::from(number);
     let mut fronts = vec![Front {
         kind: FrontKind::ClusterIp,
         ip: Some([172, 30, number, low].into()),
@@ -69,7 +70,7 @@ fn balancer(number: u8, shape: u8, endpoints: u8) -> Balancer {
         fronts.push(Front {
             kind: FrontKind::NodePort,
             ip: None,
-            port: 30000 + u16::from(number),
+            port: node_port,
         });
     }
     let cluster: Vec<_> = (0..endpoints)
