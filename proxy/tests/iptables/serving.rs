@@ -1,8 +1,12 @@
 //! Real connections through the rules.
 
-use std::{collections::BTreeSet, io::ErrorKind, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+};
 
-use proxy::model::{Changed, Policy};
+use proxy::model::{Changed, Family, Policy};
 
 use crate::bed::on_each;
 
@@ -46,6 +50,25 @@ fn the_local_policy_keeps_the_clients_address() {
         assert_eq!(seen, bed.client_ip());
         bed.node_calls(node_port).unwrap();
         bed.pod_calls(2, node_port).unwrap();
+    });
+}
+
+#[test]
+fn node_ports_on_loopback_where_that_is_on() {
+    on_each(|mut bed| {
+        bed.serve();
+        let mut wanted = bed.wanted(vec![("web", bed.balancer(10, Some(30080), &[2, 3]))]);
+        let loopback = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 30080);
+        bed.sync(&wanted, &Changed::All);
+        assert!(bed.node_calls(loopback).is_err());
+        wanted.site.localhost_node_ports = true;
+        bed.sync(&wanted, &Changed::All);
+        if bed.family == Family::V4 {
+            bed.node_calls(loopback).unwrap();
+            assert!(bed.saved().contains("block incoming localnet connections"));
+        } else {
+            assert!(!bed.saved().contains("KUBE-FIREWALL"));
+        }
     });
 }
 

@@ -1,13 +1,26 @@
 //! Restart, damage, removal, and others who hold the lock.
 
-use std::{collections::BTreeSet, fs::File, net::SocketAddr, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs::{self, File},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use kernel::{iptables::Variant, process};
 
 use proxy::{
     mode::{
         Mode as _,
         iptables::{Choice, IptablesMode, Options, remove_kube_proxy},
     },
-    model::{Balancer, Changed, Family, Policy, Wanted},
+    model::{
+        Balancer, Changed, Family, LocalDetector, NodePortAddresses, Policy, Protocol, Site, Wanted,
+    },
 };
 
 use crate::bed::{Bed, on_each, port};
@@ -32,28 +45,65 @@ fn variety(bed: &Bed) -> Wanted {
         ..bed.balancer(13, None, &[2])
     };
     let mut wanted = bed.wanted(vec![
+        ("quo\"te\\ and\nline", bed.balancer(15, None, &[2])),
         ("web", bed.balancer(10, Some(30080), &[2, 3])),
         ("sticky", sticky),
         ("local", local),
         ("ranges", ranges),
         ("empty", bed.balancer(14, Some(30083), &[])),
     ]);
+    for (protocol, host) in [(Protocol::Udp, 16), (Protocol::Sctp, 17)] {
+        let mut name = port("other");
+        name.protocol = protocol;
+        let balancer = bed.balancer(host, Some(30084), &[2, 3]);
+        wanted.balancers.insert(name, Arc::new(balancer));
+    }
     wanted.site.localhost_node_ports = true;
     wanted
+}
+
+/// The same on nodes that are set up otherwise.
+fn varieties(bed: &Bed) -> Vec<Wanted> {
+    let with = |change: &dyn Fn(&mut Site)| {
+        let mut wanted = variety(bed);
+        change(&mut wanted.site);
+        wanted
+    };
+    vec![
+        variety(bed),
+        with(&|site| site.masquerade_all = true),
+        with(&|site| site.local = LocalDetector::None),
+        with(&|site| site.local = LocalDetector::Interface("cni0".into())),
+        with(&|site| site.local = LocalDetector::InterfacePrefix("veth".into())),
+        with(&|site| {
+            site.local = LocalDetector::Cidrs(
+                ["10.1.0.0/16", "10.2.0.0/16", "fd01::/64", "fd02::/64"]
+                    .map(|net| net.parse().unwrap())
+                    .into(),
+            );
+        }),
+        with(&|site| {
+            site.node_port_addresses = NodePortAddresses::Some([bed.node_ip()].into());
+            site.localhost_node_ports = false;
+            site.conntrack_liberal = true;
+            site.masquerade_mark = 0x8000_0000;
+        }),
+    ]
 }
 
 #[test]
 fn a_restart_writes_nothing() {
     on_each(|mut bed| {
-        let wanted = variety(&bed);
-        assert!(bed.sync(&wanted, &Changed::All).changes > 30);
-        let before = bed.saved();
-        bed.restart();
-        let plan = bed.with_mode(|mode| mode.plan(&wanted)).unwrap();
-        assert_eq!(plan, "");
-        assert_eq!(bed.sync(&wanted, &Changed::All).changes, 0);
-        assert_eq!(bed.saved(), before);
-        assert_eq!(bed.with_mode(|mode| mode.disturbed()), None);
+        for wanted in varieties(&bed) {
+            assert!(bed.sync(&wanted, &Changed::All).changes > 0);
+            let before = bed.saved();
+            bed.restart();
+            let plan = bed.with_mode(|mode| mode.plan(&wanted)).unwrap();
+            assert_eq!(plan, "");
+            assert_eq!(bed.sync(&wanted, &Changed::All).changes, 0);
+            assert_eq!(bed.saved(), before);
+            assert_eq!(bed.with_mode(|mode| mode.disturbed()), None);
+        }
     });
 }
 
@@ -127,6 +177,84 @@ fn others_rules_stay_and_do_not_disturb() {
         assert_eq!(bed.saved(), before);
         assert_eq!(bed.with_mode(|mode| mode.cleanup()).changes, 0);
     });
+}
+
+#[test]
+fn a_plan_replayed_by_hand_is_the_sync() {
+    on_each(|mut bed| {
+        let wanted = variety(&bed);
+        let plan = bed.with_mode(|mode| mode.plan(&wanted)).unwrap();
+        bed.in_node(|| process::run("replay the plan", "sh", &["-e"], &plan).unwrap());
+        assert_eq!(bed.with_mode(|mode| mode.plan(&wanted)).unwrap(), "");
+        assert_eq!(bed.sync(&wanted, &Changed::All).changes, 0);
+    });
+}
+
+#[test]
+fn a_stale_chain_that_others_use_does_not_stop_the_rest() {
+    on_each(|mut bed| {
+        let mut wanted = variety(&bed);
+        bed.sync(&wanted, &Changed::All);
+        let saved = bed.saved();
+        let chain = saved
+            .lines()
+            .find(|line| line.contains("shop/ranges:http loadbalancer IP"))
+            .and_then(|line| line.rsplit(' ').next())
+            .unwrap();
+        bed.iptables("", "-t nat -N MINE");
+        bed.iptables("", &format!("-t nat -A MINE -j {chain}"));
+        wanted.balancers.remove(&port("ranges"));
+        bed.restart();
+        bed.sync(&wanted, &Changed::All);
+        assert!(bed.saved().contains(&format!(":{chain} ")));
+        bed.iptables("", "-t nat -F MINE");
+        assert!(bed.sync(&wanted, &Changed::All).changes > 0);
+        assert!(!bed.saved().contains(chain));
+    });
+}
+
+#[test]
+fn a_kube_proxys_chains_are_taken_over() {
+    on_each(|mut bed| {
+        for command in [
+            "-t filter -N KUBE-NODEPORTS",
+            "-t filter -A KUBE-NODEPORTS -p tcp --dport 32000 -j ACCEPT",
+            "-t filter -I INPUT -m comment --comment health -j KUBE-NODEPORTS",
+            "-t nat -N KUBE-PROXY-CANARY",
+            "-t nat -N KUBE-SVC-ABCDEFGHABCDEFGH",
+            "-t nat -N KUBE-SERVICES",
+            "-t nat -A KUBE-SERVICES -p tcp --dport 80 -j KUBE-SVC-ABCDEFGHABCDEFGH",
+            "-t nat -I PREROUTING -j KUBE-SERVICES",
+        ] {
+            bed.iptables("", command);
+        }
+        let wanted = variety(&bed);
+        bed.sync(&wanted, &Changed::All);
+        let saved = bed.saved();
+        let filter = saved.split("*filter").nth(1).unwrap();
+        assert!(!filter.contains("KUBE-NODEPORTS"), "{filter}");
+        assert!(!saved.contains("KUBE-SVC-ABCDEFGHABCDEFGH"));
+        assert!(!saved.contains("KUBE-PROXY-CANARY"));
+        bed.restart();
+        assert_eq!(bed.with_mode(|mode| mode.plan(&wanted)).unwrap(), "");
+    });
+}
+
+#[test]
+fn the_iptables_that_is_in_use_is_chosen() {
+    for form in [Choice::Nft, Choice::Legacy] {
+        for rule in ["-t mangle -N KUBE-IPTABLES-HINT", "-A INPUT -j ACCEPT"] {
+            let Some(mut bed) = Bed::new(form, Family::V4) else {
+                return;
+            };
+            bed.iptables("", rule);
+            bed.choice = Choice::Auto;
+            let wanted = variety(&bed);
+            bed.sync(&wanted, &Changed::All);
+            let chosen = bed.with_mode(|mode| mode.variant()).unwrap();
+            assert_eq!(chosen == Variant::Legacy, form == Choice::Legacy, "{rule}");
+        }
+    }
 }
 
 #[test]
@@ -204,31 +332,77 @@ fn a_former_kube_proxy_goes_and_the_kubelet_stays() {
     });
 }
 
-/// The lock is a file that all programs of the host share, so this runs in a process of its own
-/// with a file of its own.
-#[test]
-fn a_lock_that_is_held_is_named_and_waited_for_again() {
-    const FILE: &str = "XTABLES_LOCKFILE";
-    if let Some(path) = std::env::var_os(FILE) {
-        return with_lock(path.as_ref());
-    }
-    if Bed::new(Choice::Legacy, Family::V4).is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
+/// Runs a test again in a process of its own with a variable set.
+fn again(test: &str, variable: &str, value: &OsStr) {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "upkeep::a_lock_that_is_held_is_named_and_waited_for_again",
-            "--nocapture",
-        ])
-        .env(FILE, folder.path().join("lock"))
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, value)
+        .env(AGAIN, "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("1 passed"), "{text}");
+}
+
+/// Set in such a process.
+const AGAIN: &str = "WEFT_TEST_AGAIN";
+
+/// The lock is a file that all programs of the host share, so this runs in a process of its own
+/// with a file of its own.
+#[test]
+fn a_lock_that_is_held_is_named_and_waited_for_again() {
+    const FILE: &str = "XTABLES_LOCKFILE";
+    if std::env::var_os(AGAIN).is_some() {
+        return with_lock(std::env::var_os(FILE).unwrap().as_ref());
+    }
+    if Bed::new(Choice::Legacy, Family::V4).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    again(
+        "upkeep::a_lock_that_is_held_is_named_and_waited_for_again",
+        FILE,
+        folder.path().join("lock").as_os_str(),
+    );
+}
+
+/// An iptables that knows no `recent` and no `--random-fully` stands first in PATH.
+#[test]
+fn what_the_host_lacks_is_left_out() {
+    if std::env::var_os(AGAIN).is_some() {
+        return with_less();
+    }
+    if Bed::new(Choice::Legacy, Family::V4).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let real = process::find("iptables-legacy-restore").unwrap();
+    let script = format!(
+        "#!/bin/sh\ntext=$(cat)\ncase $text in *recent*|*random-fully*)\n  echo 'line 2 failed' >&2\n  \
+         exit 2;;\nesac\nprintf '%s\\n' \"$text\" | exec {} \"$@\"\n",
+        real.display()
+    );
+    let program = folder.path().join("iptables-legacy-restore");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut path = folder.path().as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    again("upkeep::what_the_host_lacks_is_left_out", "PATH", &path);
+}
+
+fn with_less() {
+    let mut bed = Bed::new(Choice::Legacy, Family::V4).unwrap();
+    let wanted = variety(&bed);
+    assert!(bed.sync(&wanted, &Changed::All).changes > 30);
+    let saved = bed.saved();
+    for part in ["recent", "random-fully", "PROBE"] {
+        assert!(!saved.contains(part), "{saved}");
+    }
+    assert!(saved.contains("MASQUERADE") && saved.contains("shop/sticky:http"));
+    assert_eq!(bed.sync(&wanted, &Changed::All).changes, 0);
 }
 
 fn with_lock(path: &std::path::Path) {

@@ -65,6 +65,12 @@ impl Observed {
         }
     }
 
+    /// Whether a chain of ours has no rules.
+    pub(super) fn is_empty(&self, table: Table, chain: &str) -> bool {
+        let range = self.of(table).chains.get(chain);
+        range.is_some_and(|range| range.as_ref().is_some_and(Range::is_empty))
+    }
+
     /// Our chains that are there.
     pub(super) fn chains(&self, table: Table) -> impl Iterator<Item = &str> {
         self.of(table).chains.keys().map(String::as_str)

@@ -40,8 +40,8 @@ impl Script {
             .push((chain.rank(), chain.to_string(), rules.to_owned()));
     }
 
-    /// Makes a chain that others use too; it must not be there.
-    pub(super) fn create(&mut self, table: Table, chain: &str) {
+    /// Makes a chain without rules, or empties it.
+    pub(super) fn empty(&mut self, table: Table, chain: &str) {
         self.of(table)
             .replaced
             .push((0, chain.to_owned(), String::new()));
@@ -105,8 +105,9 @@ impl Changes {
             pen.line("-D ", rule);
         }
         self.replaced.sort_by_key(|(rank, ..)| *rank);
-        for (_, chain, rules) in &self.replaced {
-            pen.replace(chain, rules);
+        // Each is let go of as it is written: together they may be large.
+        for (_, chain, rules) in self.replaced {
+            pen.replace(&chain, &rules);
         }
         for rule in &self.appended {
             pen.line("-A ", rule);
