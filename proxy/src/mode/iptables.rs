@@ -20,11 +20,13 @@ mod drift;
 mod jumps;
 mod names;
 mod observed;
+mod ownership;
 mod plan;
 mod port;
 mod programs;
 mod remove;
 mod rule;
+mod sample;
 mod script;
 mod terms;
 #[cfg(test)]
@@ -42,8 +44,8 @@ use crate::{
 };
 
 use drift::Drift;
-use names::Whose;
 use observed::Observed;
+use ownership::Whose;
 use plan::Committed;
 pub use programs::Choice;
 pub use remove::remove_kube_proxy;

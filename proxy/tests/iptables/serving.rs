@@ -8,7 +8,7 @@ use std::{
 
 use proxy::model::{Changed, Family, Policy};
 
-use crate::bed::on_each;
+use crate::{bed::on_each, wanted::port};
 
 #[test]
 fn cluster_ip_and_node_port_reach_the_pods() {
@@ -111,10 +111,7 @@ fn a_client_stays_with_its_pod() {
             bed.wanted(vec![("more", bed.balancer(11, None, &[2]))])
                 .balancers,
         );
-        bed.sync(
-            &wanted,
-            &Changed::Ports(BTreeSet::from([crate::bed::port("more")])),
-        );
+        bed.sync(&wanted, &Changed::Ports(BTreeSet::from([port("more")])));
         let again = bed.client_calls(cluster).unwrap().0;
         assert_eq!(answered, BTreeSet::from([again]));
     });

@@ -19,7 +19,8 @@ use kernel::{
 use super::{
     canonical,
     jumps::{FIREWALL, JUMPS},
-    names::{Table, is_ours},
+    names::Table,
+    ownership::is_ours,
 };
 
 /// Watches both tables.

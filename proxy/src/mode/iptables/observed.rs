@@ -6,7 +6,8 @@ use std::{collections::HashMap, ops::Range};
 use super::{
     canonical,
     jumps::{FIREWALL, Jump},
-    names::{Chain, Table, Whose},
+    names::{Chain, Table},
+    ownership::Whose,
 };
 
 /// The chain that is not ours alone.

@@ -1,15 +1,13 @@
 //! One service port as rules: its own chains, and its lines in the chains that all share.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{Balancer, Endpoint, Family, Fate, Front, FrontKind, List, Policy, PortName};
 
 use super::{
     names::{Fixed, Kind, Place, PortChain},
     rule::Rules,
+    sample::{probability, sample},
     terms::Terms,
 };
 
@@ -387,33 +385,4 @@ fn all_ones(family: Family) -> IpAddr {
         Family::V4 => [255; 4].into(),
         Family::V6 => [0xff; 16].into(),
     }
-}
-
-/// One in `left`, as exactly as the kernel's `statistic` holds it: in 31 bits.
-fn probability(left: usize) -> f64 {
-    let whole = f64::from(1u32 << 31);
-    (whole / left as f64).round() / whole
-}
-
-/// At most `limit` of the endpoints, chosen by node, so that the nodes together use all of them.
-/// An endpoint more or less moves at most one of the chosen.
-fn sample(endpoints: &[Endpoint], limit: usize, node: &str) -> Vec<Endpoint> {
-    if endpoints.len() <= limit {
-        return endpoints.to_vec();
-    }
-    let rank = |endpoint: &Endpoint| {
-        // Without a random seed: another process of this node chooses the same.
-        let mut hasher = DefaultHasher::new();
-        (node, endpoint.ip, endpoint.port).hash(&mut hasher);
-        hasher.finish()
-    };
-    let mut ranked: Vec<_> = endpoints
-        .iter()
-        .map(|endpoint| (rank(endpoint), *endpoint))
-        .collect();
-    ranked.select_nth_unstable(limit);
-    ranked.truncate(limit);
-    let mut chosen: Vec<_> = ranked.into_iter().map(|(_, endpoint)| endpoint).collect();
-    chosen.sort_unstable();
-    chosen
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::names::{Chain, Table, rank_of_name};
+use super::{
+    names::{Chain, Table},
+    ownership::rank_of_name,
+};
 
 /// Changes of both tables.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -121,7 +121,7 @@ fn from_scratch(wanted: &Wanted) -> Tables {
 
 fn full(wanted: &Wanted, tables: &Tables) -> (Committed, Script) {
     let observed = Observed::new(
-        super::super::names::Whose::Ours,
+        super::super::ownership::Whose::Ours,
         tables.save(Table::Filter),
         tables.save(Table::Nat),
     );
