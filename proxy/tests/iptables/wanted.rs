@@ -128,6 +128,10 @@ pub fn varieties(bed: &Bed) -> Vec<Wanted> {
         variety(bed),
         with(&|site| site.masquerade_all = true),
         with(&|site| site.local = LocalDetector::None),
+        with(&|site| {
+            site.local =
+                LocalDetector::Cidrs(vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]);
+        }),
         with(&|site| site.local = LocalDetector::Interface("cni0".into())),
         with(&|site| site.local = LocalDetector::InterfacePrefix("veth".into())),
         with(&|site| {

@@ -60,7 +60,7 @@ fn high_byte(port: u16) -> u8 {
     port.to_be_bytes()[0].rotate_left(4)
 }
 
-/// How many endpoint chains a service port has.
+/// How many endpoints a service port has, as far as the size of the cluster goes.
 pub(super) fn endpoint_count(balancer: &Balancer, limit: usize) -> usize {
     balancer.cluster.len().max(balancer.local.len()).min(limit)
 }

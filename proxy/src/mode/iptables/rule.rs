@@ -71,8 +71,12 @@ impl Rule<'_> {
         self
     }
 
+    /// Comes from this network; from all of them needs no words, and iptables-save has none.
     pub(super) fn source(self, net: impl Into<IpNet>) -> Self {
-        self.word(format_args!("-s {}", net.into()))
+        match net.into() {
+            net if net.prefix_len() == 0 => self,
+            net => self.word(format_args!("-s {net}")),
+        }
     }
 
     pub(super) fn not_source(self, net: impl Into<IpNet>) -> Self {

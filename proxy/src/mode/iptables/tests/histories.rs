@@ -174,7 +174,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn bit_by_bit_is_from_scratch(steps in prop::collection::vec(step(), 1..12), lines in 1usize..400) {
         let mut balancers = BTreeMap::new();
