@@ -57,7 +57,7 @@ pub(super) fn is_ours(table: Table, name: &str) -> bool {
     }
 }
 
-/// The order of [`Chain::rank`] for a chain known by name only.
+/// The order of [`super::names::Chain::rank`] for a chain known by name only.
 pub(super) fn rank_of_name(name: &str) -> u8 {
     match PORT_PREFIXES
         .iter()
