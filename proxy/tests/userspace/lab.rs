@@ -60,6 +60,13 @@ impl Host {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// A program to be run inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
     /// Runs `work` inside, on a thread of its own.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.run(work).unwrap()
@@ -100,8 +107,7 @@ impl Host {
     pub fn tcp_server(&self, at: &str, name: &'static str) {
         let listener = self.listen(at);
         thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
+            for mut stream in listener.incoming().flatten() {
                 thread::spawn(move || {
                     let from = stream.peer_addr()?.ip();
                     stream.write_all(format!("{name} {from}\n").as_bytes())?;

@@ -246,7 +246,7 @@ fn an_endpoint_that_refuses_or_is_silent_is_passed_over() {
     assert_eq!(served, ["two", "two"]);
     let waited = start.elapsed();
     assert!(
-        (Duration::from_secs(1)..Duration::from_secs(3)).contains(&waited),
+        (Duration::from_secs(1)..Duration::from_secs(8)).contains(&waited),
         "{waited:?}"
     );
     // Nobody answers: the client is reset.
@@ -255,7 +255,7 @@ fn an_endpoint_that_refuses_or_is_silent_is_passed_over() {
     let error = lab.try_ask("10.96.0.10:80").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     until("it is counted", || counters.tcp_unserved.get() == 1);
-    assert_eq!(counters.open_tcp.get(), 0);
+    until("all have ended", || counters.open_tcp.get() == 0);
 }
 
 #[test]
