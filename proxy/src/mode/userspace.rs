@@ -3,7 +3,7 @@
 //!
 //! # How packets come here
 //! Each address of a Service becomes a local address of the node by a host route in table local
-//! ([`routes`]), so that packets of Pods and of others which the node receives are delivered, and a socket can be bound
+//! (module `routes`), so that packets of Pods and of others which the node receives are delivered, and a socket can be bound
 //! to it. Node ports are bound on the node's own addresses. There is no wildcard socket: answers leave from the
 //! address that was asked, and a node port does not answer on a Service's address.
 //!
