@@ -114,7 +114,7 @@ impl Place {
         Endpoint {
             ip: self.ip(0x0af4_0000 + number, (0xfd44 << 112) + u128::from(number)),
             port: 8080,
-            local: number % 3 == 0,
+            local: number.is_multiple_of(3),
         }
     }
 
