@@ -198,6 +198,7 @@ fn wanted() -> Result<Wanted> {
             local: true,
         }],
         local: Vec::new(),
+        draining: Vec::new(),
         any_endpoint: true,
     };
     let name = PortName {

@@ -345,6 +345,9 @@ pub struct Balancer {
     /// Local ready endpoints, else local serving and terminating ones. Sorted. Empty when neither
     /// policy is Local: nobody asks.
     pub local: Vec<Endpoint>,
+    /// UDP only: endpoints that get no new flows and still serve (they terminate, or topology prefers
+    /// others): flows that go there already go on. Sorted.
+    pub draining: Vec<Endpoint>,
     /// There is a usable endpoint somewhere in the cluster.
     pub any_endpoint: bool,
 }

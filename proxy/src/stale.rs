@@ -44,28 +44,9 @@ pub enum Stale {
     Only(BTreeSet<SocketAddr>),
 }
 
-/// A service port as it is or was programmed, as far as flows are concerned.
-#[derive(Clone, Copy, Debug)]
-pub struct Served<'a> {
-    /// What was programmed.
-    pub balancer: &'a Balancer,
-    /// Endpoints that get no new connections and yet still serve (terminating ones, or others than
-    /// topology prefers): flows to them go on.
-    pub serving: &'a [SocketAddr],
-}
-
-impl<'a> From<&'a Balancer> for Served<'a> {
-    fn from(balancer: &'a Balancer) -> Self {
-        Self {
-            balancer,
-            serving: &[],
-        }
-    }
-}
-
 /// What a changed service port of UDP leaves behind: as it was before and as it is now, `None` for
 /// one that is not there.
-pub fn changes(old: Option<Served<'_>>, new: Option<Served<'_>>) -> Vec<FrontChange> {
+pub fn changes(old: Option<&Balancer>, new: Option<&Balancer>) -> Vec<FrontChange> {
     let (before, now) = (Side::of(old), Side::of(new));
     let mut changes = Vec::new();
     if now.has_endpoints {
@@ -102,18 +83,18 @@ struct Side {
 }
 
 impl Side {
-    fn of(served: Option<Served<'_>>) -> Self {
-        let Some(Served { balancer, serving }) = served else {
+    fn of(balancer: Option<&Balancer>) -> Self {
+        let Some(balancer) = balancer else {
             return Self::default();
         };
         let fronts = balancer.fronts.iter();
         let endpoints = balancer.reachable();
-        let chosen = endpoints.iter();
-        let chosen = chosen.map(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port));
+        let serving = endpoints.iter().chain(&balancer.draining);
+        let serving = serving.map(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port));
         Self {
             fronts: fronts.map(|front| (front.ip, front.port)).collect(),
             has_endpoints: !endpoints.is_empty(),
-            serving: chosen.chain(serving.iter().copied()).collect(),
+            serving: serving.collect(),
         }
     }
 }

@@ -42,10 +42,7 @@ impl UdpFlows {
     pub fn look(&self, family: Family, ports: Vec<PortChange>, local: BTreeSet<IpAddr>) {
         let changes: Vec<FrontChange> = ports
             .iter()
-            .flat_map(|port| {
-                let old = port.old.as_deref().map(Into::into);
-                stale::changes(old, port.new.as_deref().map(Into::into))
-            })
+            .flat_map(|port| stale::changes(port.old.as_deref(), port.new.as_deref()))
             .collect();
         if changes.is_empty() {
             return;

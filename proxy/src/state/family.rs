@@ -222,6 +222,7 @@ impl FamilyState {
             affinity: service.affinity,
             source_ranges: of_family(&service.source_ranges, self.family()).collect(),
             // One ready endpoint anywhere, or one that drains, makes this list one.
+            draining: chosen.draining,
             any_endpoint: !chosen.cluster.is_empty(),
             cluster: chosen.cluster,
             local: chosen.local,

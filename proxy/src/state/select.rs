@@ -14,11 +14,12 @@ pub(super) struct Viewpoint<'a> {
     pub(super) zone: Option<&'a str>,
 }
 
-/// What has been chosen; both sorted, no double.
+/// What has been chosen; all sorted, no double.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chosen {
     pub(super) cluster: Vec<Endpoint>,
     pub(super) local: Vec<Endpoint>,
+    pub(super) draining: Vec<Endpoint>,
 }
 
 #[derive(Clone, Copy)]
@@ -64,7 +65,17 @@ pub(super) fn choose<'a>(
             local = pick(&all, |one| one.local && one.drains());
         }
     }
-    Chosen { cluster, local }
+    // Nobody asks for those of other protocols, whose connections end by themselves.
+    let mut draining = match protocol {
+        Protocol::Udp => pick(&all, |one| one.of.serving),
+        Protocol::Tcp | Protocol::Sctp => Vec::new(),
+    };
+    draining.retain(|one| cluster.binary_search(one).is_err() && local.binary_search(one).is_err());
+    Chosen {
+        cluster,
+        local,
+        draining,
+    }
 }
 
 /// Sorted by address and port, each once: of doubles the one that does not terminate, then the

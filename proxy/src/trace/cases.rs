@@ -173,6 +173,7 @@ impl Net {
             source_ranges: Vec::new(),
             cluster: Vec::new(),
             local: Vec::new(),
+            draining: Vec::new(),
             any_endpoint: true,
         };
         for (address, local) in [(self.here(), true), (self.there(), false)] {

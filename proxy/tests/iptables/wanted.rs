@@ -64,6 +64,7 @@ impl Bed {
             external_policy: Policy::Cluster,
             affinity: None,
             source_ranges: Vec::new(),
+            draining: Vec::new(),
             any_endpoint: !cluster.is_empty(),
             local: Vec::new(),
             cluster,

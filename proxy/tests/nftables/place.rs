@@ -146,6 +146,7 @@ impl Place {
             source_ranges: Vec::new(),
             cluster: (0..endpoints).map(|n| self.endpoint(1 + number * 8 + n)).collect(),
             local: Vec::new(),
+            draining: Vec::new(),
             any_endpoint: endpoints > 0,
         }
     }

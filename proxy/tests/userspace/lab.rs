@@ -371,6 +371,7 @@ pub fn balancer(front: Front, endpoints: &[Endpoint]) -> Balancer {
         source_ranges: Vec::new(),
         cluster: endpoints.to_vec(),
         local: endpoints.iter().filter(|e| e.local).copied().collect(),
+        draining: Vec::new(),
         any_endpoint: !endpoints.is_empty(),
     }
 }

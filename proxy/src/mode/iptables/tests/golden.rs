@@ -53,6 +53,7 @@ fn balancer(endpoints: &[&str]) -> Balancer {
         affinity: None,
         source_ranges: Vec::new(),
         local: Vec::new(),
+        draining: Vec::new(),
         any_endpoint: !cluster.is_empty(),
         cluster,
     }

@@ -96,6 +96,7 @@ fn balancer(number: u8, shape: u8, endpoints: u8) -> Balancer {
             .filter(|endpoint| local && endpoint.local)
             .copied()
             .collect(),
+        draining: Vec::new(),
         any_endpoint: !cluster.is_empty(),
         cluster,
     }

@@ -89,6 +89,7 @@ fn balancer(number: u8) -> impl Strategy<Value = Arc<Balancer>> {
                         .map(|n| format!("10.{n}.0.0/1{n}").parse().expect("a network"))
                         .collect(),
                     local: cluster.iter().copied().filter(|each| each.local).collect(),
+                    draining: Vec::new(),
                     any_endpoint: !cluster.is_empty() || elsewhere,
                     cluster,
                 })
@@ -210,6 +211,7 @@ fn one_endpoint_more_among_five_is_two_changes_of_maps() {
             source_ranges: Vec::new(),
             cluster: hosts.map(endpoint).collect(),
             local: Vec::new(),
+            draining: Vec::new(),
             any_endpoint: true,
         })
     };

@@ -24,6 +24,7 @@ fn balancer(kind: FrontKind, ip: Option<[u8; 4]>) -> Balancer {
         source_ranges: Vec::new(),
         cluster: vec![endpoint(1, false), endpoint(2, false)],
         local: Vec::new(),
+        draining: Vec::new(),
         any_endpoint: true,
     }
 }

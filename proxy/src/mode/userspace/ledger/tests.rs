@@ -52,6 +52,7 @@ fn balancer(ip: u8, node_port: Option<u16>, endpoints: bool) -> Arc<Balancer> {
             Vec::new()
         },
         local: Vec::new(),
+        draining: Vec::new(),
         any_endpoint: endpoints,
     })
 }

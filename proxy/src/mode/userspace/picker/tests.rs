@@ -19,6 +19,7 @@ fn balancer(endpoints: u8, affinity: Option<u32>) -> Balancer {
         source_ranges: Vec::new(),
         local: cluster.iter().filter(|e| e.local).copied().collect(),
         cluster,
+        draining: Vec::new(),
         any_endpoint: true,
     }
 }

@@ -36,6 +36,7 @@ fn balancer(internal: Policy, external: Policy, local: usize, remote: usize) -> 
         affinity: None,
         source_ranges: Vec::new(),
         local: cluster[..local].to_vec(),
+        draining: Vec::new(),
         any_endpoint: !cluster.is_empty(),
         cluster,
     }
