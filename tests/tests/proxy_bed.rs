@@ -59,8 +59,7 @@ fn clients_tell_answers_refusal_and_silence_apart() -> Result<()> {
                 let from = &client.namespace;
                 let seen = client.ip(family)?;
                 site.answers_seeing(from, good, transport, server, seen)?;
-                let at_once = knock(from, refused, transport, PATIENCE)?;
-                ensure!(at_once == Outcome::Refused, "{refused}: {at_once}");
+                site.refused(from, refused, transport)?;
                 let nothing = knock(from, silent, transport, PATIENCE)?;
                 ensure!(nothing == Outcome::Silence, "{silent}: {nothing}");
             }

@@ -13,6 +13,11 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long a client listens before it calls that silence.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// How long it waits to be refused. Where client and node are one machine, an ICMP refusal comes
+/// while `connect` still holds the socket, and TCP drops it (`LockDroppedIcmps`): only the answer to
+/// the second SYN, a second later, is heard. A refusal by RST is heard at once.
+const REFUSAL: Duration = Duration::from_millis(1500);
+const REFUSED: &str = "refused";
 
 impl Site {
     /// Waits until one of `servers` answers.
@@ -52,7 +57,7 @@ impl Site {
 
     /// Waits until the client is told at once that nobody listens.
     pub fn refused(&self, from: &Namespace, at: SocketAddr, transport: Transport) -> Result<()> {
-        self.wait_until("refused", from, at, transport, |outcome| match outcome {
+        self.wait_until(REFUSED, from, at, transport, |outcome| match outcome {
             Outcome::Refused => Ok(()),
             other => bail!("{other}"),
         })
