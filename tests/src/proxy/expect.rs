@@ -17,8 +17,6 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// while `connect` still holds the socket, and TCP drops it (`LockDroppedIcmps`): only the answer to
 /// the second SYN, a second later, is heard. A refusal by RST is heard at once.
 const REFUSAL: Duration = Duration::from_millis(1500);
-const REFUSED: &str = "refused";
-
 impl Site {
     /// Waits until one of `servers` answers.
     pub fn answers(
@@ -29,10 +27,16 @@ impl Site {
         servers: &[SocketAddr],
     ) -> Result<Answer> {
         let what = format!("one of {servers:?} answers");
-        self.wait_until(&what, from, at, transport, |outcome| match outcome {
-            Outcome::Answered(answer) if servers.contains(&answer.by) => Ok(answer),
-            other => bail!("{other}"),
-        })
+        self.wait_until(
+            (&what, PATIENCE),
+            from,
+            at,
+            transport,
+            |outcome| match outcome {
+                Outcome::Answered(answer) if servers.contains(&answer.by) => Ok(answer),
+                other => bail!("{other}"),
+            },
+        )
     }
 
     /// Waits until one of `servers` answers, and requires that it sees the client as `source`.
@@ -57,7 +61,8 @@ impl Site {
 
     /// Waits until the client is told at once that nobody listens.
     pub fn refused(&self, from: &Namespace, at: SocketAddr, transport: Transport) -> Result<()> {
-        self.wait_until(REFUSED, from, at, transport, |outcome| match outcome {
+        let wanted = ("refused", REFUSAL);
+        self.wait_until(wanted, from, at, transport, |outcome| match outcome {
             Outcome::Refused => Ok(()),
             other => bail!("{other}"),
         })
@@ -66,7 +71,8 @@ impl Site {
     /// Waits until nothing comes back. In userspace mode a refusal will do: the address is one of
     /// the node's, and where no socket listens the kernel says so.
     pub fn silent(&self, from: &Namespace, at: SocketAddr, transport: Transport) -> Result<()> {
-        self.wait_until("silence", from, at, transport, |outcome| match outcome {
+        let wanted = ("silence", PATIENCE);
+        self.wait_until(wanted, from, at, transport, |outcome| match outcome {
             Outcome::Silence => Ok(()),
             Outcome::Refused if !self.mode.keeps_source() => Ok(()),
             other => bail!("{other}"),
@@ -75,7 +81,8 @@ impl Site {
 
     /// Waits until no server answers, however that shows.
     pub fn unanswered(&self, from: &Namespace, at: SocketAddr, transport: Transport) -> Result<()> {
-        self.wait_until("no answer", from, at, transport, |outcome| match outcome {
+        let wanted = ("no answer", PATIENCE);
+        self.wait_until(wanted, from, at, transport, |outcome| match outcome {
             Outcome::Answered(_) => bail!("{outcome}"),
             _ => Ok(()),
         })
@@ -83,13 +90,13 @@ impl Site {
 
     fn wait_until<T>(
         &self,
-        what: &str,
+        (what, patience): (&str, Duration),
         from: &Namespace,
         at: SocketAddr,
         transport: Transport,
         mut check: impl FnMut(Outcome) -> Result<T>,
     ) -> Result<T> {
-        let found = eventually(what, LIMIT, || check(knock(from, at, transport, PATIENCE)?));
+        let found = eventually(what, LIMIT, || check(knock(from, at, transport, patience)?));
         found.with_context(|| {
             format!(
                 "{}: {at} ({transport}) from {}\n{}",
