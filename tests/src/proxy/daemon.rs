@@ -93,7 +93,10 @@ impl Proxy {
     /// Waits until it is healthy and every family that it serves has been synced once.
     pub fn wait_ready(&self, daemon: &mut Daemon) -> Result<()> {
         let ready = eventually("weft-proxy has synced", Duration::from_secs(20), || {
-            daemon.ensure_alive()?;
+            // Once it has ended there is nothing to wait for.
+            if let Err(ended) = daemon.ensure_alive() {
+                return Ok(Err(ended));
+            }
             let health = self.node.run(|| http::get("127.0.0.1:10256", "healthz"))?;
             ensure!(
                 health.status == 200,
@@ -106,9 +109,9 @@ impl Proxy {
                 synced.iter().all(|(_, value)| *value > 0.0),
                 "not synced: {synced:?}"
             );
-            Ok(())
+            Ok(Ok(()))
         });
-        ready.with_context(|| format!("weft-proxy's log ends:\n{}", daemon.log_tail()))
+        ready.with_context(|| format!("weft-proxy's log ends:\n{}", daemon.log_tail()))?
     }
 
     /// The `/metrics` page.
