@@ -6,12 +6,14 @@
 
 mod exchange;
 mod knock;
+mod knocker;
 mod ping;
 mod server;
 mod stream;
 
 pub use exchange::{UdpEcho, exchange, exchange_datagrams};
 pub use knock::{Answer, Outcome, Transport, UdpClient, knock, knock_from};
+pub use knocker::{Knocker, KnockerReport};
 pub use ping::{Ping, PingReport};
 pub use server::{TcpServer, UdpServer, bulk, seen_as, seen_as_udp};
 pub use stream::{Stream, StreamReport};

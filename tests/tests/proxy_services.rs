@@ -1,13 +1,11 @@
 //! Services as clients meet them: cluster IPs, node ports, external addresses; who answers, and what
 //! address the endpoint sees.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::net::SocketAddr;
 use tests::cluster::Stack;
 use tests::pod::Family;
-use tests::proxy::{
-    Backend, Endpoints, Mode, Options, Pod, Port, Service, Site, cluster_ip, external_ip,
-};
+use tests::proxy::{Endpoints, Mode, Options, Pod, Port, Service, Site, cluster_ip, external_ip};
 use tests::traffic::{Transport, exchange};
 
 tests::on_every_mode!(
@@ -28,21 +26,6 @@ fn site(mode: Mode, stack: Stack) -> Result<Option<(Site, Pod, Pod)>> {
     };
     let (a, b) = (site.pod(0)?, site.pod(1)?);
     Ok(Some((site, a, b)))
-}
-
-/// The Service `web`, cluster IP number 1, TCP and UDP port 80.
-fn web(site: &Site) -> Service {
-    Service::new("web", &site.cluster_ips(1))
-        .port(Port::tcp("http", 80))
-        .port(Port::udp("dns", 80))
-}
-
-fn endpoints(service: &str, backends: &[&Backend]) -> Result<Endpoints> {
-    let first = backends.first().context("no backend")?;
-    Ok(Endpoints::of(service)
-        .port(first.tcp("http"))
-        .port(first.udp("dns"))
-        .at_all(backends.iter().map(|backend| &backend.pod)))
 }
 
 fn cluster_ip_v4_only(mode: Mode) -> Result<()> {
@@ -66,11 +49,10 @@ fn cluster_ip_answers(mode: Mode, stack: Stack) -> Result<()> {
     for (index, name) in [(0, "near"), (1, "far")] {
         let backend = site.backend(index, 8080)?;
         let number = 10 + u8::try_from(index)?;
-        let service = Service::new(name, &site.cluster_ips(number))
-            .port(Port::tcp("http", 80))
-            .port(Port::udp("dns", 80));
-        site.manifests.service(&service)?;
-        site.manifests.endpoints(&endpoints(name, &[&backend])?)?;
+        site.manifests
+            .service(&Service::web(name, &site.cluster_ips(number)))?;
+        site.manifests
+            .endpoints(&Endpoints::web(name, &[&backend]))?;
         for &family in site.families() {
             let at = SocketAddr::new(cluster_ip(family, number), 80);
             let server = backend.address(family)?;
@@ -105,7 +87,8 @@ fn node_ports(mode: Mode) -> Result<()> {
         .node_port(Port::tcp("http", 80), 30080)
         .node_port(Port::udp("dns", 80), 30080);
     site.manifests.service(&service)?;
-    site.manifests.endpoints(&endpoints("web", &[&backend])?)?;
+    site.manifests
+        .endpoints(&Endpoints::web("web", &[&backend]))?;
     let outside = &site.underlay.outside;
     let clients = [
         outside,
@@ -159,14 +142,15 @@ fn external_addresses(mode: Mode) -> Result<()> {
             serde_json::json!(["10.244.0.0/16", " fd44::/48"]),
         );
     site.manifests.service(
-        &web(&site)
+        &Service::web("web", &site.cluster_ips(1))
             .external_ips(&site.external_ips(1))
             .load_balancer(&site.external_ips(2)),
     )?;
     site.manifests.service(&ranged)?;
-    site.manifests.endpoints(&endpoints("web", &[&backend])?)?;
     site.manifests
-        .endpoints(&endpoints("ranged", &[&backend])?)?;
+        .endpoints(&Endpoints::web("web", &[&backend]))?;
+    site.manifests
+        .endpoints(&Endpoints::web("ranged", &[&backend]))?;
     for &family in site.families() {
         let server = backend.address(family)?;
         for number in [1, 2] {
@@ -210,8 +194,10 @@ fn hairpin(mode: Mode) -> Result<()> {
         return Ok(());
     };
     let backend = site.backend(0, 8080)?;
-    site.manifests.service(&web(&site))?;
-    site.manifests.endpoints(&endpoints("web", &[&backend])?)?;
+    site.manifests
+        .service(&Service::web("web", &site.cluster_ips(1)))?;
+    site.manifests
+        .endpoints(&Endpoints::web("web", &[&backend]))?;
     for &family in site.families() {
         let at = SocketAddr::new(cluster_ip(family, 1), 80);
         let gateway = site.masqueraded(0, &backend.pod, family);
@@ -232,7 +218,8 @@ fn ports_and_large_requests(mode: Mode) -> Result<()> {
     let (first, second) = (site.backend(0, 8080)?, site.backend(1, 9090)?);
     let (v4, at) = (Family::V4, SocketAddr::new(cluster_ip(Family::V4, 1), 80));
     let servers = [first.address(v4)?, second.address(v4)?];
-    site.manifests.service(&web(&site))?;
+    site.manifests
+        .service(&Service::web("web", &site.cluster_ips(1)))?;
     // Two slices with one port name and two numbers, as for a named targetPort.
     let slices = [&first, &second].map(|backend| {
         let mut list = Endpoints::of("web")
@@ -264,7 +251,7 @@ fn ports_and_large_requests(mode: Mode) -> Result<()> {
     }
 
     // A port more, and one less.
-    let more = web(&site).port(Port::tcp("http", 81));
+    let more = Service::web("web", &site.cluster_ips(1)).port(Port::tcp("http", 81));
     let more = more.set(
         "ports",
         serde_json::json!([

@@ -1,6 +1,6 @@
 //! Services, EndpointSlices and Nodes as values, and the folder that they are written to.
 
-use super::site::{Node, Pod};
+use super::site::{Backend, Node, Pod};
 use crate::pod::Family;
 use crate::topology;
 use anyhow::{Context, Result};
@@ -64,6 +64,13 @@ impl Service {
             name: name.to_owned(),
             value,
         }
+    }
+
+    /// The Service of most tests: `http` and `dns`, both port 80, TCP and UDP.
+    pub fn web(name: &str, cluster_ips: &[IpAddr]) -> Self {
+        Self::new(name, cluster_ips)
+            .port(Port::tcp("http", 80))
+            .port(Port::udp("dns", 80))
     }
 
     /// With a port.
@@ -195,6 +202,15 @@ impl Endpoints {
             endpoints: Vec::new(),
             labels: Vec::new(),
         }
+    }
+
+    /// The endpoints of a [`Service::web`]; they have the first one's port.
+    pub fn web(service: &str, backends: &[&Backend]) -> Self {
+        let port = backends.first().map_or(8080, |backend| backend.port);
+        Self::of(service)
+            .port(Port::tcp("http", port))
+            .port(Port::udp("dns", port))
+            .at_all(backends.iter().map(|backend| &backend.pod))
     }
 
     /// With a port, its number being the endpoints'.

@@ -121,6 +121,8 @@ pub struct Pod {
     pub namespace: Namespace,
     /// The name of its node.
     pub node: String,
+    /// The node's end of its veth pair.
+    pub device: String,
     /// Its addresses, IPv4 first.
     pub ips: Vec<IpAddr>,
 }
@@ -284,6 +286,7 @@ impl Site {
         Ok(Pod {
             namespace,
             node: node.name.clone(),
+            device,
             ips,
         })
     }
