@@ -17,15 +17,16 @@ pub struct Proxy {
     node: Namespace,
     log: PathBuf,
     flags: Vec<String>,
-    mode: Mode,
+    mode: Option<Mode>,
 }
 
 /// A running proxy; it is killed with the value.
 pub type Daemon = Process;
 
 impl Proxy {
-    /// The proxy of the node `name`, which reads `manifests` and writes its log to `log`.
-    pub fn new(node: &Namespace, name: &str, mode: Mode, manifests: &Path, log: PathBuf) -> Self {
+    /// The proxy of the node `name`, which reads `manifests` and writes its log to `log`; in its
+    /// default mode.
+    pub fn new(node: &Namespace, name: &str, manifests: &Path, log: PathBuf) -> Self {
         let flags = vec![
             format!("--source=dir:{}", manifests.display()),
             format!("--hostname-override={name}"),
@@ -36,7 +37,7 @@ impl Proxy {
             node: node.clone(),
             log,
             flags,
-            mode,
+            mode: None,
         }
     }
 
@@ -46,9 +47,9 @@ impl Proxy {
         self
     }
 
-    /// In another mode.
+    /// In this mode.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.mode = Some(mode);
         self
     }
 
@@ -56,7 +57,7 @@ impl Proxy {
     pub fn command(&self, more: &[&str]) -> Result<Command> {
         let mut command = Command::new(subject::program("weft-proxy")?);
         command
-            .args(self.mode.flags())
+            .args(self.mode.map_or(&[][..], Mode::flags))
             .args(&self.flags)
             .args(more)
             // No settings of the person who runs the tests.

@@ -1,8 +1,7 @@
 //! Services, EndpointSlices and Nodes as values, and the folder that they are written to.
 
-use super::site::{Backend, Node, Pod};
+use super::site::{Backend, Pod};
 use crate::pod::Family;
-use crate::topology;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -329,19 +328,17 @@ impl Manifests {
     }
 
     /// Writes the Node object of a node: its name and addresses.
-    pub fn node(&self, node: &Node, families: &[Family]) -> Result<()> {
-        let (v4, v6) = topology::node_addresses(node.number);
-        let addresses = [IpAddr::from(v4), IpAddr::from(v6)]
-            .into_iter()
-            .filter(|ip| families.iter().any(|family| family.has(*ip)))
+    pub fn node(&self, name: &str, addresses: &[IpAddr]) -> Result<()> {
+        let addresses = addresses
+            .iter()
             .map(|ip| json!({ "type": "InternalIP", "address": ip }));
         let value = json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": { "name": node.name },
+            "metadata": { "name": name },
             "status": { "addresses": addresses.collect::<Vec<_>>() },
         });
-        self.object(&format!("node-{}.json", node.name), &value)
+        self.object(&format!("node-{name}.json"), &value)
     }
 
     /// Removes a Service; its endpoints stay.

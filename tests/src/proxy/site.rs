@@ -171,7 +171,9 @@ impl Site {
         }
         site.route()?;
         for node in &site.nodes {
-            site.manifests.node(node, site.stack.families())?;
+            let families = site.stack.families().iter();
+            let ips: Vec<_> = families.map(|family| node.ip(*family)).collect();
+            site.manifests.node(&node.name, &ips)?;
         }
         Ok(Some(site))
     }
@@ -188,7 +190,8 @@ impl Site {
         });
         let cidrs = cidrs.collect::<Vec<_>>().join(",");
         let folder = self.manifests.folder();
-        let mut proxy = Proxy::new(&namespace, &name, self.mode, folder, log)
+        let mut proxy = Proxy::new(&namespace, &name, folder, log)
+            .mode(self.mode)
             .flag(format!("--cluster-cidr={cidrs}"));
         for flag in &options.flags {
             proxy = proxy.flag(flag.clone());

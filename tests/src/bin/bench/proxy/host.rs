@@ -104,7 +104,8 @@ impl Host {
 
     fn start(&self, mode: Mode, manifests: &Path) -> Result<Served> {
         let log = self.folder.join("weft-proxy.log");
-        let proxy = Proxy::new(&self.namespace, &self.name, mode, manifests, log)
+        let proxy = Proxy::new(&self.namespace, &self.name, manifests, log)
+            .mode(mode)
             .flag(format!("--cluster-cidr={PODS}"));
         let daemon = proxy.start()?;
         Ok(Served { proxy, daemon })

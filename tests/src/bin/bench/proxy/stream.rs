@@ -48,7 +48,9 @@ pub fn run(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
     let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": list });
     super::world::place(&manifests, "stream", &list)?;
     let log = run.folder().join("weft-proxy.log");
-    let _ours = Proxy::new(&node, "node", Mode::Userspace, &manifests, log).start()?;
+    let _ours = Proxy::new(&node, "node", &manifests, log)
+        .mode(Mode::Userspace)
+        .start()?;
     let mut copy = Command::new(std::env::current_exe()?);
     copy.args(["copy-loop", LOOP, SERVER]);
     let _loop = node.spawn("the copy loop", &mut copy, &run.folder().join("loop.log"))?;
