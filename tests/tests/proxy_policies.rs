@@ -103,7 +103,9 @@ fn external_local(mode: Mode) -> Result<()> {
                 true => client2.ip(family)?,
                 false => site.masqueraded(1, &backend.pod, family),
             };
-            site.answers_seeing(&client2.namespace, elsewhere, transport, server, pod_seen)?;
+            for at in [elsewhere, fronts[1], fronts[2]] {
+                site.answers_seeing(&client2.namespace, at, transport, server, pod_seen)?;
+            }
             let node_seen = site.masqueraded(1, &backend.pod, family);
             site.answers_seeing(&n2.namespace, elsewhere, transport, server, node_seen)?;
             // The cluster IP is not concerned.

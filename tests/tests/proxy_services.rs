@@ -5,7 +5,9 @@ use anyhow::Result;
 use std::net::SocketAddr;
 use tests::cluster::Stack;
 use tests::pod::Family;
-use tests::proxy::{Endpoints, Mode, Options, Pod, Port, Service, Site, cluster_ip, external_ip};
+use tests::proxy::{
+    Backend, Endpoints, Mode, Options, Pod, Port, Service, Site, cluster_ip, external_ip,
+};
 use tests::traffic::{Transport, exchange};
 
 tests::on_every_mode!(
@@ -13,6 +15,8 @@ tests::on_every_mode!(
     cluster_ip_v6_only,
     cluster_ip_dual_stack,
     node_ports,
+    node_port_addresses,
+    host_network_endpoints,
     external_addresses,
     ports_and_large_requests; kernel: hairpin
 );
@@ -120,6 +124,71 @@ fn node_ports(mode: Mode) -> Result<()> {
                 Mode::Nftables | Mode::Userspace => {
                     site.refused(&client2.namespace, other, transport)?;
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Node ports answer on the addresses that are asked for, and on no others.
+fn node_port_addresses(mode: Mode) -> Result<()> {
+    let options = Options::new(mode).flag("--nodeport-addresses=192.168.66.96/28,fd66::90/124");
+    let Some(mut site) = Site::prepare(&options)? else {
+        return Ok(());
+    };
+    let client = site.pod(1)?;
+    let backend = site.backend(1, 8080)?;
+    let node = &mut site.nodes[0];
+    node.namespace.ip_batch(
+        "address add 192.168.66.99/24 dev eth0\naddress add fd66::99/64 dev eth0 nodad",
+    )?;
+    node.start_proxy()?;
+    let service = Service::new("web", &site.cluster_ips(1)).node_port(Port::tcp("http", 80), 30080);
+    site.manifests.service(&service)?;
+    site.manifests
+        .endpoints(&Endpoints::web("web", &[&backend]))?;
+    for (&family, ip) in site.families().iter().zip(["192.168.66.99", "fd66::99"]) {
+        let at = SocketAddr::new(ip.parse()?, 30080);
+        let server = backend.address(family)?;
+        site.answers(&client.namespace, at, Transport::Tcp, &[server])?;
+        let other = SocketAddr::new(site.nodes[0].ip(family), 30080);
+        site.refused(&client.namespace, other, Transport::Tcp)?;
+    }
+    Ok(())
+}
+
+/// Endpoints in a node's own namespace, for clients there and elsewhere.
+fn host_network_endpoints(mode: Mode) -> Result<()> {
+    let Some((site, client1, client2)) = site(mode, Stack::Dual)? else {
+        return Ok(());
+    };
+    let node = &site.nodes[1];
+    let place = Pod {
+        namespace: node.namespace.clone(),
+        node: node.name.clone(),
+        device: "lo".to_owned(),
+        ips: site
+            .families()
+            .iter()
+            .map(|family| node.ip(*family))
+            .collect(),
+    };
+    let backend = Backend::start(place, 8080)?;
+    site.manifests
+        .service(&Service::web("web", &site.cluster_ips(1)))?;
+    site.manifests
+        .endpoints(&Endpoints::web("web", &[&backend]))?;
+    for &family in site.families() {
+        let at = SocketAddr::new(cluster_ip(family, 1), 80);
+        let server = backend.address(family)?;
+        for transport in BOTH {
+            for client in [
+                &client1.namespace,
+                &client2.namespace,
+                &site.nodes[0].namespace,
+                &site.nodes[1].namespace,
+            ] {
+                site.answers(client, at, transport, &[server])?;
             }
         }
     }
