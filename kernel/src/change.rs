@@ -300,8 +300,10 @@ fn describe_set(set: &SetLink, name_of: &dyn Fn(u32) -> String) -> String {
 
 fn describe_route(route: &Route, name_of: &dyn Fn(u32) -> String) -> String {
     let mut text = String::new();
-    if route.kind == RouteKind::Blackhole {
-        text += "blackhole ";
+    match route.kind {
+        RouteKind::Blackhole => text += "blackhole ",
+        RouteKind::Local => text += "local ",
+        RouteKind::Unicast | RouteKind::Other(_) => {}
     }
     text += &match route.dst {
         dst if dst.prefix_len() == 0 => match dst.addr() {
@@ -325,8 +327,16 @@ fn describe_route(route: &Route, name_of: &dyn Fn(u32) -> String) -> String {
     if let Some(metric) = route.priority {
         text += &format!(" metric {metric}");
     }
-    if route.scope == scope::LINK {
-        text += " scope link";
+    match route.scope {
+        scope::LINK => text += " scope link",
+        scope::HOST => text += " scope host",
+        _ => {}
+    }
+    if !matches!(
+        route.protocol,
+        Route::PROTOCOL_BOOT | Route::PROTOCOL_KERNEL
+    ) {
+        text += &format!(" proto {}", route.protocol);
     }
     if route.onlink {
         text += " onlink";

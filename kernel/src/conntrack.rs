@@ -7,7 +7,7 @@ use netlink_packet_core::NLM_F_DUMP;
 
 use crate::{
     Error, Result,
-    sys::netfilter::{Socket, attributes, push_nested},
+    sys::netfilter::{Socket, push_nested, value_of},
 };
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -30,8 +30,11 @@ pub fn delete_flows_to(ipv6: bool, protocol: u8, ip: Option<IpAddr>, port: u16) 
     let run = || -> io::Result<usize> {
         let mut socket = Socket::open()?;
         let list = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET;
-        let flows = match socket.request(list, NLM_F_DUMP, family, &[]) {
-            Ok(flows) => flows,
+        let mut flows = Vec::new();
+        match socket.request(list, NLM_F_DUMP, family, &[], |message| {
+            flows.push(message.payload().to_vec());
+        }) {
+            Ok(_) => {}
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -53,7 +56,7 @@ pub fn delete_flows_to(ipv6: bool, protocol: u8, ip: Option<IpAddr>, port: u16) 
             let mut request = Vec::new();
             push_nested(&mut request, CTA_TUPLE_ORIG, tuple);
             let delete = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
-            match socket.request(delete, 0, family, &request) {
+            match socket.request(delete, 0, family, &request, |_| {}) {
                 Ok(_) => deleted += 1,
                 // It ended by itself meanwhile.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -76,11 +79,4 @@ fn is_to(tuple: &[u8], protocol: u8, ip: Option<IpAddr>, port: u16) -> bool {
     ip_matches
         && value_of(transport, CTA_PROTO_NUM) == Some(&[protocol][..])
         && value_of(transport, CTA_PROTO_DST_PORT) == Some(&port.to_be_bytes()[..])
-}
-
-fn value_of(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(bytes)
-        .into_iter()
-        .find(|(kind, _)| *kind == wanted)
-        .map(|(_, value)| value)
 }

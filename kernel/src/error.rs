@@ -52,6 +52,12 @@ impl Error {
         self.errno() == Some(libc::EOPNOTSUPP)
     }
 
+    /// Somebody else changed the ruleset since the generation that a transaction expected
+    /// (ERESTART).
+    pub fn is_outdated(&self) -> bool {
+        self.errno() == Some(libc::ERESTART)
+    }
+
     /// The thing to be changed or removed is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(

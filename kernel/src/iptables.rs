@@ -1,7 +1,11 @@
 //! iptables transactions, by `iptables-restore --noflush`, in whichever of its two forms (nf_tables
-//! or legacy) the host uses.
+//! or legacy) the host uses, or in a named one.
 
-use std::sync::OnceLock;
+mod chains;
+
+use std::{fs, sync::OnceLock, time::Duration};
+
+pub use chains::ChainUse;
 
 use crate::{Error, Result, nft, process, sys};
 
@@ -15,6 +19,15 @@ enum Kind {
     Nftables(u32),
 }
 
+/// The two forms of the program; on one host both may be installed, with rules in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Its rules are in nf_tables (`iptables-nft`).
+    Nft,
+    /// Its rules are in the xtables of the kernel (`iptables-legacy`).
+    Legacy,
+}
+
 /// Seconds to wait for the xtables lock: others (kube-proxy) hold it for long, and many Pods may
 /// start at once.
 const WAIT: &str = "60";
@@ -22,6 +35,8 @@ const WAIT: &str = "60";
 /// The iptables of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Iptables {
+    /// `iptables`, `ip6tables-legacy` …
+    program: String,
     ipv6: bool,
     legacy: bool,
     /// (major, minor, patch) of the program.
@@ -36,17 +51,56 @@ impl Iptables {
         if let Some(known) = slot.get() {
             return Ok(known.clone());
         }
-        let program = program(ipv6);
+        let found = Self::ask(program(ipv6).to_owned(), ipv6)?;
+        Ok(slot.get_or_init(|| found).clone())
+    }
+
+    /// Finds the program of one form by its own name (`iptables-legacy`), or else `iptables` if
+    /// that is of this form.
+    pub fn find_variant(ipv6: bool, variant: Variant) -> Result<Self> {
+        let base = program(ipv6);
+        let suffix = match variant {
+            Variant::Nft => "nft",
+            Variant::Legacy => "legacy",
+        };
+        let named = format!("{base}-{suffix}");
+        if process::find(&named).is_some() {
+            return Self::ask(named, ipv6);
+        }
+        match Self::find(ipv6) {
+            Ok(found) if found.variant() == variant => Ok(found),
+            _ => Err(Error::other(
+                format!("find {named}"),
+                format!("neither it nor an {base} of this form is installed (package iptables)"),
+            )),
+        }
+    }
+
+    fn ask(program: String, ipv6: bool) -> Result<Self> {
         let what = format!("find {program}");
-        let text = process::run(&what, program, &["--version"], "")?;
+        let text = process::run(&what, &program, &["--version"], "")?;
         let (version, legacy) = parse_version(&text)
             .ok_or_else(|| Error::other(what, format!("unreadable version {text:?}")))?;
-        let found = Self {
+        Ok(Self {
+            program,
             ipv6,
             legacy,
             version,
-        };
-        Ok(slot.get_or_init(|| found).clone())
+        })
+    }
+
+    /// As it is called, without `-restore` or `-save`.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Which of the two forms it is.
+    pub fn variant(&self) -> Variant {
+        if self.legacy {
+            Variant::Legacy
+        } else {
+            Variant::Nft
+        }
     }
 
     /// It speaks to the legacy xtables of the kernel and not to nf_tables.
@@ -67,8 +121,8 @@ impl Iptables {
     /// Applies a script in the format of iptables-save(8), one commit a table; chains that the
     /// script does not name stay as they are.
     pub fn restore(&self, script: &str) -> Result<()> {
-        let program = format!("{}-restore", program(self.ipv6));
-        let what = format!("apply {} transaction", program.trim_end_matches("-restore"));
+        let program = format!("{}-restore", self.program);
+        let what = format!("apply {} transaction", self.program);
         // --wait came to restore with 1.6.2.
         let arguments: &[&str] = if self.version >= (1, 6, 2) {
             &["--noflush", "--wait", WAIT]
@@ -78,9 +132,24 @@ impl Iptables {
         process::run(&what, &program, arguments, script).map(drop)
     }
 
-    /// A table in the format of iptables-save(8).
+    /// As [`Iptables::restore`], for large scripts and callers that try again: waits for the
+    /// xtables lock at most `wait` (at least a second, whole seconds), see [`is_lock_held`], and
+    /// may take `limit` altogether.
+    pub fn restore_within(&self, script: &str, wait: Duration, limit: Duration) -> Result<()> {
+        let program = format!("{}-restore", self.program);
+        let what = format!("apply {} transaction", self.program);
+        let wait = wait.as_secs().max(1).to_string();
+        let mut arguments = vec!["--noflush", "--counters"];
+        if self.version >= (1, 6, 2) {
+            arguments.extend(["--wait", &wait]);
+        }
+        process::run_within(&what, &program, &arguments, script, limit).map(drop)
+    }
+
+    /// A table in the format of iptables-save(8). Legacy makes the table if it is not there yet
+    /// (see [`legacy_tables`]).
     pub fn save(&self, table: &str) -> Result<String> {
-        let program = format!("{}-save", program(self.ipv6));
+        let program = format!("{}-save", self.program);
         process::run(
             &format!("list {program} {table}"),
             &program,
@@ -103,7 +172,7 @@ impl Iptables {
 
     /// Runs one `iptables` command; `arguments` as on the command line.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
-        let program = program(self.ipv6);
+        let program = &self.program;
         let mut all = vec!["--wait", WAIT];
         all.extend(arguments);
         process::run(
@@ -113,6 +182,21 @@ impl Iptables {
             "",
         )
     }
+}
+
+/// The error says that another program held the xtables lock for longer than we waited (legacy
+/// only): nothing was changed.
+pub fn is_lock_held(error: &Error) -> bool {
+    error.to_string().contains("xtables lock")
+}
+
+/// The legacy tables that exist in the calling thread's namespace; asking makes none. Empty where
+/// the kernel has no xtables.
+pub fn legacy_tables(ipv6: bool) -> Vec<String> {
+    let name = if ipv6 { "ip6" } else { "ip" };
+    fs::read_to_string(format!("/proc/thread-self/net/{name}_tables_names"))
+        .map(|text| text.lines().map(str::to_owned).collect())
+        .unwrap_or_default()
 }
 
 fn program(ipv6: bool) -> &'static str {

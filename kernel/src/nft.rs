@@ -1,15 +1,113 @@
-//! nftables transactions, by `nft -f -`: text that an operator can replay by hand.
+//! nftables: rules as text by `nft -f -`, which an operator can replay by hand, and elements of
+//! sets and maps by netlink, where there are tens of thousands of them.
 //!
-//! Whether anything changed since is asked of the kernel directly ([`generation`]), so that drift is
-//! found without starting a program.
+//! `nft -f` takes 0.6 s and 63 MB for 25,000 elements, of which the kernel needs a sixth. So what
+//! is written once (tables, chains, the declarations of sets) goes through [`apply`], and what
+//! changes goes through a [`Socket`]: a [`Transaction`] is one datagram, encoded as it is made, and
+//! is carried out whole or not at all. Lists ([`Socket::elements`], [`Socket::rules`]) and drift
+//! ([`generation`], [`Monitor`]) are asked of the kernel too, without starting a program.
+//!
+//! See linux/netfilter/nf_tables.h for the messages, nft(8) for the words.
 
-use std::io;
+use std::{fmt, sync::Arc};
 
-use crate::{Error, Result, process, sys::netfilter};
+use crate::{Result, process};
 
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFT_MSG_GETGEN: u16 = 16;
-const NFTA_GEN_ID: u16 = 1;
+mod bytes;
+mod element;
+mod expression;
+mod objects;
+mod socket;
+mod transaction;
+
+pub use bytes::Bytes;
+pub use element::{Data, Element, Verdict};
+pub use expression::{Base, Connection, Expressions, Meta, Of, Register};
+pub use objects::{Field, Hook, HookType, NewSet, Values};
+pub use socket::Socket;
+pub use transaction::Transaction;
+
+/// NFNL_SUBSYS_NFTABLES in the upper byte of a message's type.
+const SUBSYSTEM: u16 = 10 << 8;
+
+/// Family and name of a table; prints as `ip weft`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Table {
+    /// Which packets come to it.
+    pub family: Family,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// The family of a table (NFPROTO_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet = 1,
+    /// IPv4.
+    Ip = 2,
+    /// ARP.
+    Arp = 3,
+    /// Whatever a device receives.
+    Netdev = 5,
+    /// Frames of bridges.
+    Bridge = 7,
+    /// IPv6.
+    Ip6 = 10,
+}
+
+impl Table {
+    /// A table's name; it need not exist.
+    pub fn new(family: Family, name: &str) -> Self {
+        Self {
+            family,
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.family, self.name)
+    }
+}
+
+impl Family {
+    const ALL: [Self; 6] = [
+        Self::Inet,
+        Self::Ip,
+        Self::Arp,
+        Self::Netdev,
+        Self::Bridge,
+        Self::Ip6,
+    ];
+
+    fn number(self) -> u8 {
+        self as u8
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.number() == number)
+    }
+
+    /// As `nft` writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Arp => "arp",
+            Self::Netdev => "netdev",
+            Self::Bridge => "bridge",
+            Self::Ip6 => "ip6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.word())
+    }
+}
 
 /// Whether there is an `nft` program and the kernel answers it.
 pub fn available() -> bool {
@@ -51,19 +149,8 @@ fn list(arguments: &[&str], family: &str, name: &str) -> Result<Option<String>> 
     }
 }
 
-/// The number of the present ruleset: it grows with every transaction of any program in the calling
-/// thread's namespace (NFT_MSG_GETGEN).
+/// The number of the present ruleset in the calling thread's namespace; see [`Socket::generation`].
+/// Who asks often keeps a socket.
 pub fn generation() -> Result<u32> {
-    let get = || -> io::Result<u32> {
-        let mut socket = netfilter::Socket::open()?;
-        let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN;
-        let answers = socket.request(kind, 0, 0, &[])?;
-        answers
-            .iter()
-            .flat_map(|body| netfilter::attributes(body))
-            .find(|(kind, _)| *kind == NFTA_GEN_ID)
-            .and_then(|(_, value)| value.try_into().ok().map(u32::from_be_bytes))
-            .ok_or_else(|| io::Error::other("answer without a generation number"))
-    };
-    get().map_err(|cause| Error::new("read nftables generation", cause))
+    Socket::open()?.generation()
 }

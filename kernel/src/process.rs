@@ -39,6 +39,17 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// Runs a program to its end with `input` on stdin; its standard output if it succeeded, else an
 /// error with what it wrote to stderr. `what` names the operation.
 pub fn run(what: &str, program: &str, arguments: &[&str], input: &str) -> Result<String> {
+    run_within(what, program, arguments, input, LIMIT)
+}
+
+/// As [`run`], for a program that may take `limit` before it is killed.
+pub fn run_within(
+    what: &str,
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+    limit: Duration,
+) -> Result<String> {
     let error = |cause: io::Error| Error::new(what, cause);
     let path = find(program).ok_or_else(|| {
         Error::other(
@@ -69,7 +80,7 @@ pub fn run(what: &str, program: &str, arguments: &[&str], input: &str) -> Result
         let pid = Pid::from_raw(child.id().cast_signed());
         let (ended, waiting) = mpsc::channel::<()>();
         let watchdog = scope.spawn(move || {
-            let hangs = waiting.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            let hangs = waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
             // Not reaped yet, so the number is still its own; an error means that it just ended.
             hangs && kill(pid, Signal::SIGKILL).is_ok()
         });
@@ -78,7 +89,7 @@ pub fn run(what: &str, program: &str, arguments: &[&str], input: &str) -> Result
         if watchdog.join().unwrap_or(false) {
             return Err(io::Error::other(format!(
                 "{program} did not end within {} s and was killed",
-                LIMIT.as_secs()
+                limit.as_secs()
             )));
         }
         match writer.join() {

@@ -30,13 +30,22 @@ pub(crate) fn namespace_type(fd: BorrowedFd<'_>) -> io::Result<i32> {
 
 /// Sets a socket's receive buffer beyond net.core.rmem_max (SO_RCVBUFFORCE, socket(7)).
 pub(crate) fn force_receive_buffer(fd: RawFd, bytes: i32) -> io::Result<()> {
+    set_option(fd, libc::SO_RCVBUFFORCE, bytes)
+}
+
+/// Sets a socket's send buffer beyond net.core.wmem_max (SO_SNDBUFFORCE, socket(7)).
+pub(crate) fn force_send_buffer(fd: RawFd, bytes: i32) -> io::Result<()> {
+    set_option(fd, libc::SO_SNDBUFFORCE, bytes)
+}
+
+fn set_option(fd: RawFd, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option value points to an i32 that lives through the call, and its size is given.
     let result = unsafe {
         libc::setsockopt(
             fd,
             libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const bytes).cast(),
+            option,
+            (&raw const value).cast(),
             size_of::<i32>() as libc::socklen_t,
         )
     };

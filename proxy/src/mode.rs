@@ -1,7 +1,12 @@
 //! The ways to program a node. A [`Mode`] serves one family; it blocks, and runs on the thread that
 //! owns it, in the network namespace where that thread is.
 
+pub mod nftables;
+pub mod iptables;
+pub mod userspace;
+
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use crate::model::{Changed, Wanted};
 
@@ -38,6 +43,12 @@ pub trait Mode: Send {
     /// What [`Mode::sync`] with [`Changed::All`] would do, as text that an operator can read and,
     /// where the mode has programs for it, replay by hand. Changes nothing; empty if nothing is to do.
     fn plan(&mut self, wanted: &Wanted) -> anyhow::Result<String>;
+
+    /// The process is about to end, and what it programmed stays: connections that it carries itself
+    /// may go on for so long.
+    fn drain(&mut self, limit: Duration) {
+        let _ = limit;
+    }
 
     /// Removes everything of this mode that this or an earlier process made for the family.
     fn cleanup(&mut self) -> Report;

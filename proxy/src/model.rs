@@ -253,6 +253,8 @@ pub enum Event {
     SliceGone(ObjectName),
     /// The own Node; `None`: it does not exist.
     Node(Option<NodeInfo>),
+    /// The networks of cluster IPs, as far as the API server has ServiceCIDR objects.
+    ServiceCidrs(Vec<IpNet>),
     /// A list of one kind begins.
     Restarted(Kind),
     /// The list of one kind is whole.

@@ -1,141 +1,202 @@
-//! The little of nfnetlink that we speak ourselves: requests of plain attributes and their answers.
-//! See linux/netfilter/nfnetlink.h.
+//! The little of nfnetlink that we speak ourselves: requests, batches and their answers.
+//!
+//! nfnetlink carries out what one `send` brought before `send` returns, so all that it has to say
+//! to a batch waits in the socket by then. See linux/netfilter/nfnetlink.h, netlink(7).
 
-use std::io;
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::{SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{MsgFlags, sendmsg};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// struct nlmsghdr.
-const HEADER: usize = 16;
-/// struct nfgenmsg.
-const FAMILY_HEADER: usize = 4;
-/// Type bits of struct nlattr, without the nested and byte-order flags.
-const TYPE_MASK: u16 = 0x3fff;
-const NESTED: u16 = 0x8000;
+mod attribute;
+mod message;
+
+pub(crate) use attribute::{
+    ATTRIBUTE_HEADER, attributes, begin_nested, end_nested, push_attribute, push_nested, value_of,
+};
+use message::{FAMILY_HEADER, NLMSG_DONE};
+pub(crate) use message::{
+    HEADER, Message, NLMSG_ERROR, Refusal, messages, push_header, set_flags, set_length,
+};
+
+/// What netlink adds to a datagram when it compares it with the send buffer's size.
+const SEND_OVERHEAD: usize = 32;
+/// The kernel never writes a longer datagram of answers (NLMSG_GOODSIZE, or 32 KiB for dumps).
+const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// A netfilter netlink socket in the namespace where it was opened.
 pub(crate) struct Socket {
     socket: netlink_sys::Socket,
     sequence: u32,
+    port: u32,
+    send_room: usize,
+    buffer: Vec<u8>,
+}
+
+/// How a list was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Nothing changed under it.
+    Whole,
+    /// Something changed under it: read again.
+    Interrupted,
 }
 
 impl Socket {
+    /// Sequence numbers of requests stay below this one; batches number their messages from here.
+    pub(crate) const BATCH_SEQUENCE: u32 = 1 << 31;
+
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
+        // Refinements that old kernels lack: short error messages that say what and why.
+        let _ = socket.set_cap_ack(true);
+        let _ = socket.set_ext_ack(true);
         Ok(Self {
             socket,
             sequence: 0,
+            port,
+            send_room: 0,
+            buffer: Vec::with_capacity(RECEIVE_BYTES),
         })
     }
 
-    /// Sends one request and returns the attributes of every answer. With `NLM_F_DUMP` in `flags`
-    /// it reads to the end of the list, else to the acknowledgement.
+    /// The socket's address among netlink sockets (nlmsg_pid).
+    pub(crate) fn port_id(&self) -> u32 {
+        self.port
+    }
+
+    /// Joins a multicast group with a receive buffer of `bytes`, and never blocks from then on.
+    pub(crate) fn join(&mut self, group: u32, bytes: i32) -> io::Result<()> {
+        // A small buffer only means an earlier overrun.
+        let _ = super::force_receive_buffer(self.socket.as_raw_fd(), bytes);
+        self.socket.set_non_blocking(true)?;
+        self.socket.add_membership(group)
+    }
+
+    /// Sends one request and shows every answer. With `NLM_F_DUMP` in `flags` it reads to the end
+    /// of the list, else to the acknowledgement.
     pub(crate) fn request(
         &mut self,
         kind: u16,
         flags: u16,
         family: u8,
         attributes: &[u8],
-    ) -> io::Result<Vec<Vec<u8>>> {
-        self.sequence += 1;
+        mut visit: impl FnMut(&Message<'_>),
+    ) -> io::Result<Reading> {
+        self.sequence = (self.sequence + 1) % Self::BATCH_SEQUENCE;
         let dump = flags & NLM_F_DUMP == NLM_F_DUMP;
         let ack = if dump { 0 } else { NLM_F_ACK };
-        let length = (HEADER + FAMILY_HEADER + attributes.len()) as u32;
-        let mut message = Vec::with_capacity(length as usize);
-        message.extend_from_slice(&length.to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&(NLM_F_REQUEST | ack | flags).to_ne_bytes());
-        message.extend_from_slice(&self.sequence.to_ne_bytes());
-        message.extend_from_slice(&0u32.to_ne_bytes());
-        message.extend_from_slice(&[family, 0, 0, 0]);
+        let mut message = Vec::with_capacity(HEADER + FAMILY_HEADER + attributes.len());
+        let flags = NLM_F_REQUEST | ack | flags;
+        push_header(&mut message, kind, flags, self.sequence, [family, 0, 0, 0]);
         message.extend_from_slice(attributes);
+        set_length(&mut message, 0);
         self.socket.send(&message, 0)?;
 
-        let mut answers = Vec::new();
-        let mut buffer: Vec<u8> = Vec::with_capacity(64 * 1024);
+        let mut reading = Reading::Whole;
         loop {
-            buffer.clear();
-            self.socket.recv(&mut buffer, 0)?;
-            let mut bytes = &buffer[..];
-            while bytes.len() >= HEADER {
-                let length = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
-                if length < HEADER || length > bytes.len() {
-                    return Err(io::Error::other("netlink message of impossible length"));
+            self.receive(MsgFlags::empty())?;
+            for message in messages(&self.buffer) {
+                let message = message?;
+                if message.sequence != self.sequence {
+                    continue;
                 }
-                let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
-                let body = &bytes[HEADER..length];
-                match kind {
-                    NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => {
-                        let code: [u8; 4] = body
-                            .get(..4)
-                            .and_then(|code| code.try_into().ok())
-                            .ok_or_else(|| io::Error::other("short netlink error"))?;
-                        return match i32::from_ne_bytes(code) {
-                            0 => Ok(answers),
-                            code => Err(io::Error::from_raw_os_error(-code)),
+                if message.flags & NLM_F_DUMP_INTR != 0 {
+                    reading = Reading::Interrupted;
+                }
+                match message.kind {
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        return match message.code()? {
+                            0 => Ok(reading),
+                            code => Err(io::Error::from_raw_os_error(code)),
                         };
                     }
-                    _ => answers.extend(body.get(FAMILY_HEADER..).map(<[u8]>::to_vec)),
+                    _ => visit(&message),
                 }
-                bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
             }
         }
     }
-}
 
-/// The attributes in a message body: (type, value). Stops at the first one that does not fit.
-pub(crate) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
-    let mut found = Vec::new();
-    while bytes.len() >= 4 {
-        let length = u16::from_ne_bytes([bytes[0], bytes[1]]) as usize;
-        let kind = u16::from_ne_bytes([bytes[2], bytes[3]]) & TYPE_MASK;
-        let Some(value) = bytes.get(4..length) else {
-            break;
-        };
-        found.push((kind, value));
-        bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
-    }
-    found
-}
-
-/// Appends one attribute with its padding.
-pub(crate) fn push_attribute(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    buffer.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
-    buffer.extend_from_slice(&kind.to_ne_bytes());
-    buffer.extend_from_slice(value);
-    buffer.resize(buffer.len().next_multiple_of(4), 0);
-}
-
-/// Appends one attribute made of attributes.
-pub(crate) fn push_nested(buffer: &mut Vec<u8>, kind: u16, inner: &[u8]) {
-    push_attribute(buffer, kind | NESTED, inner);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_round_trip() {
-        let mut buffer = Vec::new();
-        push_attribute(&mut buffer, 1, &[7]);
-        push_nested(&mut buffer, 2, &[1, 2, 3, 4]);
-        assert_eq!(attributes(&buffer), [(1, &[7][..]), (2, &[1, 2, 3, 4][..])]);
+    /// Sends the parts as one datagram and shows all that the kernel answered: errors, and what the
+    /// messages asked for by NLM_F_ACK and NLM_F_ECHO. Returns whether answers were lost because
+    /// there were too many.
+    pub(crate) fn send_batch(
+        &mut self,
+        parts: &[&[u8]],
+        mut visit: impl FnMut(&Message<'_>),
+    ) -> io::Result<bool> {
+        // What an earlier request that failed half-way left behind.
+        self.read_waiting(|_| {})?;
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.make_room(bytes + SEND_OVERHEAD)?;
+        let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let fd = self.socket.as_raw_fd();
+        sendmsg::<()>(fd, &parts, &[], MsgFlags::empty(), None)?;
+        self.read_waiting(&mut visit)
     }
 
-    #[test]
-    fn cut_attributes_do_not_panic() {
-        let mut buffer = Vec::new();
-        push_attribute(&mut buffer, 1, &[7, 8, 9]);
-        for end in 0..buffer.len() {
-            attributes(&buffer[..end]);
+    /// Shows the messages of one datagram; nothing when there is none to read now.
+    pub(crate) fn read_one(
+        &mut self,
+        visit: &mut dyn FnMut(io::Result<Message<'_>>),
+    ) -> io::Result<()> {
+        match self.receive(MsgFlags::MSG_DONTWAIT) {
+            Ok(()) => messages(&self.buffer).for_each(visit),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        attributes(&[0, 0, 0, 0]);
+        Ok(())
+    }
+
+    fn read_waiting(&mut self, mut visit: impl FnMut(&Message<'_>)) -> io::Result<bool> {
+        let mut lost = false;
+        loop {
+            match self.receive(MsgFlags::MSG_DONTWAIT) {
+                Ok(()) => {
+                    for message in messages(&self.buffer) {
+                        visit(&message?);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(lost),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads one datagram into the buffer.
+    fn receive(&mut self, flags: MsgFlags) -> io::Result<()> {
+        loop {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, flags.bits()) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes the send buffer large enough for one datagram of `bytes`.
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes > self.send_room {
+            let wanted = bytes.next_power_of_two().max(RECEIVE_BYTES);
+            // The kernel doubles what it is given and keeps it below i32::MAX.
+            let given = i32::try_from(wanted / 2).unwrap_or(i32::MAX / 2);
+            super::force_send_buffer(self.socket.as_raw_fd(), given)?;
+            self.send_room = wanted;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

@@ -1,0 +1,568 @@
+//! The table's rules, as values: how many there are depends on the site and never on the Services.
+//!
+//! ```text
+//! prerouting, output   firewall-check        source ranges, before any translation
+//!                      services              cluster IPs to be masqueraded are marked, then
+//!                                            front → chain, by service-ips or service-nodeports
+//!                        cluster-5           draws one of five slots, translates (see `slots`)
+//!                        pick-cluster        known client → its endpoint; else list → cluster-5
+//!                        external-cluster    marks for masquerade, then as pick-cluster
+//!                        external-local      Pods and the node: as pick-cluster; others: pick-local
+//! input, forward,      service-endpoints-check, nodeport-endpoints-check
+//! output                                     refuse or drop what has no endpoint
+//!                      cluster-ips-check     refuse what a cluster IP does not offer
+//! postrouting          note-clients          affinity: remembers who was led where
+//!                      masquerading          what is marked, and hairpins
+//! ```
+//! All of it is looked at for the first packet of a connection only. Hooks and priorities are
+//! kube-proxy's, so that others can order themselves before or after.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+
+use ipnet::IpNet;
+use kernel::nft::{Hook, HookType, Transaction};
+use sha2::{Digest as _, Sha256};
+
+use super::encode::encode;
+use super::layout::{Chain, Place, Set, TABLE, front_text, ip_word};
+use super::slots;
+use crate::model::{Family, List, LocalDetector, NodePortAddresses, Site};
+
+/// What the rules are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The site.
+    pub site: Site,
+    /// The affinity time-outs in use, in seconds.
+    pub timeouts: BTreeSet<u32>,
+}
+
+/// Something that a packet must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It begins a connection.
+    New,
+    /// Its connection has been translated.
+    Translated,
+    /// A key made from it is in (or, with `false`, is not in) a set.
+    In(Set, bool),
+    /// Its source is (is not) in a network.
+    Source(IpNet, bool),
+    /// Its destination is (is not) in a network.
+    Destination(IpNet, bool),
+    /// It came (did not come) in by an interface; the name may end in `*`.
+    Interface(String, bool),
+    /// Its source is an address of this host.
+    LocalSource,
+    /// Its destination is an address of this host.
+    LocalDestination,
+    /// It has the mark.
+    Marked(u32),
+}
+
+/// Something done to a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Sets the mark.
+    Mark(u32),
+    /// Clears it.
+    Unmark(u32),
+    /// Replaces the source by the host's.
+    Masquerade,
+    /// Drops it.
+    Drop,
+    /// Refuses it by ICMP.
+    Reject,
+    /// Into a chain and back.
+    Jump(String),
+    /// On to a chain.
+    Goto(String),
+    /// Where the map says, if it has the key.
+    Verdict(Set),
+    /// Replaces the destination by what the map says, if it has the key.
+    Translate(Set, Draw),
+    /// Remembers the client's endpoint for so many seconds.
+    Note(u32),
+}
+
+/// The seed of the hash of a client's address: the same on every node.
+pub const HASH_SEED: u32 = 0x7765_6674;
+
+/// How the key of a translation is completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// By a random number below.
+    Random(u32),
+    /// By the hash of the source.
+    Hash(u32),
+    /// By the source.
+    Client,
+}
+
+/// Matches, then actions; the first that does not apply ends the rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// All must hold.
+    pub matches: Vec<Match>,
+    /// In order.
+    pub actions: Vec<Action>,
+}
+
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainRules {
+    /// Its name.
+    pub name: String,
+    /// For a base chain.
+    pub hook: Option<(HookType, Hook, i32)>,
+    /// In order.
+    pub rules: Vec<Rule>,
+}
+
+/// All chains of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The family.
+    pub family: Family,
+    /// In the order in which they are written: called ones before callers.
+    pub chains: Vec<ChainRules>,
+}
+
+fn rule<const M: usize, const A: usize>(matches: [Match; M], actions: [Action; A]) -> Rule {
+    Rule {
+        matches: matches.into(),
+        actions: actions.into(),
+    }
+}
+
+fn chain(name: impl fmt::Display, rules: Vec<Rule>) -> ChainRules {
+    ChainRules {
+        name: name.to_string(),
+        hook: None,
+        rules,
+    }
+}
+
+fn base(name: &str, hook: (HookType, Hook, i32), rules: Vec<Rule>) -> ChainRules {
+    ChainRules {
+        hook: Some(hook),
+        ..chain(name, rules)
+    }
+}
+
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+
+/// The rules.
+pub fn ruleset(basis: &Basis) -> Ruleset {
+    let site = &basis.site;
+    let mut chains = vec![chain(
+        Chain::Reject,
+        vec![rule([], [Action::Reject])],
+    )];
+    for list in [List::Cluster, List::Local] {
+        for place in [Place::Ip, Place::NodePort] {
+            chains.extend(slots::sizes().map(|size| size_chain(list, place, size)));
+            if site.affinity_by_hash {
+                chains.extend(slots::hash_sizes().map(|size| {
+                    let translate = Action::Translate(Set::Endpoints(list, place), Draw::Hash(size));
+                    chain(Chain::Hash(list, place, size), vec![rule([], [translate])])
+                }));
+            }
+        }
+        chains.push(pick_chain(list));
+    }
+    chains.extend([external_cluster(site), external_local(site), services(site)]);
+    chains.extend(checks(site));
+    chains.extend(basis.timeouts.iter().map(|seconds| note_chain(*seconds)));
+    chains.push(masquerading(site));
+    chains.extend(base_chains(!basis.timeouts.is_empty()));
+    Ruleset {
+        family: site.family,
+        chains,
+    }
+}
+
+fn size_chain(list: List, place: Place, size: u32) -> ChainRules {
+    let draw = |below| {
+        let translate = Action::Translate(Set::Endpoints(list, place), Draw::Random(below));
+        rule([], [translate])
+    };
+    let mut rules = vec![draw(size)];
+    if size > slots::EXACT {
+        rules = vec![draw(size); slots::TRIES as usize];
+        rules.push(draw(size / 2));
+    }
+    chain(Chain::Size(list, place, size), rules)
+}
+
+fn pick_chain(list: List) -> ChainRules {
+    let rules = vec![
+        rule([], [Action::Translate(Set::Affinity, Draw::Client)]),
+        rule([], [Action::Verdict(Set::Lists(list, Place::Ip))]),
+        rule([], [Action::Verdict(Set::Lists(list, Place::NodePort))]),
+    ];
+    chain(Chain::Pick(list), rules)
+}
+
+fn external_cluster(site: &Site) -> ChainRules {
+    let on = Action::Goto(Chain::Pick(List::Cluster).to_string());
+    let mark = Action::Mark(site.masquerade_mark);
+    chain(Chain::ExternalCluster, vec![rule([], [mark, on])])
+}
+
+fn external_local(site: &Site) -> ChainRules {
+    let cluster = || Action::Goto(Chain::Pick(List::Cluster).to_string());
+    let mut rules: Vec<Rule> = local_matches(site, true)
+        .into_iter()
+        .map(|local| rule([local], [cluster()]))
+        .collect();
+    let mark = Action::Mark(site.masquerade_mark);
+    rules.push(rule([Match::LocalSource], [mark.clone(), cluster()]));
+    if site.masquerade_all {
+        rules.push(rule([], [mark]));
+    }
+    let local = Action::Goto(Chain::Pick(List::Local).to_string());
+    rules.push(rule([], [local]));
+    chain(Chain::ExternalLocal, rules)
+}
+
+/// The detector's conditions: one of them must hold (`yes`), or none may.
+fn local_matches(site: &Site, yes: bool) -> Vec<Match> {
+    match &site.local {
+        LocalDetector::None => Vec::new(),
+        LocalDetector::Cidrs(nets) => nets
+            .iter()
+            .filter(|net| Family::of_net(net) == site.family)
+            .map(|net| Match::Source(net.trunc(), yes))
+            .collect(),
+        LocalDetector::Interface(name) => vec![Match::Interface(name.clone(), yes)],
+        LocalDetector::InterfacePrefix(prefix) => {
+            vec![Match::Interface(format!("{prefix}*"), yes)]
+        }
+    }
+}
+
+fn services(site: &Site) -> ChainRules {
+    let mut rules = Vec::new();
+    let mark = Action::Mark(site.masquerade_mark);
+    let elsewhere = local_matches(site, false);
+    if site.masquerade_all || !elsewhere.is_empty() {
+        let mut matches = vec![Match::In(Set::ClusterIps, true)];
+        if !site.masquerade_all {
+            matches.extend(elsewhere);
+        }
+        rules.push(Rule {
+            matches,
+            actions: vec![mark],
+        });
+    }
+    rules.push(rule([], [Action::Verdict(Set::Services(Place::Ip))]));
+    rules.push(Rule {
+        matches: node_port_matches(site),
+        actions: vec![Action::Verdict(Set::Services(Place::NodePort))],
+    });
+    chain("services", rules)
+}
+
+fn node_port_matches(site: &Site) -> Vec<Match> {
+    match site.node_port_addresses {
+        NodePortAddresses::Some(_) => vec![Match::In(Set::NodePortIps, true)],
+        NodePortAddresses::All => {
+            let loopback = match site.family {
+                Family::V4 => IpNet::V4(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
+                Family::V6 => IpNet::from(std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)),
+            };
+            vec![
+                Match::LocalDestination,
+                Match::Destination(loopback, false),
+            ]
+        }
+    }
+}
+
+fn checks(site: &Site) -> Vec<ChainRules> {
+    let firewall = rule(
+        [
+            Match::In(Set::FirewallIps, true),
+            Match::In(Set::SourceRanges, false),
+        ],
+        [Action::Drop],
+    );
+    let mut cluster_ips = vec![rule([Match::In(Set::ClusterIps, true)], [Action::Reject])];
+    let nets = site.service_cidrs.iter().map(IpNet::trunc);
+    for net in nets.filter(|net| Family::of_net(net) == site.family) {
+        cluster_ips.push(rule([Match::Destination(net, true)], [Action::Drop]));
+    }
+    let node_ports = Rule {
+        matches: node_port_matches(site),
+        actions: vec![Action::Verdict(Set::NoEndpoints(Place::NodePort))],
+    };
+    let services = rule([], [Action::Verdict(Set::NoEndpoints(Place::Ip))]);
+    vec![
+        chain("firewall-check", vec![firewall]),
+        chain("service-endpoints-check", vec![services]),
+        chain("nodeport-endpoints-check", vec![node_ports]),
+        chain("cluster-ips-check", cluster_ips),
+    ]
+}
+
+fn note_chain(seconds: u32) -> ChainRules {
+    chain(Chain::Note(seconds), vec![rule([], [Action::Note(seconds)])])
+}
+
+fn masquerading(site: &Site) -> ChainRules {
+    let mark = site.masquerade_mark;
+    let marked = rule(
+        [Match::Marked(mark)],
+        [Action::Unmark(mark), Action::Masquerade],
+    );
+    let hairpin = rule(
+        [Match::Translated, Match::In(Set::Hairpin, true)],
+        [Action::Masquerade],
+    );
+    chain("masquerading", vec![marked, hairpin])
+}
+
+fn base_chains(affinity: bool) -> Vec<ChainRules> {
+    let on_new = |name: &str| rule([Match::New], [Action::Jump(name.to_owned())]);
+    let always = |name: &str| rule([], [Action::Jump(name.to_owned())]);
+    let mut postrouting = vec![always("masquerading")];
+    let mut chains = Vec::new();
+    if affinity {
+        let to = |place| rule([], [Action::Verdict(Set::AffinityTimeouts(place))]);
+        chains.push(chain("note-clients", vec![to(Place::Ip), to(Place::NodePort)]));
+        let translated = Action::Jump("note-clients".to_owned());
+        postrouting.insert(0, rule([Match::Translated], [translated]));
+    }
+    let service_checks = vec![
+        on_new("service-endpoints-check"),
+        on_new("cluster-ips-check"),
+    ];
+    chains.extend([
+        base(
+            "filter-prerouting-pre-dnat",
+            (HookType::Filter, Hook::Prerouting, DSTNAT - 10),
+            vec![on_new("firewall-check")],
+        ),
+        base(
+            "filter-output-pre-dnat",
+            (HookType::Filter, Hook::Output, DSTNAT - 10),
+            vec![on_new("firewall-check")],
+        ),
+        base(
+            "filter-input",
+            (HookType::Filter, Hook::Input, 0),
+            vec![
+                on_new("nodeport-endpoints-check"),
+                on_new("service-endpoints-check"),
+            ],
+        ),
+        base(
+            "filter-forward",
+            (HookType::Filter, Hook::Forward, 0),
+            service_checks.clone(),
+        ),
+        base("filter-output", (HookType::Filter, Hook::Output, 0), service_checks),
+        base(
+            "nat-prerouting",
+            (HookType::Nat, Hook::Prerouting, DSTNAT),
+            vec![always("services")],
+        ),
+        base(
+            "nat-output",
+            (HookType::Nat, Hook::Output, DSTNAT),
+            vec![always("services")],
+        ),
+        base(
+            "nat-postrouting",
+            (HookType::Nat, Hook::Postrouting, SRCNAT),
+            postrouting,
+        ),
+    ]);
+    chains
+}
+
+impl Ruleset {
+    /// A name for the chain that says which rules these are: it differs when they do.
+    pub fn stamp(&self) -> String {
+        let digest = Sha256::digest(self.rules_text());
+        let hex: String = digest[..8].iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        format!("{STAMP}{hex}")
+    }
+
+    /// How many rules there are.
+    pub fn count(&self) -> usize {
+        self.chains.iter().map(|chain| chain.rules.len()).sum()
+    }
+
+    fn rules_text(&self) -> String {
+        let mut out = String::new();
+        for chain in &self.chains {
+            for rule in &chain.rules {
+                let _ = writeln!(out, "{} {}", chain.name, render(rule, self.family));
+            }
+        }
+        out
+    }
+
+    /// The rules as a script for a reader; sets are left out, elements too.
+    pub fn script(&self) -> String {
+        let table = format!("{} {TABLE}", ip_word(self.family));
+        let mut out = format!("add table {table}\n");
+        for set in Set::all() {
+            let kind = if set.is_map() { "map" } else { "set" };
+            let (name, declaration) = (set.name(), set.declaration(self.family));
+            let _ = writeln!(out, "add {kind} {table} {name} {{ {declaration} }}");
+        }
+        for chain in &self.chains {
+            let hook = chain.hook.map_or(String::new(), |(kind, hook, priority)| {
+                let kind = match kind {
+                    HookType::Filter => "filter",
+                    HookType::Nat => "nat",
+                };
+                let hook = format!("{hook:?}").to_lowercase();
+                format!(" {{ type {kind} hook {hook} priority {priority}; policy accept; }}")
+            });
+            let _ = writeln!(out, "add chain {table} {}{hook}", chain.name);
+        }
+        for chain in &self.chains {
+            let _ = writeln!(out, "flush chain {table} {}", chain.name);
+            for rule in &chain.rules {
+                let text = render(rule, self.family);
+                let _ = writeln!(out, "add rule {table} {} {text}", chain.name);
+            }
+        }
+        out
+    }
+
+    /// The transaction that brings the table to these rules, whatever rules it had. Sets, maps and
+    /// their elements stay. `stale` names chains to be removed.
+    pub fn transaction(&self, stale: &[String]) -> Transaction {
+        let mut transaction = Transaction::new(&table(self.family));
+        transaction.add_table();
+        for set in Set::all() {
+            transaction.add_set(&set.new_set(self.family));
+        }
+        for chain in &self.chains {
+            transaction.add_chain(&chain.name, chain.hook);
+        }
+        for name in self.chains.iter().map(|chain| &chain.name).chain(stale) {
+            transaction.flush_chain(name);
+        }
+        for chain in &self.chains {
+            for rule in &chain.rules {
+                transaction.add_rule(&chain.name, &encode(rule, self.family));
+            }
+        }
+        for name in stale {
+            transaction.delete_chain(name);
+        }
+        transaction.add_chain(&self.stamp(), None);
+        transaction
+    }
+}
+
+/// What the names of stamps begin with.
+pub const STAMP: &str = "rules-";
+
+/// A rule as nft writes it.
+pub fn render(rule: &Rule, family: Family) -> String {
+    let matches = rule.matches.iter().map(|each| render_match(each, family));
+    let actions = rule
+        .actions
+        .iter()
+        .map(|each| render_action(each, family));
+    matches.chain(actions).collect::<Vec<_>>().join(" ")
+}
+
+fn render_match(each: &Match, family: Family) -> String {
+    let ip = ip_word(family);
+    let not = |yes: &bool| if *yes { "" } else { "!= " };
+    match each {
+        Match::New => "ct state new".to_owned(),
+        Match::Translated => "ct status dnat".to_owned(),
+        Match::In(set, yes) => {
+            let key = match set {
+                Set::ClusterIps | Set::NodePortIps => format!("{ip} daddr"),
+                Set::SourceRanges => format!("{} . {ip} saddr", front_text(family)),
+                Set::Hairpin => format!("{ip} saddr . {}", front_text(family)),
+                _ => front_text(family),
+            };
+            format!("{key} {}@{}", not(yes), set.name())
+        }
+        Match::Source(net, yes) => format!("{ip} saddr {}{net}", not(yes)),
+        Match::Destination(net, yes) => format!("{ip} daddr {}{net}", not(yes)),
+        Match::Interface(name, yes) => format!("iifname {}\"{name}\"", not(yes)),
+        Match::LocalSource => "fib saddr type local".to_owned(),
+        Match::LocalDestination => "fib daddr type local".to_owned(),
+        Match::Marked(mark) => format!("meta mark & {mark:#x} != 0"),
+    }
+}
+
+fn render_action(each: &Action, family: Family) -> String {
+    let ip = ip_word(family);
+    let front = |place, original: bool| match (place, original) {
+        (Place::Ip, false) => front_text(family),
+        (Place::Ip, true) => {
+            format!("ct original {ip} daddr . meta l4proto . ct original proto-dst")
+        }
+        (Place::NodePort, false) => "meta l4proto . th dport".to_owned(),
+        (Place::NodePort, true) => "meta l4proto . ct original proto-dst".to_owned(),
+    };
+    match each {
+        Action::Mark(mark) => format!("meta mark set meta mark | {mark:#x}"),
+        Action::Unmark(mark) => format!("meta mark set meta mark ^ {mark:#x}"),
+        Action::Masquerade => "masquerade fully-random".to_owned(),
+        Action::Drop => "drop".to_owned(),
+        Action::Reject => "reject".to_owned(),
+        Action::Jump(name) => format!("jump {name}"),
+        Action::Goto(name) => format!("goto {name}"),
+        Action::Verdict(set) => {
+            let front = front(place_of(*set), set.is_of_original());
+            format!("{front} vmap @{}", set.name())
+        }
+        Action::Translate(set, draw) => {
+            let front = front(place_of(*set), false);
+            let key = match draw {
+                Draw::Random(below) => format!("{front} . numgen random mod {below}"),
+                Draw::Hash(below) => format!("{front} . jhash {ip} saddr mod {below} seed {HASH_SEED:#x}"),
+                Draw::Client => format!("{ip} saddr . {front}"),
+            };
+            format!("dnat {ip} to {key} map @{}", set.name())
+        }
+        Action::Note(seconds) => format!(
+            "update @{} {{ ct original {ip} saddr . {} timeout {seconds}s : {ip} daddr . th dport }}",
+            Set::Affinity.name(),
+            front(Place::Ip, true),
+        ),
+    }
+}
+
+pub(super) fn place_of(set: Set) -> Place {
+    match set {
+        Set::Services(place)
+        | Set::Lists(_, place)
+        | Set::Endpoints(_, place)
+        | Set::NoEndpoints(place)
+        | Set::AffinityTimeouts(place) => place,
+        _ => Place::Ip,
+    }
+}
+
+/// The table as `kernel::nft` names it.
+pub fn table(family: Family) -> kernel::nft::Table {
+    let family = match family {
+        Family::V4 => kernel::nft::Family::Ip,
+        Family::V6 => kernel::nft::Family::Ip6,
+    };
+    kernel::nft::Table::new(family, TABLE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! What a data thread knows of a service port, and the orders by which it learns of it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::fronts::Place;
+use super::picker::Picker;
+use super::surroundings::Surroundings;
+use crate::model::{Balancer, FrontKind};
+
+/// Number of a service port, for as long as it is there.
+pub(super) type Id = u64;
+
+/// What a thread that answers clients is told. A socket's service port is told before the socket.
+pub(super) enum Order {
+    /// The node has changed.
+    Surroundings(Arc<Surroundings>),
+    /// A service port is there, or has changed.
+    Set(Id, Arc<Balancer>),
+    /// A service port is gone; its sockets are gone before.
+    Forget(Id),
+    /// A socket to answer on.
+    Open(Place, OwnedFd, Occupant),
+    /// Put this gate on a listening socket.
+    Guard(Place, Vec<Vec<IpNet>>),
+    /// Close a socket.
+    Close(Place),
+}
+
+/// Whom a socket serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Occupant {
+    /// The service port.
+    pub(super) id: Id,
+    /// Which of its fronts this is.
+    pub(super) kind: FrontKind,
+}
+
+/// A service port as a data thread keeps it.
+pub(super) struct Target {
+    /// What was decided.
+    pub(super) balancer: Arc<Balancer>,
+    /// Whose turn it is.
+    pub(super) picker: Picker,
+}
+
+impl Target {
+    /// A new one.
+    pub(super) fn new(balancer: Arc<Balancer>) -> Self {
+        Self {
+            balancer,
+            picker: Picker::new(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What each rule of reading an object does, as tables.

@@ -1,0 +1,145 @@
+//! Objects from a folder of manifests: `*.yaml`, `*.yml` and `*.json` directly in it, watched.
+//!
+//! Each look at the folder reads the files that have changed since the last one; the difference of
+//! what they say is sent. A file that cannot be read keeps saying what it said last, a folder that
+//! is away keeps everything: only a file that is seen to be gone takes its objects with it.
+
+mod document;
+mod files;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Events;
+use super::said::Said;
+use crate::model::{Event, Kind};
+use files::{Files, Look, look, plan};
+use watch::Watch;
+
+/// A look without cause, for what inotify does not see: files behind links, network file systems.
+const SLOW_LOOK: Duration = Duration::from_secs(30);
+/// While the folder is away there is nothing to watch.
+const ABSENT_LOOK: Duration = Duration::from_secs(1);
+/// Objects in a batch, so that a large folder does not have to be copied at once.
+const BATCH: usize = 1000;
+
+const KINDS: [Kind; 3] = [Kind::Services, Kind::Slices, Kind::Node];
+
+/// A folder of manifests.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    /// The folder; it may appear later.
+    pub path: PathBuf,
+    /// The own node's name: of other Nodes nothing is said.
+    pub node: Arc<str>,
+}
+
+impl Folder {
+    /// Sends news of the folder until nobody listens.
+    pub async fn run(self, events: Events) {
+        let mut watch = Watch::new();
+        let mut said = Said::default();
+        let mut files = Files::default();
+        let mut listed = false;
+        loop {
+            watch.cover(&self.path);
+            let folder = self.clone();
+            let before = files.clone();
+            let looked = tokio::task::spawn_blocking(move || look(&folder, &before)).await;
+            let found = match looked {
+                Ok(found) => found,
+                Err(error) => Err(format!("the look at it was broken off: {error}")),
+            };
+            let pause = match found {
+                Err(cause) => {
+                    self.say_absent(&mut said, cause, listed);
+                    ABSENT_LOOK
+                }
+                Ok(found) => {
+                    if said.settle("folder") {
+                        tracing::info!("folder {} is there again", self.path.display());
+                    }
+                    let pause = if found.unsettled {
+                        ABSENT_LOOK
+                    } else {
+                        SLOW_LOOK
+                    };
+                    let news = self.take_in(found, &mut said, &mut files);
+                    if send(&events, news, listed).await.is_err() {
+                        return;
+                    }
+                    listed = true;
+                    pause
+                }
+            };
+            tokio::select! {
+                () = watch.stirred(pause) => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    fn say_absent(&self, said: &mut Said, cause: String, listed: bool) {
+        for cause in said.news("folder", vec![cause]) {
+            let effect = if listed {
+                "what came from it stays"
+            } else {
+                "waiting for it"
+            };
+            tracing::warn!("read folder {}: {cause}; {effect}", self.path.display());
+        }
+    }
+
+    /// Logs what a look has to complain of, and returns what has changed.
+    fn take_in(&self, found: Look, said: &mut Said, files: &mut Files) -> Vec<Event> {
+        for (name, problem) in found.problems {
+            for line in said.news(&format!("problem {name}"), problem.into_iter().collect()) {
+                tracing::warn!("{}: {line}", self.path.join(&*name).display());
+            }
+        }
+        for (name, lines) in found.complaints {
+            for line in said.news(&format!("complaints {name}"), lines) {
+                tracing::warn!("{}: {line}", self.path.join(&*name).display());
+            }
+        }
+        for (name, kinds) in found.ignored {
+            let line = (!kinds.is_empty()).then(|| kinds.join(", "));
+            for kinds in said.news(&format!("ignored {name}"), line.into_iter().collect()) {
+                let path = self.path.join(&*name);
+                tracing::info!("{}: no concern of a proxy: {kinds}", path.display());
+            }
+        }
+        let (news, doubles) = plan(files, &found.files);
+        for line in said.news("doubles", doubles) {
+            tracing::warn!("folder {}: {line}", self.path.display());
+        }
+        *files = found.files;
+        news
+    }
+}
+
+/// The first time as a list of each kind.
+async fn send(events: &Events, news: Vec<Event>, listed: bool) -> Result<(), ()> {
+    let gone = |_| ();
+    if !listed {
+        let restarted = KINDS.map(Event::Restarted).to_vec();
+        events.send(restarted).await.map_err(gone)?;
+    }
+    let mut news = news.into_iter();
+    loop {
+        let batch: Vec<_> = news.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            break;
+        }
+        events.send(batch).await.map_err(gone)?;
+    }
+    if !listed {
+        let whole = KINDS.map(Event::Listed).to_vec();
+        events.send(whole).await.map_err(gone)?;
+    }
+    Ok(())
+}

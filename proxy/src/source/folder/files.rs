@@ -1,0 +1,302 @@
+//! The files of a folder: a look at them, and the difference between two looks.
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Folder;
+use super::document::{self, Format, Manifest};
+use crate::model::{Event, Kind, ObjectName};
+
+/// A manifest that is larger than this is refused.
+const LARGEST: u64 = 64 << 20;
+/// A file changed so lately that a further change might not show in its time stamp.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// By name. Shared, so that two looks can be compared.
+pub(super) type Files = BTreeMap<Arc<str>, Arc<Content>>;
+
+/// What a file said when it could last be read.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// `None`: it has never been read, or has to be read again at the next look.
+    stamp: Option<Stamp>,
+    objects: BTreeMap<Key, Event>,
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    kind: Kind,
+    /// `None` for the own Node.
+    name: Option<ObjectName>,
+}
+
+/// Tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// What a look has found.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    pub(super) files: Files,
+    /// A file may have changed again without a trace: look again soon.
+    pub(super) unsettled: bool,
+    /// Per file that was read or should have been: why it could not be, if so.
+    pub(super) problems: Vec<(Arc<str>, Option<String>)>,
+    /// Per file that was read: what of it was left out.
+    pub(super) complaints: Vec<(Arc<str>, Vec<String>)>,
+    /// Per file that was read: kinds that are no concern of ours.
+    pub(super) ignored: Vec<(Arc<str>, Vec<String>)>,
+}
+
+/// Looks at the folder and reads the files that have changed since `before`. The error is why the
+/// folder itself cannot be read.
+pub(super) fn look(folder: &Folder, before: &Files) -> Result<Look, String> {
+    let mut look = Look::default();
+    for name in manifests(&folder.path).map_err(|error| error.to_string())? {
+        let known = before.get(&name);
+        match stamped(&folder.path.join(&*name)) {
+            Err(problem) => look.keep(name, known, problem),
+            Ok((file, stamp)) if known.is_none_or(|known| known.stamp != Some(stamp)) => {
+                look.read(folder, name, known, file, stamp);
+            }
+            Ok(_) => {
+                let known = known.cloned().unwrap_or_default();
+                look.files.insert(name, known);
+            }
+        }
+    }
+    for name in before.keys().filter(|name| !look.files.contains_key(*name)) {
+        look.problems.push((name.clone(), None));
+        look.complaints.push((name.clone(), Vec::new()));
+        look.ignored.push((name.clone(), Vec::new()));
+    }
+    Ok(look)
+}
+
+/// Names of manifests, sorted. Names with a dot in front are editors' and mounts' own; names that
+/// are not UTF-8 cannot be named in a log and are none of ours.
+fn manifests(folder: &Path) -> std::io::Result<BTreeSet<Arc<str>>> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if let Some(name) = name.to_str().filter(|name| format_of(name).is_some()) {
+            names.insert(name.into());
+        }
+    }
+    Ok(names)
+}
+
+fn format_of(name: &str) -> Option<Format> {
+    match name.rsplit_once('.')? {
+        ("", _) => None,
+        (stem, _) if stem.starts_with('.') => None,
+        (_, "yaml" | "yml") => Some(Format::Yaml),
+        (_, "json") => Some(Format::Json),
+        _ => None,
+    }
+}
+
+/// Opens a file without waiting for a writer (it may be a FIFO), and only then asks what it is.
+fn stamped(path: &Path) -> Result<(File, Stamp), String> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|error| error.to_string())?;
+    let stamp = stamp(&file)?;
+    if stamp.size > LARGEST {
+        return Err(format!(
+            "{} bytes are more than {LARGEST}; split it",
+            stamp.size
+        ));
+    }
+    Ok((file, stamp))
+}
+
+fn stamp(file: &File) -> Result<Stamp, String> {
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    Ok(Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+impl Stamp {
+    /// Time stamps are coarse: what was written just now could be written once more within the same
+    /// tick.
+    fn is_fresh(&self) -> bool {
+        let seconds = u64::try_from(self.changed.0.max(self.modified.0)).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        // A time to come is no proof of age either, but would make us look for ever.
+        let age = SystemTime::now().duration_since(changed);
+        age.is_ok_and(|age| age < FRESH)
+    }
+}
+
+impl Look {
+    fn keep(&mut self, name: Arc<str>, known: Option<&Arc<Content>>, problem: String) {
+        let problem = format!("{problem}; what it said before, if anything, stays");
+        self.problems.push((name.clone(), Some(problem)));
+        self.files.insert(name, known.cloned().unwrap_or_default());
+    }
+
+    fn read(
+        &mut self,
+        folder: &Folder,
+        name: Arc<str>,
+        known: Option<&Arc<Content>>,
+        file: File,
+        before: Stamp,
+    ) {
+        let format = format_of(&name).unwrap_or(Format::Yaml);
+        // It may grow while it is read.
+        let input = BufReader::new((&file).take(LARGEST));
+        let manifest = document::read(input, format, &folder.node);
+        let steady = stamp(&file).is_ok_and(|after| after == before) && !before.is_fresh();
+        self.unsettled |= !steady;
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(problem) => return self.keep(name, known, problem),
+        };
+        self.problems.push((name.clone(), None));
+        let ignored = manifest.ignored.iter().cloned().collect();
+        self.ignored.push((name.clone(), ignored));
+        let (objects, complaints) = objects(manifest, known);
+        self.complaints.push((name.clone(), complaints));
+        let stamp = steady.then_some(before);
+        self.files
+            .insert(name, Arc::new(Content { stamp, objects }));
+    }
+}
+
+/// By key, and what is to be complained of. An object that cannot be used stays as it was.
+fn objects(
+    manifest: Manifest,
+    known: Option<&Arc<Content>>,
+) -> (BTreeMap<Key, Event>, Vec<String>) {
+    let mut objects = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for object in manifest.objects {
+        match object {
+            Ok(reduced) => {
+                complaints.extend(reduced.complaints);
+                let Some(key) = key(&reduced.event) else {
+                    continue;
+                };
+                match objects.entry(key) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(reduced.event);
+                    }
+                    Entry::Occupied(entry) => {
+                        complaints.push(format!("a second {} in this file is ignored", entry.key()))
+                    }
+                }
+            }
+            Err(unusable) => {
+                complaints.push(unusable.to_string());
+                let name = unusable.object.map(|(kind, name)| Key {
+                    kind,
+                    name: (kind != Kind::Node).then_some(name),
+                });
+                let before = name.and_then(|key| known?.objects.get_key_value(&key));
+                if let Some((key, event)) = before {
+                    objects.entry(key.clone()).or_insert_with(|| event.clone());
+                }
+            }
+        }
+    }
+    (objects, complaints)
+}
+
+fn key(event: &Event) -> Option<Key> {
+    let (kind, name) = match event {
+        Event::Service(service) => (Kind::Services, Some(service.name.clone())),
+        Event::ServiceGone(name) => (Kind::Services, Some(name.clone())),
+        Event::Slice(slice) => (Kind::Slices, Some(slice.name.clone())),
+        Event::SliceGone(name) => (Kind::Slices, Some(name.clone())),
+        Event::Node(_) => (Kind::Node, None),
+        Event::ServiceCidrs(_) | Event::Restarted(_) | Event::Listed(_) => return None,
+    };
+    Some(Key { kind, name })
+}
+
+impl Key {
+    /// What says that the object is no more.
+    fn gone(self) -> Event {
+        match (self.kind, self.name) {
+            (Kind::Services, Some(name)) => Event::ServiceGone(name),
+            (Kind::Slices, Some(name)) => Event::SliceGone(name),
+            _ => Event::Node(None),
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            Kind::Services => "Service",
+            Kind::Slices => "EndpointSlice",
+            Kind::Node => "Node",
+        };
+        match &self.name {
+            Some(name) => write!(out, "{kind} {name}"),
+            None => write!(out, "{kind} of this machine"),
+        }
+    }
+}
+
+/// What has changed from one look to the next, and which objects are in several files: the first
+/// file by name has it.
+pub(super) fn plan(before: &Files, after: &Files) -> (Vec<Event>, Vec<String>) {
+    let mut doubles = Vec::new();
+    let old = owned(before, |_, _, _| {});
+    let new = owned(after, |key, first, second| {
+        doubles.push(format!(
+            "{key} is in {first} and in {second}; the former counts"
+        ));
+    });
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    let mut news: Vec<_> = gone.map(|key| Key::clone(key).gone()).collect();
+    for (key, (_, event)) in &new {
+        let same = |(_, known): &(_, &Event)| std::ptr::eq(*known, *event) || known == event;
+        if !old.get(key).is_some_and(same) {
+            news.push(Event::clone(event));
+        }
+    }
+    (news, doubles)
+}
+
+fn owned(
+    files: &Files,
+    mut double: impl FnMut(&Key, &str, &str),
+) -> BTreeMap<&Key, (&str, &Event)> {
+    let mut owned = BTreeMap::<&Key, (&str, &Event)>::new();
+    for (name, content) in files {
+        for (key, event) in &content.objects {
+            match owned.get(key) {
+                Some((first, _)) => double(key, first, name),
+                None => {
+                    owned.insert(key, (name, event));
+                }
+            }
+        }
+    }
+    owned
+}

@@ -1,0 +1,12 @@
+//! The crate's only unsafe code: system calls that `nix` does not wrap, or not soundly enough for reuse.
+#![allow(
+    unsafe_code,
+    reason = "system calls without a safe wrapper; each block says why it is sound"
+)]
+
+mod address;
+mod datagrams;
+mod filter;
+
+pub(crate) use datagrams::Datagrams;
+pub(crate) use filter::{Instruction, attach_filter, detach_filter};
