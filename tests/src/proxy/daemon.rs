@@ -86,14 +86,19 @@ impl Proxy {
 
     /// Starts it and waits until its first sync is done.
     pub fn start(&self) -> Result<Daemon> {
+        self.start_within(Duration::from_secs(20))
+    }
+
+    /// The same, waiting for as long as `limit`.
+    pub fn start_within(&self, limit: Duration) -> Result<Daemon> {
         let mut daemon = self.spawn()?;
-        self.wait_ready(&mut daemon)?;
+        self.wait_ready(&mut daemon, limit)?;
         Ok(daemon)
     }
 
     /// Waits until it is healthy and every family that it serves has been synced once.
-    pub fn wait_ready(&self, daemon: &mut Daemon) -> Result<()> {
-        let ready = eventually("weft-proxy has synced", Duration::from_secs(20), || {
+    fn wait_ready(&self, daemon: &mut Daemon, limit: Duration) -> Result<()> {
+        let ready = eventually("weft-proxy has synced", limit, || {
             // Once it has ended there is nothing to wait for.
             if let Err(ended) = daemon.ensure_alive() {
                 return Ok(Err(ended));

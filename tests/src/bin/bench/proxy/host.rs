@@ -107,7 +107,7 @@ impl Host {
         let proxy = Proxy::new(&self.namespace, &self.name, manifests, log)
             .mode(mode)
             .flag(format!("--cluster-cidr={PODS}"));
-        let daemon = proxy.start()?;
+        let daemon = proxy.start_within(Duration::from_secs(60))?;
         Ok(Served { proxy, daemon })
     }
 
