@@ -17,6 +17,8 @@ mod bytes;
 mod element;
 mod expression;
 mod objects;
+mod monitor;
+mod ruleset;
 mod socket;
 mod transaction;
 
@@ -24,6 +26,8 @@ pub use bytes::Bytes;
 pub use element::{Data, Element, Verdict};
 pub use expression::{Base, Connection, Expressions, Meta, Of, Register};
 pub use objects::{Field, Hook, HookType, NewSet, Values};
+pub use monitor::{Event, Monitor, What};
+pub use ruleset::{BaseChain, Chain, Rule, Set, SetData};
 pub use socket::Socket;
 pub use transaction::Transaction;
 

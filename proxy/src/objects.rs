@@ -70,11 +70,12 @@ pub fn parse(kind: Kind, value: Value) -> Result<Reduced, Unusable> {
 
 /// Decodes; the error names the object as far as it can be named.
 fn typed<T: DeserializeOwned>(kind: Kind, value: Value) -> Result<T, Unusable> {
-    let word = |field: &str| value.pointer(field)?.as_str();
-    let (namespace, name) = (word("/metadata/namespace"), word("/metadata/name"));
-    let object = checked_name(namespace, name.unwrap_or_default());
-    // Strings are all that is known of it, so they are quoted in case they hold anything odd.
-    let shown = format!("{:?}", name.unwrap_or("?"));
+    let object = name_of(&value);
+    // Whatever it calls itself is not a name, so it is quoted in case it holds anything odd.
+    let shown = format!(
+        "{:?}",
+        value.pointer("/metadata/name").unwrap_or(&Value::Null)
+    );
     serde_json::from_value(value).map_err(|error| Unusable {
         text: match &object {
             Some(object) => format!("{} {object}: {error}", word_of(kind)),
@@ -143,6 +144,12 @@ fn object_name(kind: &str, metadata: &ObjectMeta) -> Result<ObjectName, Unusable
             ),
         },
     })
+}
+
+/// Namespace and name of an object as it came, if they are names that Kubernetes allows.
+pub fn name_of(value: &Value) -> Option<ObjectName> {
+    let word = |field: &str| value.pointer(field)?.as_str();
+    checked_name(word("/metadata/namespace"), word("/metadata/name")?)
 }
 
 /// The namespace is `default` if there is none.

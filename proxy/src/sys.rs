@@ -7,6 +7,8 @@
 mod address;
 mod datagrams;
 mod filter;
+mod option;
 
 pub(crate) use datagrams::Datagrams;
 pub(crate) use filter::{Instruction, attach_filter, detach_filter};
+pub(crate) use option::set_option;

@@ -1,6 +1,10 @@
 //! A socket to nf_tables: transactions of elements go out, lists come in.
 
-use std::io;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher as _, RandomState},
+    io,
+};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST};
 
@@ -81,30 +85,59 @@ impl Socket {
         if let Some(error) = transaction.impossible() {
             return Err(error);
         }
-        if transaction.is_empty() {
-            return match (transaction.expected(), self.generation()?) {
-                (Some(expected), present) if expected != present => Err(Error::new(
-                    transaction.what(),
-                    io::Error::from_raw_os_error(libc::ERESTART),
-                )),
-                (_, present) => Ok(present),
-            };
+        let mut answers = Answers::default();
+        let lost = self
+            .send(transaction.expected(), transaction.messages(), &mut answers)
+            .map_err(|cause| Error::new(transaction.what(), cause))?;
+        if let Some((sequence, refusal)) = answers.refused {
+            return Err(transaction.error(sequence, refusal, answers.refusals - 1));
         }
-        let begin = batch_begin(transaction.expected());
+        let acknowledged = answers.acknowledged == transaction.last_sequence();
+        match answers.generation {
+            _ if lost => Err(Error::other(
+                transaction.what(),
+                "the kernel's answer was lost",
+            )),
+            _ if !acknowledged => Err(Error::other(
+                transaction.what(),
+                "the kernel did not acknowledge it",
+            )),
+            Some(generation) => Ok(generation),
+            None => self.generation(),
+        }
+    }
+
+    fn send(
+        &mut self,
+        expected: Option<u32>,
+        messages: &[u8],
+        answers: &mut Answers,
+    ) -> io::Result<bool> {
+        let begin = batch_begin(expected);
         let end = batch_edge(NFNL_MSG_BATCH_END, 0);
-        let parts = [&begin[..], transaction.messages(), &end[..]];
-        let mut answers = Answers::new(transaction.last_sequence());
+        let mut readable = Ok(());
         let lost = self
             .netlink
-            .send_batch(&parts, |message| answers.take(message))
-            .map_err(|cause| Error::new(transaction.what(), cause))?;
-        match answers.verdict(lost) {
-            Ok(Some(generation)) => Ok(generation),
-            Ok(None) => self.generation(),
-            Err(Verdict::Refused(sequence, refusal, others)) => {
-                Err(transaction.error(sequence, refusal, others))
-            }
-            Err(Verdict::Unclear(why)) => Err(Error::other(transaction.what(), why)),
+            .send_batch(&[&begin, messages, &end], |message| {
+                if let Err(error) = answers.take(message) {
+                    readable = Err(error);
+                }
+            })?;
+        readable.map(|()| lost)
+    }
+
+    /// Waits until no transaction is under way; true if the generation is then still this one.
+    ///
+    /// A batch of nothing takes and gives back the lock that every transaction holds to its end.
+    fn is_settled_at(&mut self, generation: u32) -> Result<bool> {
+        let mut answers = Answers::default();
+        let sent = self.send(Some(generation), &[], &mut answers);
+        let failed = |cause| Error::new("wait for nftables transactions", cause);
+        sent.map_err(failed)?;
+        match answers.refused {
+            None => Ok(true),
+            Some((_, refusal)) if refusal.code == libc::ERESTART => Ok(false),
+            Some((_, refusal)) => Err(failed(io::Error::from_raw_os_error(refusal.code))),
         }
     }
 
@@ -116,6 +149,11 @@ impl Socket {
     /// Reads the elements of a set or map into a state of the caller's, one at a time; `None` if
     /// there is no such set or table. When the ruleset changes under the reading it begins again,
     /// with a new state from `start`, so the result is of one moment.
+    ///
+    /// The kernel writes a list piece by piece and finds its place again by counting. So when a
+    /// hash table is given more buckets in between, by a worker and without a transaction, elements
+    /// come twice and as many others not at all: a list with a double is read again too. What
+    /// packets add, and what runs out of time, may be missing or there.
     pub fn fold_elements<S>(
         &mut self,
         table: &Table,
@@ -124,6 +162,7 @@ impl Socket {
         mut visit: impl FnMut(&mut S, Element),
     ) -> Result<Option<S>> {
         let mut names = ChainNames::default();
+        let hasher = RandomState::new();
         let mut request = Vec::new();
         push_text(&mut request, NFTA_TABLE, &table.name);
         push_text(&mut request, NFTA_SET_ELEM_LIST_SET, set);
@@ -132,18 +171,26 @@ impl Socket {
             NFT_MSG_GETSETELEM,
             table,
             &request,
-            || Some(start()),
-            |state, message| {
+            || (Some(start()), HashSet::new()),
+            |(state, seen), message| {
                 let list = value_of(message.payload(), NFTA_SET_ELEM_LIST_ELEMENTS);
                 for (_, bytes) in attributes(list.unwrap_or_default()) {
-                    match (&mut *state, Element::parse(bytes, &mut names)) {
-                        (Some(state), Some(element)) => visit(state, element),
-                        _ => *state = None,
+                    let (Some(into), Some(element)) =
+                        (&mut *state, Element::parse(bytes, &mut names))
+                    else {
+                        *state = None;
+                        break;
+                    };
+                    let place = (&element.key, &element.key_end, element.interval_end);
+                    if !seen.insert(hasher.hash_one(place)) {
+                        return Reading::Interrupted;
                     }
+                    visit(into, element);
                 }
+                Reading::Whole
             },
         )?
-        .map(|state| {
+        .map(|(state, _)| {
             state.ok_or_else(|| {
                 Error::other(
                     format!("list nftables set {table} {set}"),
@@ -154,11 +201,12 @@ impl Socket {
         .transpose()
     }
 
-    /// Lists objects into a state; anew when they changed meanwhile. `None` where the kernel knows
-    /// no such thing.
+    /// Lists objects into a state; anew when they changed meanwhile, or when `visit` says so. `None`
+    /// where the kernel knows no such thing.
     ///
-    /// The kernel does not mark an interrupted list of elements (Linux 6.18 does not call
-    /// nl_dump_check_consistent for them), so the generation before and after is what tells.
+    /// The kernel does not mark an interrupted list of elements (Linux 6.18), and counts the
+    /// generation up when a transaction begins to take effect. So a list is whole when no
+    /// transaction was under way before and after, at the same generation.
     pub(super) fn dump<S>(
         &mut self,
         what: &str,
@@ -166,20 +214,29 @@ impl Socket {
         table: &Table,
         request: &[u8],
         mut start: impl FnMut() -> S,
-        mut visit: impl FnMut(&mut S, &Message<'_>),
+        mut visit: impl FnMut(&mut S, &Message<'_>) -> Reading,
     ) -> Result<Option<S>> {
-        let mut generation = self.generation()?;
         for _ in 0..DUMP_TRIES {
+            let generation = self.generation()?;
+            if !self.is_settled_at(generation)? {
+                continue;
+            }
             let mut state = start();
+            let mut visited = Reading::Whole;
             let family = table.family.number();
             let read = self
                 .netlink
                 .request(kind, NLM_F_DUMP, family, request, |message| {
-                    visit(&mut state, message);
+                    if visited == Reading::Whole {
+                        visited = visit(&mut state, message);
+                    }
                 });
-            let before = std::mem::replace(&mut generation, self.generation()?);
             match read {
-                Ok(Reading::Whole) if before == generation => return Ok(Some(state)),
+                Ok(Reading::Whole)
+                    if visited == Reading::Whole && self.is_settled_at(generation)? =>
+                {
+                    return Ok(Some(state));
+                }
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
                 // Some kernels end an interrupted list with an error.
@@ -220,63 +277,32 @@ fn batch_edge(kind: u16, flags: u16) -> Vec<u8> {
 }
 
 /// What the kernel answers to a transaction.
+#[derive(Default)]
 struct Answers {
-    last: u32,
-    acknowledged: bool,
+    /// The sequence number of the message that was acknowledged.
+    acknowledged: u32,
+    /// The generation that it made.
     generation: Option<u32>,
+    /// The first message refused and why.
     refused: Option<(u32, Refusal)>,
+    /// How many were.
     refusals: usize,
-    unreadable: bool,
-}
-
-enum Verdict {
-    /// The first message refused, why, and how many others were.
-    Refused(u32, Refusal, usize),
-    /// The answer was lost or cannot be read.
-    Unclear(&'static str),
 }
 
 impl Answers {
-    fn new(last: u32) -> Self {
-        Self {
-            last,
-            acknowledged: false,
-            generation: None,
-            refused: None,
-            refusals: 0,
-            unreadable: false,
-        }
-    }
-
-    fn take(&mut self, message: &Message<'_>) {
+    fn take(&mut self, message: &Message<'_>) -> io::Result<()> {
         if message.kind == NFT_MSG_NEWGEN {
             self.generation = generation_of(message);
-        }
-        if message.kind != NLMSG_ERROR {
-            return;
-        }
-        match message.refusal() {
-            Ok(refusal) if refusal.code == 0 => self.acknowledged |= message.sequence == self.last,
-            Ok(refusal) => {
-                self.refusals += 1;
-                self.refused.get_or_insert((message.sequence, refusal));
+        } else if message.kind == NLMSG_ERROR {
+            match message.refusal()? {
+                Refusal { code: 0, .. } => self.acknowledged = message.sequence,
+                refusal => {
+                    self.refusals += 1;
+                    self.refused.get_or_insert((message.sequence, refusal));
+                }
             }
-            Err(_) => self.unreadable = true,
         }
-    }
-
-    fn verdict(self, lost: bool) -> std::result::Result<Option<u32>, Verdict> {
-        if let Some((sequence, refusal)) = self.refused {
-            return Err(Verdict::Refused(sequence, refusal, self.refusals - 1));
-        }
-        if self.unreadable {
-            return Err(Verdict::Unclear("the kernel's answer cannot be read"));
-        }
-        match (self.acknowledged, lost) {
-            (true, _) => Ok(self.generation),
-            (false, true) => Err(Verdict::Unclear("the kernel's answer was lost")),
-            (false, false) => Err(Verdict::Unclear("the kernel did not acknowledge it")),
-        }
+        Ok(())
     }
 }
 

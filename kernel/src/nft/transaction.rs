@@ -153,9 +153,13 @@ impl Transaction {
         &self.messages
     }
 
-    /// The sequence number of the last message, which alone asks for an acknowledgement.
+    /// The sequence number of the last message, which alone asks for an acknowledgement; 0 if there
+    /// is none.
     pub(super) fn last_sequence(&self) -> u32 {
-        Socket::BATCH_SEQUENCE + self.count
+        match self.count {
+            0 => 0,
+            count => Socket::BATCH_SEQUENCE + count,
+        }
     }
 
     /// Why it cannot be sent at all.

@@ -141,17 +141,19 @@ impl Socket {
         self.read_waiting(&mut visit)
     }
 
-    /// Shows the messages of one datagram; nothing when there is none to read now.
+    /// Shows the messages of one datagram; false when there is none to read now.
     pub(crate) fn read_one(
         &mut self,
-        visit: &mut dyn FnMut(io::Result<Message<'_>>),
-    ) -> io::Result<()> {
+        visit: impl FnMut(io::Result<Message<'_>>),
+    ) -> io::Result<bool> {
         match self.receive(MsgFlags::MSG_DONTWAIT) {
-            Ok(()) => messages(&self.buffer).for_each(visit),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Ok(()) => {
+                messages(&self.buffer).for_each(visit);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn read_waiting(&mut self, mut visit: impl FnMut(&Message<'_>)) -> io::Result<bool> {

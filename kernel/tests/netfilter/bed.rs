@@ -85,7 +85,7 @@ impl Node {
         let objects = value["nftables"].as_array().unwrap();
         let set = objects.iter().find_map(|object| object.get(kind)).unwrap();
         let mut elements = set["elem"].as_array().cloned().unwrap_or_default();
-        elements.sort_by_key(ToString::to_string);
+        elements.sort_by_cached_key(ToString::to_string);
         elements
     }
 }

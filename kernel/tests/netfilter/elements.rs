@@ -185,7 +185,7 @@ fn intervals_of_concatenations() {
         ])]
     );
     let read = socket.elements(&table(), "fenced").unwrap().unwrap();
-    assert_eq!(read, [wanted.clone()]);
+    assert_eq!(read, std::slice::from_ref(&wanted));
     let mut transaction = Transaction::new(&table());
     transaction.delete("fenced", &wanted);
     socket.commit(&transaction).unwrap();

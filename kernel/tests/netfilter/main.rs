@@ -3,4 +3,6 @@
 
 mod bed;
 mod elements;
+mod events;
+mod ruleset;
 mod transactions;

@@ -39,7 +39,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Written, Error> {
         cause,
     };
     let value: Value =
-        serde_saphyr::from_slice(bytes).map_err(|error| fail(format!("it is no YAML: {error}")))?;
+        serde_saphyr::from_slice(bytes).map_err(|error| fail(not_yaml(error.without_snippet())))?;
     let Value::Object(map) = value else {
         return Err(fail(format!(
             "it is no {KIND}: give it the keys apiVersion and kind"
@@ -50,6 +50,19 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Written, Error> {
         key,
         cause,
     })
+}
+
+/// In one line, as the log has it.
+fn not_yaml(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            "it has more than one document: leave one in it".to_owned()
+        }
+        other => {
+            let text = other.to_string();
+            format!("it is no YAML: {}", text.lines().next().unwrap_or_default())
+        }
+    }
 }
 
 fn read(mut top: Keys) -> Result<Written, keys::Wrong> {

@@ -111,8 +111,9 @@ impl NodePortHealth {
             Arc::new(move |_: &str| answer(&name, &health, local_endpoints.load(Relaxed)))
         };
         let metrics = Arc::clone(&self.health.metrics);
+        let kept = server::keep(purpose, pages, metrics, false);
         let task = tokio::spawn(async move {
-            match server::keep(purpose, pages, metrics, false).await {
+            match kept.await {
                 Ok(never) => match never {},
                 Err(error) => tracing::error!("{error:#}"),
             }

@@ -90,35 +90,41 @@ pub fn open(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(StdListener::from(socket))
 }
 
-/// Opens a listener, now or as soon as that is possible, and serves it until dropped. A failure is
-/// logged when it is news, and counted; with `hard_fail` the first one is returned.
-pub async fn keep(
+/// Opens a listener, at once or as soon as that is possible, and serves it until dropped. A failure
+/// is logged when it is news, and counted; with `hard_fail` the first one is returned.
+///
+/// The first try is made before this returns: when it went well, clients may connect.
+pub fn keep(
     purpose: Purpose,
     pages: Pages,
     metrics: Arc<Metrics>,
     hard_fail: bool,
-) -> anyhow::Result<Infallible> {
-    let Purpose { text, address, .. } = &purpose;
-    let mut said = None;
-    loop {
-        match open(*address, purpose.only_v6) {
-            Ok(listener) => {
-                tracing::info!("listening for {text} on {address}");
-                return Ok(serve(listener, pages).await);
-            }
-            Err(error) => {
-                metrics.listen_failed(purpose.metric);
-                let message = format!("listen for {text} on {address}: {error}");
-                if hard_fail {
-                    anyhow::bail!("{message} (--bind-address-hard-fail)");
+) -> impl Future<Output = anyhow::Result<Infallible>> + Send + 'static {
+    let mut opened = open(purpose.address, purpose.only_v6);
+    async move {
+        let Purpose { text, address, .. } = &purpose;
+        let mut said = None;
+        loop {
+            match opened {
+                Ok(listener) => {
+                    tracing::info!("listening for {text} on {address}");
+                    return Ok(serve(listener, pages).await);
                 }
-                if said.as_ref() != Some(&message) {
-                    tracing::error!("{message}; trying again every {} s", RETRY.as_secs());
-                    said = Some(message);
+                Err(error) => {
+                    metrics.listen_failed(purpose.metric);
+                    let message = format!("listen for {text} on {address}: {error}");
+                    if hard_fail {
+                        anyhow::bail!("{message} (--bind-address-hard-fail)");
+                    }
+                    if said.as_ref() != Some(&message) {
+                        tracing::error!("{message}; trying again every {} s", RETRY.as_secs());
+                        said = Some(message);
+                    }
                 }
             }
+            tokio::time::sleep(RETRY).await;
+            opened = open(*address, purpose.only_v6);
         }
-        tokio::time::sleep(RETRY).await;
     }
 }
 

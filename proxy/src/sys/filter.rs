@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use super::option::{done, set_option};
+
 /// One instruction (linux/filter.h, struct sock_filter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
@@ -49,27 +51,9 @@ pub(crate) fn attach_filter(socket: BorrowedFd<'_>, program: &[Instruction]) -> 
 
 /// Takes the socket's program away, if it has one.
 pub(crate) fn detach_filter(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let nothing = 0_i32;
-    // SAFETY: the option value points to an i32 that lives through the call, and its size is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            (&raw const nothing).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    match done(result) {
+    let result = set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0);
+    match result {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other,
-    }
-}
-
-fn done(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }

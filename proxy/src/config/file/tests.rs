@@ -216,7 +216,8 @@ fn what_is_no_configuration_is_refused() {
     for (text, words) in [
         ("", &["apiVersion and kind"][..]),
         ("- a", &["apiVersion and kind"]),
-        ("{", &["no YAML"]),
+        ("{", &["no YAML", "line 1"]),
+        ("a: b\n---\nc: d\n", &["more than one document"]),
         ("\u{0}", &["/f"]),
         ("kind: KubeProxyConfiguration", &["apiVersion", "missing"]),
         (
@@ -231,6 +232,7 @@ fn what_is_no_configuration_is_refused() {
         let error = parse(Path::new("/f"), text.as_bytes())
             .unwrap_err()
             .to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
         for word in words {
             assert!(error.contains(word), "{text:?}: {word} in {error}");
         }

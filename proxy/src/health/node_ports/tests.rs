@@ -17,10 +17,6 @@ fn only(ip: IpAddr) -> NodePortAddresses {
     NodePortAddresses::Some([ip].into())
 }
 
-async fn settle() {
-    tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
 #[tokio::test]
 async fn a_port_answers_as_kube_proxys_does() {
     let ip = IpAddr::from([127, 77, 1, 1]);
@@ -30,7 +26,6 @@ async fn a_port_answers_as_kube_proxys_does() {
     let at = SocketAddr::new(ip, free_port(ip));
     let mut services = BTreeMap::from([(web.clone(), (at.port(), 2))]);
     ports.update(&only(ip), &services).await;
-    settle().await;
     for path in ["/", "/any/path?x"] {
         let (head, body) = get(at, path).await;
         assert!(head.starts_with("http/1.0 200"), "{head}");
@@ -69,7 +64,6 @@ async fn a_proxy_that_is_behind_gets_no_traffic_but_a_leaving_node_does() {
     let at = SocketAddr::new(ip, free_port(ip));
     let services = BTreeMap::from([(ObjectName::new("a", "b"), (at.port(), 1))]);
     ports.update(&only(ip), &services).await;
-    settle().await;
     health.set_node_eligible(false);
     assert!(get(at, "/").await.0.starts_with("http/1.0 200"));
     health.queued(Family::V4);
@@ -87,13 +81,11 @@ async fn changes_touch_only_the_listeners_that_they_are_about() {
     let (first, second) = (free_port(ip), free_port(ip));
     let services = BTreeMap::from([(one.clone(), (first, 1)), (two, (second, 1))]);
     ports.update(&only(ip), &services).await;
-    settle().await;
     // A connection to the one that stays.
     let mut open = tokio::net::TcpStream::connect((ip, first)).await.unwrap();
     // The port of the one that goes is taken by another at once.
     let services = BTreeMap::from([(one, (first, 1)), (three, (second, 3))]);
     ports.update(&only(ip), &services).await;
-    settle().await;
     let (_, body) = get(SocketAddr::new(ip, second), "/").await;
     assert!(body.contains("three"), "{body}");
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,7 +112,6 @@ async fn a_port_in_use_is_counted_and_does_not_hold_others_up() {
         (ObjectName::new("b", "good"), (good, 1)),
     ]);
     ports.update(&only(ip), &services).await;
-    settle().await;
     let (head, _) = get(SocketAddr::new(ip, good), "/").await;
     assert!(head.starts_with("http/1.0 200"), "{head}");
     let text = health.metrics.render().unwrap();

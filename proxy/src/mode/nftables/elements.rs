@@ -242,7 +242,10 @@ impl Writer<'_> {
     }
 
     fn source_ranges(&mut self, at: At) {
-        let Some(ip) = at.ip.filter(|_| !self.balancer.source_ranges.is_empty()) else {
+        // Without endpoints everybody is refused; nobody needs to be dropped.
+        let guarded = !self.balancer.source_ranges.is_empty()
+            && matches!(self.balancer.short_circuit(), Fate::Balance(_));
+        let Some(ip) = at.ip.filter(|_| guarded) else {
             return;
         };
         self.push(Set::FirewallIps, Key::At(at), Data::None);

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use super::fronts::{Door, Place};
 use super::gate;
 use crate::model::Protocol;
-use crate::sys::{Instruction, attach_filter, detach_filter};
+use crate::sys::{Instruction, attach_filter, detach_filter, set_option};
 
 /// An idle connection is asked for a sign of life after so many seconds, so that one whose client is gone ends.
 const KEEPALIVE_IDLE: u32 = 60;
@@ -28,6 +28,7 @@ pub(super) fn open(door: &Door) -> io::Result<OwnedFd> {
     if protocol == Protocol::Udp {
         let socket = new(address, SockType::Datagram)?;
         enlarge(&socket);
+        free(&socket, address)?;
         bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
         return Ok(socket);
     }
@@ -37,6 +38,7 @@ pub(super) fn open(door: &Door) -> io::Result<OwnedFd> {
     // Accepted sockets inherit these.
     tune(&socket)?;
     guard(&socket, &door.gate)?;
+    free(&socket, address)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     // As many as net.core.somaxconn allows.
     listen(&socket, Backlog::MAXALLOWABLE)?;
@@ -124,6 +126,17 @@ fn new(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     Ok(socket(family, kind, flags, None)?)
+}
+
+/// Where IPv4 lets a socket be bound to what a local route says is local, IPv6 asks for an interface that has the
+/// address, unless told not to.
+fn free(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => Ok(()),
+        SocketAddr::V6(_) => {
+            set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_FREEBIND, 1)
+        }
+    }
 }
 
 fn tune(socket: &OwnedFd) -> io::Result<()> {

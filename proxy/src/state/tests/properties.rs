@@ -188,7 +188,7 @@ impl Objects {
     }
 
     /// A state that has only ever heard of these.
-    fn from_scratch(self) -> State {
+    fn start_anew(self) -> State {
         let mut state = state();
         self.services
             .into_values()
@@ -236,7 +236,7 @@ proptest! {
                 prop_assert_eq!(copy.as_ref(), state.wanted(family));
             }
         }
-        let mut scratch = objects.from_scratch();
+        let mut scratch = objects.start_anew();
         for family in FAMILIES {
             state.take(family);
             scratch.take(family);

@@ -1,0 +1,521 @@
+//! The watches against a scripted server. It is not a real API server, of which there is none on the
+//! machines that run these tests; what it says, and how, was recorded from one.
+
+mod server;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::model::Event;
+use server::{Answer, Piece, Server, line, status};
+
+/// A server, a source that watches it, and what the source has said so far.
+struct Bed {
+    server: Server,
+    events: mpsc::Receiver<Vec<Event>>,
+    /// Services by name, with their first address.
+    services: BTreeMap<String, String>,
+    /// Slices by name, with the number of their endpoints.
+    slices: BTreeMap<String, usize>,
+    node: Option<String>,
+    cidrs: Vec<String>,
+    /// Lists that have begun and lists that are whole, of all kinds.
+    lists: BTreeMap<Kind, (usize, usize)>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn service(name: &str, version: u32, ip: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string(),
+            "creationTimestamp": "2026-11-21T07:04:45Z", "managedFields": [{"manager": "x"}]},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP",
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web"}]},
+        "status": {"loadBalancer": {}},
+    })
+}
+
+fn slice(name: &str, version: u32, endpoints: usize) -> Value {
+    let endpoints: Vec<_> = (1..=endpoints)
+        .map(|last| json!({"addresses": [format!("10.1.0.{last}")], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string(),
+            "labels": {"kubernetes.io/service-name": "a"}},
+        "addressType": "IPv4", "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    })
+}
+
+fn node(version: u32, zone: &str) -> Value {
+    json!({"metadata": {"name": "n1", "resourceVersion": version.to_string(),
+        "labels": {"topology.kubernetes.io/zone": zone}}})
+}
+
+impl Bed {
+    /// The test lays answers ready first. Kinds it does not mention are empty and quiet.
+    async fn start(prepare: impl FnOnce(&Server)) -> Self {
+        let server = Server::start().await;
+        prepare(&server);
+        for plural in ["services", "endpointslices", "nodes", "servicecidrs"] {
+            server.list(plural, 100, &[]);
+            drop(server.watch(plural));
+        }
+        let url = format!("http://{}", server.address);
+        let kube = Kube::new(None, Some(&url), "n1".into()).await.unwrap();
+        let (sender, events) = mpsc::channel(4);
+        Self {
+            server,
+            events,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            node: None,
+            cidrs: Vec::new(),
+            lists: BTreeMap::new(),
+            task: tokio::spawn(kube.run(sender)),
+        }
+    }
+
+    fn fold(&mut self, event: Event) {
+        match event {
+            Event::Service(service) => {
+                let address = service.cluster_ips[0].to_string();
+                self.services.insert(service.name.to_string(), address);
+            }
+            Event::ServiceGone(name) => {
+                self.services.remove(&name.to_string());
+            }
+            Event::Slice(slice) => {
+                self.slices
+                    .insert(slice.name.to_string(), slice.endpoints.len());
+            }
+            Event::SliceGone(name) => {
+                self.slices.remove(&name.to_string());
+            }
+            Event::Node(node) => {
+                let zone = node.and_then(|node| node.zone);
+                self.node = zone.map(|zone| zone.to_string());
+            }
+            Event::ServiceCidrs(nets) => {
+                self.cidrs = nets.iter().map(ToString::to_string).collect();
+            }
+            Event::Restarted(kind) => self.lists.entry(kind).or_default().0 += 1,
+            Event::Listed(kind) => self.lists.entry(kind).or_default().1 += 1,
+        }
+    }
+
+    async fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
+        let end = tokio::time::Instant::now() + Duration::from_secs(20);
+        while !so(self) {
+            match tokio::time::timeout_at(end, self.events.recv()).await {
+                Ok(Some(batch)) => batch.into_iter().for_each(|event| self.fold(event)),
+                Ok(None) => panic!("the source ended before {what}"),
+                Err(_) => panic!("not {what}: {:?} {:?}", self.services, self.lists),
+            }
+        }
+    }
+
+    fn lists_of(&self, kind: Kind) -> (usize, usize) {
+        self.lists.get(&kind).copied().unwrap_or_default()
+    }
+
+    async fn until_service(&mut self, name: &str, address: &str) {
+        let name = format!("shop/{name}");
+        self.until(&format!("{name} has {address}"), |bed| {
+            bed.services.get(&name).is_some_and(|now| now == address)
+        })
+        .await;
+    }
+}
+
+async fn say(watch: &mpsc::Sender<Piece>, kind: &str, object: &Value) {
+    assert!(
+        watch.send(line(kind, object)).await.is_ok(),
+        "nobody watches"
+    );
+}
+
+#[tokio::test]
+async fn lists_and_watches_of_each_kind_with_the_right_selectors() {
+    let mut watches = None;
+    let mut bed = Bed::start(|server| {
+        server.list("services", 5, &[service("a", 1, "10.0.0.1")]);
+        server.list("endpointslices", 5, &[slice("a-1", 2, 3)]);
+        server.list("nodes", 5, &[node(3, "x")]);
+        let cidr = |name: &str, nets: &[&str]| {
+            json!({"metadata": {"name": name, "resourceVersion": "4"}, "spec": {"cidrs": nets}})
+        };
+        let cidrs = [cidr("b", &["10.1.0.0/24", "junk"]), cidr("a", &["10.0.0.0/24", "fd00::/112"])];
+        server.list("servicecidrs", 5, &cidrs);
+        watches = Some((server.watch("services"), server.watch("endpointslices"), server.watch("nodes")));
+    })
+    .await;
+    let (services, slices, nodes) = watches.unwrap();
+    bed.until("all is listed", |bed| {
+        bed.lists.len() == 3 && !bed.cidrs.is_empty()
+    })
+    .await;
+    assert_eq!(bed.services["shop/a"], "10.0.0.1");
+    bed.until("listed slices", |bed| {
+        bed.slices.get("shop/a-1") == Some(&3)
+    })
+    .await;
+    bed.until("listed node", |bed| bed.node.as_deref() == Some("x"))
+        .await;
+    assert_eq!(bed.cidrs, ["10.0.0.0/24", "10.1.0.0/24", "fd00::/112"]);
+
+    say(&services, "ADDED", &service("b", 6, "10.0.0.2")).await;
+    say(&services, "MODIFIED", &service("a", 7, "10.0.0.3")).await;
+    bed.until_service("a", "10.0.0.3").await;
+    say(&services, "DELETED", &service("b", 8, "10.0.0.2")).await;
+    bed.until("b is gone", |bed| bed.services.len() == 1).await;
+    say(&slices, "DELETED", &slice("a-1", 9, 3)).await;
+    bed.until("the slice is gone", |bed| bed.slices.is_empty())
+        .await;
+    say(&nodes, "MODIFIED", &node(10, "y")).await;
+    bed.until("another zone", |bed| bed.node.as_deref() == Some("y"))
+        .await;
+    say(&nodes, "DELETED", &node(11, "y")).await;
+    bed.until("no node", |bed| bed.node.is_none()).await;
+
+    let asked = |plural: &str, words: &[&str]| {
+        let asked = bed.server.asked(plural);
+        assert_eq!(asked.len(), 2, "a list and a watch: {asked:?}");
+        for word in words {
+            assert!(
+                asked.iter().all(|uri| uri.contains(word)),
+                "{word}: {asked:?}"
+            );
+        }
+        assert!(asked[0].contains("limit=500"), "{asked:?}");
+        let watch = [
+            "watch=true",
+            "resourceVersion=5",
+            "allowWatchBookmarks=true",
+        ];
+        assert!(
+            watch.iter().all(|word| asked[1].contains(word)),
+            "{asked:?}"
+        );
+    };
+    asked(
+        "services",
+        &[
+            "/api/v1/services?",
+            "fieldSelector=spec.clusterIP%21%3DNone",
+            "labelSelector=%21service.kubernetes.io%2Fservice-proxy-name",
+        ],
+    );
+    asked(
+        "endpointslices",
+        &[
+            "/apis/discovery.k8s.io/v1/endpointslices?",
+            "labelSelector=%21service.kubernetes.io%2Fheadless",
+        ],
+    );
+    asked(
+        "nodes",
+        &["/api/v1/nodes?", "fieldSelector=metadata.name%3Dn1"],
+    );
+    asked(
+        "servicecidrs",
+        &["/apis/networking.k8s.io/v1/servicecidrs?"],
+    );
+}
+
+#[tokio::test]
+async fn pages_are_one_list() {
+    let mut bed = Bed::start(|server| {
+        let page = json!({"metadata": {"resourceVersion": "5", "continue": "more", "remainingItemCount": 1},
+            "items": [service("a", 1, "10.0.0.1")]});
+        server.answer("list", "services", Answer::Whole(200, page.to_string()));
+        server.list("services", 5, &[service("b", 2, "10.0.0.2")]);
+    })
+    .await;
+    bed.until("listed", |bed| bed.lists_of(Kind::Services) == (1, 1))
+        .await;
+    assert_eq!(bed.services.len(), 2);
+    assert!(bed.server.asked("services")[1].contains("continue=more"));
+}
+
+#[tokio::test]
+async fn a_watch_that_breaks_in_the_middle_of_a_line_goes_on_where_it_was() {
+    let mut watches = None;
+    let mut bed = Bed::start(|server| {
+        server.list("services", 5, &[]);
+        watches = Some((server.watch("services"), server.watch("services")));
+    })
+    .await;
+    let (first, second) = watches.unwrap();
+    say(&first, "ADDED", &service("a", 6, "10.0.0.1")).await;
+    bed.until_service("a", "10.0.0.1").await;
+    let Piece::Text(whole) = line("ADDED", &service("b", 7, "10.0.0.2")) else {
+        panic!("a line is text");
+    };
+    let (half, _) = whole.split_at(whole.len() / 2);
+    assert!(first.send(Piece::Text(half.to_owned())).await.is_ok());
+    // What is written in one go with the break might never leave the server.
+    sleep(Duration::from_millis(200)).await;
+    assert!(first.send(Piece::Cut).await.is_ok());
+    say(&second, "ADDED", &service("b", 7, "10.0.0.2")).await;
+    bed.until_service("b", "10.0.0.2").await;
+    assert_eq!(
+        bed.lists_of(Kind::Services),
+        (1, 1),
+        "no new list is needed"
+    );
+    let asked = bed.server.asked("services");
+    assert!(
+        asked.last().unwrap().contains("resourceVersion=6"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_bookmark_moves_the_place_where_a_watch_goes_on() {
+    let bed = Bed::start(|server| {
+        server.list("services", 5, &[service("a", 1, "10.0.0.1")]);
+        let bookmark = json!({"kind": "Service", "apiVersion": "v1", "metadata":
+            {"resourceVersion": "99", "creationTimestamp": null}, "spec": {}, "status": {"loadBalancer": {}}});
+        server.short_watch("services", [line("BOOKMARK", &bookmark)]);
+        drop(server.watch("services"));
+    })
+    .await;
+    let mut bed = bed;
+    bed.until("listed", |bed| bed.lists_of(Kind::Services) == (1, 1))
+        .await;
+    bed.server.until_asked("services", 3).await;
+    assert!(bed.server.asked("services")[2].contains("resourceVersion=99"));
+}
+
+/// The answers of a server whose history does not reach back: as an event, and as a status.
+fn expired() -> [Answer; 2] {
+    let status = status(410, "Expired", "too old resource version: 5 (627)");
+    let event = line("ERROR", &serde_json::from_str(&status).unwrap());
+    let (sender, receiver) = mpsc::channel(1);
+    assert!(sender.try_send(event).is_ok());
+    [Answer::Watch(receiver), Answer::Whole(410, status)]
+}
+
+#[tokio::test]
+async fn what_a_new_list_after_a_compaction_does_not_name_is_gone() {
+    for answer in expired() {
+        let mut bed = Bed::start(|server| {
+            server.list(
+                "services",
+                5,
+                &[service("a", 1, "10.0.0.1"), service("b", 2, "10.0.0.2")],
+            );
+            server.answer("watch", "services", answer);
+            server.list(
+                "services",
+                700,
+                &[service("b", 2, "10.0.0.2"), service("c", 650, "10.0.0.3")],
+            );
+        })
+        .await;
+        // What the state makes of it is the state's own test.
+        bed.until("listed anew", |bed| bed.lists_of(Kind::Services) == (2, 2))
+            .await;
+        assert_eq!(bed.services.len(), 3);
+        assert_eq!(bed.services["shop/c"], "10.0.0.3");
+        bed.server.until_asked("services", 4).await;
+        assert!(bed.server.asked("services")[3].contains("resourceVersion=700"));
+    }
+}
+
+#[tokio::test]
+async fn a_state_forgets_what_the_new_list_does_not_name_and_nothing_before() {
+    let [answer, _] = expired();
+    let mut bed = Bed::start(|server| {
+        server.list(
+            "services",
+            5,
+            &[service("a", 1, "10.0.0.1"), service("b", 2, "10.0.0.2")],
+        );
+        server.answer("watch", "services", answer);
+        server.answer(
+            "list",
+            "services",
+            Answer::Whole(500, status(500, "InternalError", "etcd")),
+        );
+        server.list("services", 700, &[service("b", 2, "10.0.0.2")]);
+    })
+    .await;
+    let site = crate::model::Site {
+        family: crate::model::Family::V4,
+        node: "n1".into(),
+        masquerade_all: false,
+        masquerade_mark: 0x4000,
+        local: crate::model::LocalDetector::None,
+        node_port_addresses: crate::model::NodePortAddresses::All,
+        service_cidrs: Vec::new(),
+        affinity_by_hash: false,
+        localhost_node_ports: false,
+        conntrack_liberal: false,
+    };
+    let mut state = crate::state::State::new([site]);
+    let mut whole = 0;
+    let mut most = 0;
+    while whole < 2 {
+        for event in bed.events.recv().await.unwrap() {
+            whole += usize::from(event == Event::Listed(Kind::Services));
+            state.apply(event);
+            state.take(crate::model::Family::V4);
+            let wanted = state.wanted(crate::model::Family::V4).unwrap();
+            most = most.max(wanted.balancers.len());
+            let gone = wanted.balancers.len() < most;
+            assert!(
+                !gone || whole == 2,
+                "something went before the list was whole"
+            );
+        }
+    }
+    let wanted = state.wanted(crate::model::Family::V4).unwrap();
+    let left: Vec<_> = wanted.balancers.keys().map(ToString::to_string).collect();
+    assert_eq!(left, ["shop/b:http"]);
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_asked_again() {
+    let mut bed = Bed::start(|server| {
+        let failure = || status(500, "InternalError", "etcdserver: request timed out");
+        for _ in 0..2 {
+            server.answer("list", "services", Answer::Whole(500, failure()));
+        }
+        server.answer(
+            "list",
+            "services",
+            Answer::Whole(502, "<html>Bad Gateway".to_owned()),
+        );
+        server.list("services", 5, &[service("a", 1, "10.0.0.1")]);
+        server.answer("watch", "services", Answer::Whole(500, failure()));
+    })
+    .await;
+    bed.until_service("a", "10.0.0.1").await;
+    bed.until("listed", |bed| bed.lists_of(Kind::Services).1 == 1)
+        .await;
+    bed.server.until_asked("services", 6).await;
+    assert_eq!(
+        bed.lists_of(Kind::Services).1,
+        1,
+        "the watch is tried again, not the list"
+    );
+}
+
+#[tokio::test]
+async fn bad_objects_do_not_lose_the_others() {
+    let mut bed = Bed::start(|server| {
+        let mut unusable = service("bad", 2, "10.0.0.9");
+        unusable["spec"]["ports"][0]["port"] = json!("eighty");
+        let junk = [
+            json!(5),
+            json!(null),
+            json!({"metadata": 7}),
+            json!({"metadata": {"name": "-no-", "namespace": "shop"}, "spec": {"clusterIP": "10.0.0.8"}}),
+            unusable,
+        ];
+        let mut items = vec![service("a", 1, "10.0.0.1")];
+        items.extend(junk);
+        items.push(service("b", 3, "10.0.0.2"));
+        server.list("services", 5, &items);
+        let null = json!({"metadata": {"resourceVersion": "5"}, "items": null}).to_string();
+        server.answer("list", "endpointslices", Answer::Whole(200, null));
+        server.short_watch("services", [
+            line("MODIFIED", &service("a", 6, "10.0.0.3")),
+            Piece::Text("{\"type\":\"STRANGE\",\"object\":{}}\n".to_owned()),
+            Piece::Text("not even JSON\n".to_owned()),
+            line("MODIFIED", &service("b", 7, "10.0.0.4")),
+        ]);
+    })
+    .await;
+    bed.until("listed", |bed| bed.lists_of(Kind::Services) == (1, 1))
+        .await;
+    assert_eq!(
+        bed.services.keys().collect::<Vec<_>>(),
+        ["shop/a", "shop/b"]
+    );
+    bed.until_service("a", "10.0.0.3").await;
+    bed.until_service("b", "10.0.0.4").await;
+    bed.until("slices listed", |bed| bed.lists_of(Kind::Slices) == (1, 1))
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_without_service_cidrs_is_left_alone_with_them() {
+    let mut bed = Bed::start(|server| {
+        server.answer(
+            "list",
+            "servicecidrs",
+            Answer::Whole(404, "404 page not found\n".to_owned()),
+        );
+        server.list("services", 5, &[service("a", 1, "10.0.0.1")]);
+    })
+    .await;
+    bed.until_service("a", "10.0.0.1").await;
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(bed.server.asked("servicecidrs").len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_yet_is_waited_for() {
+    // A port that was free a moment ago.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let url = format!("http://{address}");
+    let kube = Kube::new(None, Some(&url), "n1".into()).await.unwrap();
+    let (sender, mut events) = mpsc::channel(4);
+    let task = tokio::spawn(kube.run(sender));
+    let end = tokio::time::Instant::now() + Duration::from_secs(2);
+    while let Ok(batch) = tokio::time::timeout_at(end, events.recv()).await {
+        let harmless = |event: &Event| matches!(event, Event::Restarted(_));
+        assert!(batch.unwrap().iter().all(harmless));
+    }
+    drop(events);
+    tokio::time::timeout(Duration::from_secs(5), task)
+        .await
+        .expect("the source ends when nobody listens")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_kubeconfig_is_used_and_the_master_replaces_its_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig");
+    let text = "apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: k, user: u}}]
+clusters: [{name: k, cluster: {server: https://192.0.2.1:6443}}]
+users: [{name: u, user: {token: secret}}]
+";
+    std::fs::write(&path, text).unwrap();
+    let kube = Kube::new(Some(&path), None, "n1".into()).await.unwrap();
+    assert_eq!(kube.server(), "https://192.0.2.1:6443/");
+    let kube = Kube::new(Some(&path), Some("http://127.0.0.1:1"), "n1".into())
+        .await
+        .unwrap();
+    assert_eq!(kube.server(), "http://127.0.0.1:1/");
+
+    let missing = folder.path().join("missing");
+    let error = Kube::new(Some(&missing), None, "n1".into())
+        .await
+        .err()
+        .unwrap();
+    assert!(format!("{error:#}").contains("missing"), "{error:#}");
+    let error = Kube::new(None, Some("no url"), "n1".into())
+        .await
+        .err()
+        .unwrap();
+    assert!(format!("{error:#}").contains("--master"), "{error:#}");
+}

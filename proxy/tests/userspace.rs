@@ -1,0 +1,16 @@
+//! Userspace mode between real namespaces. Needs root; skipped loudly without.
+
+#[path = "userspace/choice.rs"]
+mod choice;
+#[path = "userspace/lab.rs"]
+mod lab;
+#[path = "userspace/life.rs"]
+mod life;
+#[path = "userspace/loopback.rs"]
+mod loopback;
+#[path = "userspace/policy.rs"]
+mod policy;
+#[path = "userspace/tcp.rs"]
+mod tcp;
+#[path = "userspace/udp.rs"]
+mod udp;
