@@ -125,26 +125,15 @@ fn change_of_mode() -> Result<()> {
         for &family in site.families() {
             served(&site, &client, &backends, family)?;
         }
-        let node = &site.nodes[0].namespace;
-        let traces = snapshot::of_firewall(node)?;
-        let mut found = traces.iter().map(|line| {
-            // Which kind of rules a line is of.
-            if line.contains("\"table\":\"weft-proxy\"") || line.contains("\"name\":\"weft-proxy\"")
-            {
-                Some(Mode::Nftables)
-            } else if line.starts_with("nft ") && line.contains("KUBE-") {
-                Some(Mode::IptablesNft)
-            } else if line.contains("legacy-save") && line.contains("KUBE-") {
-                Some(Mode::IptablesLegacy)
-            } else {
-                None
-            }
-        });
-        ensure!(
-            found.all(|kind| kind.is_none_or(|kind| kind == mode)),
-            "in {mode} mode there is something of another:\n{}",
-            traces.join("\n")
-        );
+        // The former mode's rules go once the new ones are there.
+        eventually("the former mode is gone", Duration::from_secs(5), || {
+            let lines = snapshot::of_firewall(&site.nodes[0].namespace)?;
+            let of_others = |line: &&String| mode_of(line).is_some_and(|other| other != mode);
+            let left: Vec<_> = lines.iter().filter(of_others).collect();
+            ensure!(left.is_empty(), "{left:#?}");
+            Ok(())
+        })
+        .with_context(|| format!("to {mode}\n{}", site.logs()))?;
     }
     for stream in streams {
         stream.finish().context("the stream over all changes")?;
@@ -157,6 +146,19 @@ fn change_of_mode() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Which mode a line of the snapshot is of.
+fn mode_of(line: &str) -> Option<Mode> {
+    let of_table = ["table", "name"].map(|key| format!("\"{key}\":\"weft-proxy\""));
+    if of_table.iter().any(|part| line.contains(part)) {
+        return Some(Mode::Nftables);
+    }
+    match line.contains("KUBE-") {
+        true if line.starts_with("nft ") => Some(Mode::IptablesNft),
+        true => Some(Mode::IptablesLegacy),
+        false => None,
+    }
 }
 
 /// What others flush or delete is back within a second or so, and running connections live.

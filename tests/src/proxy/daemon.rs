@@ -96,7 +96,7 @@ impl Proxy {
         Ok(daemon)
     }
 
-    /// Waits until it is healthy and every family that it serves has been synced once.
+    /// Waits until it is healthy and both families have been synced once.
     fn wait_ready(&self, daemon: &mut Daemon, limit: Duration) -> Result<()> {
         let ready = eventually("weft-proxy has synced", limit, || {
             // Once it has ended there is nothing to wait for.
@@ -112,7 +112,7 @@ impl Proxy {
             );
             let synced = self.series("kubeproxy_sync_proxy_rules_last_timestamp_seconds")?;
             ensure!(
-                synced.iter().all(|(_, value)| *value > 0.0),
+                synced.len() == 2 && synced.iter().all(|(_, value)| *value > 0.0),
                 "not synced: {synced:?}"
             );
             Ok(Ok(()))
