@@ -27,12 +27,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Checked, DetectLocal, ModeName};
 use crate::driver::{Command, Done, Driver, Pace};
-use crate::health::{About, Health, NodePortHealth, Purpose, health_pages, keep, metrics_pages};
+use crate::health::server::{Purpose, keep};
+use crate::health::{About, Health, NodePortHealth, health_pages, metrics_pages};
 use crate::metrics::{Metrics, TrafficPolicy};
-use crate::model::{Event, Family, Kind, NodePortAddresses, Site};
+use crate::model::{Event, Family, Kind, NodePortAddresses};
 use crate::source::Source;
+use crate::source::folder::Folder;
+use crate::source::kube::Kube;
 use crate::state::State;
-use crate::{settings, source};
+use crate::{config, settings};
 use neighbourhood::Neighbourhood;
 use udp_flows::UdpFlows;
 
@@ -410,15 +413,16 @@ impl Daemon {
 
 /// The source that the configuration names.
 pub(crate) async fn source_of(checked: &Checked) -> anyhow::Result<Source> {
-    source::open(checked).await
-}
-
-/// The site of a family, for what looks once and ends.
-pub(crate) fn site_of(
-    checked: &Checked,
-    mode: ModeName,
-    family: Family,
-    node: Option<&crate::model::NodeInfo>,
-) -> anyhow::Result<Site> {
-    Ok(Neighbourhood::observe(checked)?.site(checked, mode, node, family))
+    let node = Arc::clone(&checked.node);
+    Ok(match &checked.source {
+        config::Source::Folder(path) => Source::Folder(Folder {
+            path: path.clone(),
+            node,
+        }),
+        config::Source::Kube { kubeconfig, master } => {
+            let kube = Kube::new(kubeconfig.as_deref(), master.as_deref(), node).await?;
+            tracing::info!("objects come from {}", kube.server());
+            Source::Kube(kube)
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! The Service proxy, as a library so that tests and the all-in-one can use its parts.
 
 pub mod config;
+pub mod daemon;
 pub mod driver;
 pub mod health;
 pub mod logging;
@@ -9,6 +10,7 @@ pub mod mode;
 pub mod model;
 pub mod objects;
 pub mod settings;
+pub mod show;
 pub mod source;
 pub mod stale;
 pub mod state;

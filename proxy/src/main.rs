@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use proxy::config::{self, Checked, Parsed, Verb};
 use proxy::daemon::{self, modes, snapshot};
 use proxy::{logging, show};
@@ -45,7 +46,10 @@ fn run(checked: Checked, verb: Verb) -> anyhow::Result<()> {
     runtime.block_on(async {
         match verb {
             Verb::Cleanup { kube_proxy } => modes::remove_all(kube_proxy),
-            Verb::WriteConfig(path) => config::write_configuration(&checked, &path),
+            Verb::WriteConfig(path) => {
+                let text = format!("{:#}\n", checked.as_configuration());
+                std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+            }
             Verb::Show { service } => {
                 let snapshot = snapshot::take(&checked).await?;
                 print!("{}", show::show(&snapshot, service.as_ref())?);

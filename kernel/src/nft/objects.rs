@@ -3,7 +3,7 @@
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 
 use super::{
-    Expressions, SUBSYSTEM, Table, Transaction,
+    Expressions, SUBSYSTEM, SetData, Table, Transaction,
     element::{push_text, read_text},
 };
 use crate::sys::netfilter::{Message, begin_nested, end_nested, push_attribute, value_of};
@@ -112,6 +112,18 @@ pub struct NewSet {
     /// Packets write it: the time in seconds after which an element goes, unless it says otherwise,
     /// and how many there can be.
     pub dynamic: Option<(u32, u32)>,
+}
+
+impl NewSet {
+    /// Whether a set that was found is of this form: same lengths of keys and values.
+    pub fn is_form_of(&self, found: &super::Set) -> bool {
+        let values = match (&self.values, &found.data) {
+            (None, None) | (Some(Values::Verdict), Some(SetData::Verdict)) => true,
+            (Some(Values::Fields(fields)), Some(SetData::Value(found))) => length(fields) == *found,
+            _ => false,
+        };
+        values && found.key_length == length(&self.key)
+    }
 }
 
 /// Bytes of a key of these fields: each padded to four, unless it is alone.

@@ -16,7 +16,7 @@ mod attribute;
 mod message;
 
 pub(crate) use attribute::{
-    ATTRIBUTE_HEADER, attributes, begin_nested, end_nested, push_attribute, push_nested, value_of,
+    ATTRIBUTE_HEADER, attributes, begin_nested, end_nested, push_attribute, value_of,
 };
 use message::{FAMILY_HEADER, NLMSG_DONE};
 pub(crate) use message::{

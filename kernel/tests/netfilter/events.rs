@@ -57,7 +57,7 @@ fn changes_by_nft() {
     };
     let mut monitor = Monitor::open_in(&node.netns).unwrap();
     assert_eq!(monitor.events().unwrap(), None);
-    let cases: [(&str, &[Change]); 8] = [
+    let cases: [(&str, &[Change<'_>]); 8] = [
         (
             "add element ip weft-test clients { 10.0.0.1, 10.0.0.2 }",
             &[(What::Element, "clients", false)],

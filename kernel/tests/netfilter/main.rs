@@ -2,6 +2,7 @@
 //! test; what it did is compared with what `nft` and `conntrack` show.
 
 mod bed;
+mod conntrack;
 mod elements;
 mod events;
 mod ruleset;

@@ -19,6 +19,7 @@ table ip weft-test {
         typeof ip daddr . meta l4proto . th dport . ip saddr : verdict
         flags interval
     }
+    set clients { type ipv4_addr; flags timeout; }
     set few { type ipv4_addr; size 2; }
 }
 ";
@@ -213,6 +214,42 @@ fn data_change_by_delete_and_add() {
         assert!(socket.commit(&transaction).unwrap_err().is_not_found());
         assert_eq!(read(&mut socket, set), wanted, "{set}");
     }
+}
+
+/// Kernel facts about elements with a time: deleting and adding renews them anywhere; adding alone
+/// renews them from Linux 6.12 on (before, the old time stays).
+#[test]
+fn timeouts_are_renewed() {
+    let Some((_node, mut socket)) = Node::with("renew", TABLE) else {
+        return;
+    };
+    let client = |seconds: u64| Element {
+        timeout: Some(Duration::from_secs(seconds)),
+        ..Element::of_set([10, 0, 0, 1])
+    };
+    let mut commit = |what: &dyn Fn(&mut Transaction)| {
+        let mut transaction = Transaction::new(&table());
+        what(&mut transaction);
+        socket.commit(&transaction).unwrap();
+        read(&mut socket, "clients")[0].timeout.unwrap().as_secs()
+    };
+    assert_eq!(
+        commit(&|transaction| transaction.create("clients", &client(100))),
+        100
+    );
+    let renewed = commit(&|transaction| {
+        transaction.delete("clients", &client(0));
+        transaction.create("clients", &client(200));
+    });
+    assert_eq!(renewed, 200);
+    let added = commit(&|transaction| transaction.add("clients", &client(300)));
+    assert_eq!(added, if is_at_least(6, 12) { 300 } else { 200 });
+}
+
+fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 #[test]

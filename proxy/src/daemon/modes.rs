@@ -1,5 +1,6 @@
 //! The mode: chosen, built, and what others left removed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,10 +8,10 @@ use anyhow::Context;
 
 use super::kube_proxy;
 use crate::config::{Checked, IptablesVariant, ModeName};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UserspaceTotals};
 use crate::mode::iptables::{self, IptablesMode};
 use crate::mode::nftables::{self, Nftables};
-use crate::mode::userspace::{self, Userspace};
+use crate::mode::userspace::{self, Counters, Userspace};
 use crate::mode::{Mode, Report};
 use crate::model::Family;
 
@@ -64,13 +65,36 @@ pub fn build(
         ModeName::Userspace => {
             let mode = Userspace::new(family, userspace::Options::default())?;
             let counters = mode.counters();
-            metrics.on_render(move |metrics| metrics.userspace(family, &counters.totals()));
+            metrics.on_render(move |metrics| metrics.userspace(family, &totals(&counters)));
             Box::new(mode)
         }
     })
 }
 
-fn iptables_options(checked: &Checked) -> iptables::Options {
+fn totals(counters: &Counters) -> UserspaceTotals {
+    UserspaceTotals {
+        connections: counters.tcp_accepted.get(),
+        flows: counters.udp_flows.get(),
+        bytes_to_endpoints: counters.tcp_bytes_to_endpoints.get(),
+        bytes_to_clients: counters.tcp_bytes_to_clients.get(),
+        errors: BTreeMap::from([
+            ("tcp_refused", counters.tcp_refused.get()),
+            ("tcp_connect_failed", counters.tcp_connect_failures.get()),
+            ("tcp_unserved", counters.tcp_unserved.get()),
+            ("tcp_client", counters.tcp_client_errors.get()),
+            ("tcp_endpoint", counters.tcp_endpoint_errors.get()),
+            ("tcp_exhausted", counters.tcp_exhausted.get()),
+            ("udp_refused", counters.udp_refused.get()),
+            ("udp_unsent", counters.udp_unsent.get()),
+            ("udp_unreachable", counters.udp_unreachable.get()),
+            ("udp_evicted", counters.udp_evicted.get()),
+            ("udp_exhausted", counters.udp_exhausted.get()),
+        ]),
+    }
+}
+
+/// How iptables mode goes about it.
+pub fn iptables_options(checked: &Checked) -> iptables::Options {
     iptables::Options {
         choice: match checked.iptables_variant {
             IptablesVariant::Auto => iptables::Choice::Auto,

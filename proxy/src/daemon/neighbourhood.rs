@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 
 use kernel::Netlink;
 use kernel::monitor::{Group, Monitor};
@@ -11,10 +12,19 @@ use crate::config::{self, Checked, ModeName, Surroundings};
 use crate::model::{Family, NodeInfo, Site};
 use crate::settings;
 
+/// tokio wants the number of the descriptor.
+struct Events(Monitor);
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
 /// What is around us on the node.
 pub struct Neighbourhood {
     netlink: Netlink,
-    monitor: AsyncFd<Monitor>,
+    monitor: AsyncFd<Events>,
     addresses: Vec<IpAddr>,
     /// Where the default routes lead out: what a node without a Node object calls its own.
     primary: Vec<IpAddr>,
@@ -27,7 +37,7 @@ impl Neighbourhood {
         let monitor = Monitor::open(&[Group::Ipv4Address, Group::Ipv6Address])?;
         let mut new = Self {
             netlink: Netlink::open()?,
-            monitor: AsyncFd::new(monitor)?,
+            monitor: AsyncFd::new(Events(monitor))?,
             addresses: Vec::new(),
             primary: Vec::new(),
             conntrack_liberal: settings::conntrack_is_liberal()
@@ -77,7 +87,7 @@ impl Neighbourhood {
     pub async fn changed(&mut self) -> anyhow::Result<bool> {
         {
             let mut guard = self.monitor.readable_mut().await?;
-            while !guard.get_inner_mut().events()?.is_empty() {}
+            while !guard.get_inner_mut().0.events()?.is_empty() {}
             guard.clear_ready();
         }
         self.look()

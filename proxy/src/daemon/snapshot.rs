@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{modes, neighbourhood::Neighbourhood};
 use crate::config::{Checked, ModeName};
 use crate::metrics::Metrics;
-use crate::model::{Changed, Event, Family, Kind, Wanted};
+use crate::model::{Changed, Event, Family, Kind, NodeInfo, Wanted};
 use crate::state::State;
 
 /// How long a source may take to list everything.
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Snapshot {
     /// The mode in force.
     pub mode: ModeName,
+    /// How iptables mode would go about it.
+    pub iptables: crate::mode::iptables::Options,
     /// By family, IPv4 first.
     pub wanted: Vec<Wanted>,
     /// All addresses of the node.
@@ -31,7 +33,7 @@ pub async fn take(checked: &Checked) -> anyhow::Result<Snapshot> {
     let (mode, _) = modes::choose(checked)?;
     let families = modes::families(mode);
     let neighbourhood = Neighbourhood::observe(checked)?;
-    let site = |node, family| neighbourhood.site(checked, mode, node, family);
+    let site = |node: Option<&NodeInfo>, family| neighbourhood.site(checked, mode, node, family);
     let mut state = State::new(families.iter().map(|family| site(None, *family)));
     let (sender, mut events) = mpsc::channel(64);
     let task = tokio::spawn(super::source_of(checked).await?.run(sender));
@@ -50,8 +52,8 @@ pub async fn take(checked: &Checked) -> anyhow::Result<Snapshot> {
         .with_context(|| format!("nothing was listed within {} s", PATIENCE.as_secs()))??;
     task.abort();
     for family in &families {
-        let site = site(state.node(), *family);
-        state.set_site(site);
+        let node = state.node().cloned();
+        state.set_site(site(node.as_ref(), *family));
     }
     let mut wanted = Vec::new();
     for family in families {
@@ -63,6 +65,7 @@ pub async fn take(checked: &Checked) -> anyhow::Result<Snapshot> {
     }
     Ok(Snapshot {
         mode,
+        iptables: modes::iptables_options(checked),
         wanted,
         addresses: neighbourhood.addresses(),
     })

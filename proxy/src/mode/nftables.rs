@@ -29,7 +29,7 @@ use crate::mode::{Mode, Report};
 use crate::model::{Changed, Family, PortName, Site, Wanted};
 use affinity::Purge;
 use book::{Book, Delta};
-use ruleset::{Basis, Ruleset, ruleset};
+use ruleset::{Basis, ruleset};
 
 /// The mode, for one family.
 pub struct Nftables {
@@ -208,18 +208,21 @@ impl Mode for Nftables {
         let mut found = None;
         loop {
             let events = match monitor.events() {
-                Ok(events) if events.is_empty() => return found,
-                Ok(events) => events,
+                Ok(None) => return found,
+                Ok(Some(events)) => events,
                 Err(error) => return Some(error.to_string()),
             };
             for event in events {
                 match event {
-                    Event::Overrun => found = Some("events were lost".to_owned()),
-                    Event::Changed(change)
-                        if change.table == ruleset::table(self.family)
-                            && Some(change.port_id) != own =>
-                    {
-                        found.get_or_insert_with(|| change.to_string());
+                    Event::Overrun => found = Some("something (events were lost)".to_owned()),
+                    Event::Changed {
+                        table,
+                        what,
+                        name,
+                        port_id,
+                        ..
+                    } if table == ruleset::table(self.family) && Some(port_id) != own => {
+                        found.get_or_insert_with(|| format!("{what:?} {name} of table {table}"));
                     }
                     _ => {}
                 }

@@ -52,15 +52,10 @@ pub(crate) fn push_attribute(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
     buffer.resize(buffer.len().next_multiple_of(4), 0);
 }
 
-/// Appends one attribute made of attributes.
-pub(crate) fn push_nested(buffer: &mut Vec<u8>, kind: u16, inner: &[u8]) {
-    push_attribute(buffer, kind | NESTED, inner);
-}
-
 /// Opens an attribute made of those that follow, until [`end_nested`] with the position returned.
 pub(crate) fn begin_nested(buffer: &mut Vec<u8>, kind: u16) -> usize {
     let at = buffer.len();
-    push_nested(buffer, kind, &[]);
+    push_attribute(buffer, kind | NESTED, &[]);
     at
 }
 
@@ -78,7 +73,7 @@ mod tests {
     fn attributes_round_trip() {
         let mut buffer = Vec::new();
         push_attribute(&mut buffer, 1, &[7]);
-        push_nested(&mut buffer, 2, &[1, 2, 3, 4]);
+        push_attribute(&mut buffer, 2 | NESTED, &[1, 2, 3, 4]);
         let at = begin_nested(&mut buffer, 3);
         push_attribute(&mut buffer, 4, &[9]);
         end_nested(&mut buffer, at);

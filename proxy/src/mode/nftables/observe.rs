@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernel::nft::{Rule, Socket, Transaction};
+use kernel::nft::{Chain, Rule, Socket, Transaction};
 use sha2::{Digest as _, Sha256};
 
 use super::book::Contents;
@@ -18,7 +18,7 @@ pub struct Found {
     family: Family,
     /// There is such a table.
     exists: bool,
-    chains: Vec<String>,
+    chains: Vec<Chain>,
     /// Of all rules, as the kernel has them.
     fingerprint: String,
     /// Sets that are there, and whether they are as we declare them.
@@ -28,20 +28,16 @@ pub struct Found {
 /// Looks at tables, chains, sets and rules, without their elements.
 pub fn rules(socket: &mut Socket, family: Family) -> kernel::Result<Found> {
     let table = table(family);
-    let chains: Vec<String> = socket
-        .chains(&table)?
-        .into_iter()
-        .map(|chain| chain.name.to_string())
-        .collect();
+    let chains = socket.chains(&table)?;
     let sets = socket.sets(&table)?;
     let fits = |found: &kernel::nft::Set| {
-        let ours = Set::all().into_iter().find(|set| set.name() == &*found.name);
-        ours.is_none_or(|ours| ours.is_map() == found.is_map())
+        let ours = Set::all().into_iter().find(|set| set.name() == found.name);
+        ours.is_none_or(|ours| ours.new_set(family).is_form_of(found))
     };
     let all_there = Set::all()
         .iter()
-        .all(|set| sets.iter().any(|found| &*found.name == set.name()));
-    let exists = !chains.is_empty() || !sets.is_empty();
+        .all(|set| sets.iter().any(|found| found.name == set.name()));
+    let exists = socket.has_table(&table)?;
     Ok(Found {
         family,
         exists,
@@ -73,7 +69,7 @@ fn fingerprint(rules: &[Rule]) -> String {
 impl Found {
     /// Whether these are the wanted rules, whole and untouched.
     pub fn is(&self, wanted: &Ruleset) -> bool {
-        let has = |name: &str| self.chains.iter().any(|chain| chain == name);
+        let has = |name: &str| self.chains.iter().any(|chain| chain.name == name);
         self.sets_fit
             && has(&wanted.stamp())
             && has(&self.seal_name())
@@ -89,10 +85,13 @@ impl Found {
     /// What makes the rules the wanted ones.
     pub fn transaction(&self, wanted: &Ruleset) -> Transaction {
         let stamp = wanted.stamp();
-        let stale = |name: &&String| {
-            wanted.chains.iter().all(|chain| chain.name != **name) && **name != stamp
-        };
-        let stale: Vec<String> = self.chains.iter().filter(stale).cloned().collect();
+        let wanted_too = |name: &str| wanted.chains.iter().any(|chain| chain.name == name);
+        let stale: Vec<String> = self
+            .chains
+            .iter()
+            .map(|chain| chain.name.clone())
+            .filter(|name| !wanted_too(name) && *name != stamp)
+            .collect();
         match self.must_go() {
             true => wanted.transaction(&[]),
             false => wanted.transaction(&stale),
