@@ -184,9 +184,12 @@ impl UdpClient {
     /// Asks once.
     pub fn ask(&self, patience: Duration) -> Result<Outcome> {
         self.socket.set_read_timeout(Some(patience))?;
-        if let Err(error) = self.socket.send(&[WHO_ANSWERS]) {
+        match self.socket.send(&[WHO_ANSWERS]) {
+            // A rule on the client's own host dropped it: a refusal, if any, is there to be received.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             // The refusal of an earlier question.
-            return turned_away(error);
+            Err(error) => return turned_away(error),
+            Ok(_) => {}
         }
         let mut buffer = [0; 128];
         let length = match self.socket.recv(&mut buffer) {
