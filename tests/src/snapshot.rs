@@ -4,6 +4,7 @@
 use crate::namespace::Namespace;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Links with their addresses, routes, the rules of both firewalls, and forwarding.
@@ -80,6 +81,10 @@ fn nft_object(object: &Value) -> Option<String> {
     let mut value = value.clone();
     if let Some(fields) = value.as_object_mut() {
         fields.remove("handle");
+        if let Some(parts) = fields.get_mut("expr").and_then(Value::as_array_mut) {
+            // What it has counted is no part of a rule.
+            parts.retain(|part| part.get("counter").is_none());
+        }
     }
     Some(format!("nft {kind} {value}"))
 }
@@ -107,7 +112,9 @@ pub fn of_folder(folder: &Path) -> Result<Vec<String>> {
 /// Fails and shows what differs.
 pub fn ensure_same(what: &str, expected: &[String], found: &[String]) -> Result<()> {
     let only = |a: &[String], b: &[String]| -> Vec<String> {
-        a.iter().filter(|line| !b.contains(line)).cloned().collect()
+        let known: HashSet<_> = b.iter().collect();
+        let rest = a.iter().filter(|line| !known.contains(line));
+        rest.cloned().collect()
     };
     let (missing, extra) = (only(expected, found), only(found, expected));
     ensure!(

@@ -16,7 +16,7 @@ pub use knock::{Answer, Outcome, Transport, UdpClient, knock, knock_from};
 pub use knocker::{Knocker, KnockerReport};
 pub use ping::{Ping, PingReport};
 pub use server::{TcpServer, UdpServer, bulk, seen_as, seen_as_udp};
-pub use stream::{Stream, StreamReport};
+pub use stream::{Conversation, Stream, StreamReport};
 
 use crate::namespace::Namespace;
 use anyhow::Result;

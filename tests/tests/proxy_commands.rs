@@ -77,12 +77,21 @@ fn show_trace_and_pages(mode: Mode) -> Result<()> {
     let source = client.ip(Family::V4)?.to_string();
     let traced = node
         .proxy
-        .run(&["trace", &source, &format!("{}/tcp", at())])?;
-    for part in ["default/web", &endpoint] {
-        ensure!(
-            traced.contains(part),
-            "{mode}: trace: no {part} in\n{traced}"
-        );
+        .run(&["trace", &source, &format!("{}/tcp", at())]);
+    match (mode, traced) {
+        // A process has no rules; it says so, and what to ask instead.
+        (Mode::Userspace, Err(error)) => {
+            let told = format!("{error:#}");
+            ensure!(told.contains("show"), "{mode}: trace: {told}");
+        }
+        (Mode::Userspace, Ok(text)) => anyhow::bail!("{mode}: trace: {text}"),
+        (_, traced) => {
+            let traced = traced?;
+            ensure!(
+                traced.contains(&endpoint),
+                "{mode}: trace: no {endpoint} in\n{traced}"
+            );
+        }
     }
     // This kernel has no SCTP sockets: the rules must be there all the same.
     let rules = match mode {

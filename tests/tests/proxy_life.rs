@@ -7,7 +7,7 @@ use tests::cluster::Stack;
 use tests::pod::Family;
 use tests::proxy::{Backend, Endpoints, Mode, Options, Pod, Port, Service, Site, cluster_ip};
 use tests::traffic::Transport::{Tcp, Udp};
-use tests::traffic::{Knocker, Outcome, Stream, knock};
+use tests::traffic::{Conversation, Knocker, Outcome, Stream, knock};
 use tests::{eventually, snapshot};
 
 tests::on_every_mode!(
@@ -161,7 +161,9 @@ fn mode_of(line: &str) -> Option<Mode> {
     }
 }
 
-/// What others flush or delete is back within a second or so, and running connections live.
+/// What others flush or delete is back within a second or so, and connections that were quiet
+/// meanwhile live. (An answer that is on the way when its translation vanishes reaches the client
+/// from an address that it never spoke to; the client resets it, and no proxy can help that.)
 fn damage_is_repaired(mode: Mode) -> Result<()> {
     let Some((site, client, backends)) = site(mode, Stack::Dual)? else {
         return Ok(());
@@ -193,10 +195,10 @@ fn damage_is_repaired(mode: Mode) -> Result<()> {
     };
     let node = &site.nodes[0].namespace;
     let before = snapshot::of_firewall(node)?;
-    let streams = site.families().iter();
-    let streams = streams.map(|family| Stream::start(&client.namespace, at(*family)));
-    let streams = streams.collect::<Result<Vec<_>>>()?;
     for damage in damages {
+        let streams = site.families().iter();
+        let streams = streams.map(|family| Conversation::begin(&client.namespace, at(*family)));
+        let streams = streams.collect::<Result<Vec<_>>>()?;
         node.sh(damage)?;
         let done = Instant::now();
         for &family in site.families() {
@@ -225,9 +227,10 @@ fn damage_is_repaired(mode: Mode) -> Result<()> {
         for &family in site.families() {
             served(&site, &client, &backends, family)?;
         }
-    }
-    for stream in streams {
-        stream.finish().context(format!("{mode}: the stream"))?;
+        for (mut stream, family) in streams.into_iter().zip(site.families()) {
+            let what = format!("{mode} {family:?}: the stream, over `{damage}`");
+            stream.beat().context(what)?;
+        }
     }
     Ok(())
 }
