@@ -1,11 +1,7 @@
 //! iptables transactions, by `iptables-restore --noflush`, in whichever of its two forms (nf_tables
 //! or legacy) the host uses, or in a named one.
 
-mod chains;
-
 use std::{fs, sync::OnceLock, time::Duration};
-
-pub use chains::ChainUse;
 
 use crate::{Error, Result, nft, process, sys};
 

@@ -42,6 +42,8 @@ use udp_flows::UdpFlows;
 /// How long the own Node is waited for; with NodeCIDR, which is nothing without it, longer.
 const NODE_PATIENCE: Duration = Duration::from_secs(5);
 const NODE_CIDR_PATIENCE: Duration = Duration::from_secs(300);
+/// How often objects are counted for the metrics.
+const COUNT: Duration = Duration::from_secs(1);
 /// Events that wait for us, in batches.
 const QUEUE: usize = 64;
 
@@ -52,7 +54,7 @@ pub async fn run(checked: Checked) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("install signal handlers")?;
     set_up_node(&checked);
     let (mode, why) = modes::choose(&checked)?;
-    let families = modes::families(mode);
+    let families = modes::families();
     let words: Vec<_> = families.iter().map(|family| family.label()).collect();
     tracing::info!("mode {} ({why}) for {}", mode.as_str(), words.join(" and "));
     for remark in checked.remarks(mode) {
@@ -72,7 +74,9 @@ pub async fn run(checked: Checked) -> anyhow::Result<()> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!("{name}: exiting; what has been programmed stays (weft-proxy cleanup removes it)");
+    tracing::info!(
+        "{name}: exiting; what has been programmed stays (weft-proxy cleanup removes it)"
+    );
     daemon.stop();
     Ok(())
 }
@@ -104,6 +108,8 @@ struct Daemon {
     /// Families of which the other modes' leftovers have been removed.
     cleaned: BTreeSet<Family>,
     node_listed: bool,
+    /// When the objects were counted.
+    counted: Option<Instant>,
     health_listener: Option<(SocketAddr, JoinHandle<()>)>,
 }
 
@@ -152,6 +158,7 @@ impl Daemon {
             said: BTreeMap::new(),
             cleaned: BTreeSet::new(),
             node_listed: false,
+            counted: None,
             health_listener: None,
         })
     }
@@ -224,7 +231,9 @@ impl Daemon {
         let families: Vec<Family> = self.drivers.keys().copied().collect();
         for family in families {
             let node = self.state.node();
-            let site = self.neighbourhood.site(&self.checked, self.mode, node, family);
+            let site = self
+                .neighbourhood
+                .site(&self.checked, self.mode, node, family);
             self.state.set_site(site);
         }
         self.listen_for_health();
@@ -276,6 +285,23 @@ impl Daemon {
             }
         }
         self.metrics.changes(services, endpoints);
+        self.count();
+    }
+
+    /// Counts the objects, not more often than once a second: there may be many.
+    fn count(&mut self) {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNT) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        for family in self.drivers.keys() {
+            if let Some(wanted) = self.state.wanted(*family) {
+                let services: BTreeSet<_> = wanted.balancers.keys().map(|name| &name.service).collect();
+                let endpoints = wanted.balancers.values().map(|each| each.cluster.len());
+                let (services, ports) = (services.len(), wanted.balancers.len());
+                self.metrics.sizes(*family, services, ports, endpoints.sum());
+            }
+        }
     }
 
     fn say_clashes(&mut self) {
@@ -342,7 +368,8 @@ impl Daemon {
             ),
             false => tracing::debug!("{}: {changes} changes in {took:.1?}", family.label()),
         }
-        self.udp_flows.look(family, udp, self.neighbourhood.addresses());
+        self.udp_flows
+            .look(family, udp, self.neighbourhood.addresses());
         if self.cleaned.insert(family) {
             modes::remove_others(self.mode, family);
         }
@@ -370,9 +397,13 @@ impl Daemon {
         let metrics = Arc::clone(&self.metrics);
         let hard_fail = self.checked.bind_address_hard_fail;
         let task = tokio::spawn(async move {
-            if let Err(error) = keep(purpose, pages, metrics, hard_fail).await {
-                tracing::error!("{error:#}");
-                std::process::exit(1);
+            match keep(purpose, pages, metrics, hard_fail).await {
+                Ok(never) => match never {},
+                // --bind-address-hard-fail.
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    std::process::exit(1);
+                }
             }
         });
         self.health_listener = Some((address, task));

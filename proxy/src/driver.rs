@@ -143,7 +143,11 @@ impl Driver {
 
     /// Sends a command.
     pub fn send(&self, command: Command) {
-        let mut commands = self.queue.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut commands = self
+            .queue
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         commands.push(command);
         // Full means that it is awake.
         let _ = self.queue.wake.write(1);
@@ -199,7 +203,8 @@ impl<F: FnMut(Done)> Work<F> {
             Some(_) => self.not_before().min(LOOK),
             None => LOOK,
         };
-        let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(self.queue.wake.as_fd(), PollFlags::POLLIN)];
+        let mut fds: Vec<PollFd<'_>> =
+            vec![PollFd::new(self.queue.wake.as_fd(), PollFlags::POLLIN)];
         let events: Option<BorrowedFd<'_>> = self.mode.events();
         fds.extend(events.map(|events| PollFd::new(events, PollFlags::POLLIN)));
         // Rounded up: a wait of less than a millisecond would be none at all, again and again.
@@ -257,7 +262,10 @@ impl<F: FnMut(Done)> Work<F> {
 
     fn look(&mut self) {
         if let Some(what) = self.mode.disturbed() {
-            tracing::warn!("{}: someone else changed {what}; mending", self.family.label());
+            tracing::warn!(
+                "{}: someone else changed {what}; mending",
+                self.family.label()
+            );
             self.changed = Some(Changed::All);
             self.repairing = true;
         }

@@ -1,9 +1,10 @@
 //! The ways to program a node. A [`Mode`] serves one family; it blocks, and runs on the thread that
 //! owns it, in the network namespace where that thread is.
 
-pub mod nftables;
 pub mod iptables;
+pub mod nftables;
 pub mod userspace;
+pub mod with_loopback;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;

@@ -16,7 +16,14 @@ pub fn show(snapshot: &Snapshot, service: Option<&ObjectName>) -> anyhow::Result
     for wanted in &snapshot.wanted {
         for (name, balancer) in &wanted.balancers {
             if service.is_none_or(|service| name.service == *service) {
-                port(&mut out, snapshot, wanted, name, balancer, service.is_some());
+                port(
+                    &mut out,
+                    snapshot,
+                    wanted,
+                    name,
+                    balancer,
+                    service.is_some(),
+                );
             }
         }
     }
@@ -61,7 +68,11 @@ fn port(
         let _ = writeln!(out, "  {:<16} by client address, {seconds} s", "affinity");
     }
     if !balancer.source_ranges.is_empty() {
-        let ranges: Vec<_> = balancer.source_ranges.iter().map(ToString::to_string).collect();
+        let ranges: Vec<_> = balancer
+            .source_ranges
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let _ = writeln!(out, "  {:<16} {}", "source ranges", ranges.join(", "));
     }
     for endpoint in balancer.reachable() {
@@ -103,7 +114,11 @@ fn entries(
         ModeName::Userspace => {
             let fronts = balancer.fronts.iter();
             let listeners = fronts.map(|front| match front.ip {
-                Some(ip) => format!("listens on {} {}", SocketAddr::new(ip, front.port), name.protocol),
+                Some(ip) => format!(
+                    "listens on {} {}",
+                    SocketAddr::new(ip, front.port),
+                    name.protocol
+                ),
                 None => format!("listens on node port {} {}", front.port, name.protocol),
             });
             listeners.collect()

@@ -89,16 +89,21 @@ impl Element {
         }
     }
 
-    /// The longest of its parts in bytes, to be held against what the kernel takes.
-    pub(super) fn longest(&self) -> (usize, usize) {
-        let mut bytes = self.key.len();
-        bytes = bytes.max(self.key_end.as_ref().map_or(0, |end| end.len()));
+    /// The length of its longest key or value.
+    pub(super) fn longest(&self) -> usize {
+        let end = self.key_end.as_ref().map_or(0, |end| end.len());
+        let value = match &self.data {
+            Some(Data::Value(value)) => value.len(),
+            _ => 0,
+        };
+        self.key.len().max(end).max(value)
+    }
+
+    /// The chain that its verdict leads to.
+    pub(super) fn chain(&self) -> Option<&str> {
         match &self.data {
-            Some(Data::Value(value)) => (bytes.max(value.len()), 0),
-            Some(Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => {
-                (bytes, chain.len())
-            }
-            _ => (bytes, 0),
+            Some(Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => Some(chain),
+            _ => None,
         }
     }
 

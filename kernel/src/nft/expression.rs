@@ -1,10 +1,7 @@
 //! Expressions: the instructions of a rule, as the kernel's nf_tables machine runs them
 //! (linux/netfilter/nf_tables.h, enum nft_*_attributes).
 
-use super::{
-    Family, Verdict,
-    element::push_text,
-};
+use super::{Family, Verdict, element::push_text};
 use crate::sys::netfilter::{begin_nested, end_nested, push_attribute};
 
 const NFTA_LIST_ELEM: u16 = 1;
@@ -253,7 +250,9 @@ impl Expressions {
 
     /// Gives the packet's connection the address of this host and a random port.
     pub fn masquerade(&mut self) -> &mut Self {
-        self.push("masq", |out| push_u32(out, 1, NF_NAT_RANGE_PROTO_RANDOM_FULLY))
+        self.push("masq", |out| {
+            push_u32(out, 1, NF_NAT_RANGE_PROTO_RANDOM_FULLY)
+        })
     }
 
     /// Refuses the packet: ICMP port unreachable.

@@ -45,7 +45,7 @@ pub enum Event {
     Generation {
         /// The ruleset's number from now on.
         id: u32,
-        /// The thread that did it, 0 if it is not in our PID namespace.
+        /// The thread that did it, by its number in the initial PID namespace.
         pid: u32,
         /// Its name.
         process: String,
@@ -215,6 +215,7 @@ fn generation(message: &Message<'_>) -> Option<Event> {
 
 /// What a message is about and whether it is gone; `None` for what changes nothing.
 fn sort(kind: u16) -> Option<(What, bool)> {
+    // NFT_MSG_NEW… and NFT_MSG_DEL… of each.
     Some(match kind & 0xff {
         0 => (What::Table, false),
         2 => (What::Table, true),
@@ -241,7 +242,7 @@ mod tests {
     use super::*;
     use crate::{
         nft::{Element, element::ChainNames},
-        sys::netfilter::{messages, push_attribute, push_header, set_length},
+        sys::netfilter::{messages, push_attribute, push_header, set_flags, set_length},
     };
 
     fn message(kind: u16, family: u8, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
@@ -263,6 +264,11 @@ mod tests {
             }
         }
         collector.events
+    }
+
+    fn with_flags(mut message: Vec<u8>, flags: u16) -> Vec<u8> {
+        set_flags(&mut message, 0, flags);
+        message
     }
 
     #[test]
@@ -291,6 +297,7 @@ mod tests {
         fn garbage_does_not_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             kind in 0u16..40,
+            flags: u16,
             family in 0u8..12,
             attributes in prop::collection::vec(
                 (0u16..18, prop::collection::vec(any::<u8>(), 0..40)),
@@ -298,7 +305,7 @@ mod tests {
             ),
         ) {
             read(&bytes);
-            let whole = message(kind, family, &attributes);
+            let whole = with_flags(message(kind, family, &attributes), flags);
             read(&whole);
             for message in messages(&whole).flatten() {
                 let _ = message.refusal();

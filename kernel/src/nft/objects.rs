@@ -130,7 +130,10 @@ impl NewSet {
 fn length(fields: &[Field]) -> u32 {
     match fields {
         [one] => one.length(),
-        many => many.iter().map(|each| each.length().next_multiple_of(4)).sum(),
+        many => many
+            .iter()
+            .map(|each| each.length().next_multiple_of(4))
+            .sum(),
     }
 }
 
@@ -272,8 +275,14 @@ pub(super) fn describe(message: &Message<'_>, table: &Table) -> Option<String> {
     Some(match message.kind {
         NFT_MSG_NEWTABLE => format!("add nftables table {table}"),
         NFT_MSG_DELTABLE => format!("delete nftables table {table}"),
-        NFT_MSG_NEWCHAIN => format!("add chain {} to nftables table {table}", text(NFTA_CHAIN_NAME)),
-        NFT_MSG_DELCHAIN => format!("delete chain {} of nftables table {table}", text(NFTA_CHAIN_NAME)),
+        NFT_MSG_NEWCHAIN => format!(
+            "add chain {} to nftables table {table}",
+            text(NFTA_CHAIN_NAME)
+        ),
+        NFT_MSG_DELCHAIN => format!(
+            "delete chain {} of nftables table {table}",
+            text(NFTA_CHAIN_NAME)
+        ),
         NFT_MSG_NEWRULE => {
             let names: Vec<&str> = body
                 .iter()
@@ -282,9 +291,15 @@ pub(super) fn describe(message: &Message<'_>, table: &Table) -> Option<String> {
                 .filter_map(|(_, expression)| value_of(expression, 1).and_then(read_text))
                 .collect();
             let chain = text(NFTA_RULE_CHAIN);
-            format!("add rule ({}) to chain {chain} of nftables table {table}", names.join(", "))
+            format!(
+                "add rule ({}) to chain {chain} of nftables table {table}",
+                names.join(", ")
+            )
         }
-        NFT_MSG_DELRULE => format!("flush chain {} of nftables table {table}", text(NFTA_RULE_CHAIN)),
+        NFT_MSG_DELRULE => format!(
+            "flush chain {} of nftables table {table}",
+            text(NFTA_RULE_CHAIN)
+        ),
         NFT_MSG_NEWSET => format!("add set {} to nftables table {table}", text(NFTA_SET_NAME)),
         _ => return None,
     })

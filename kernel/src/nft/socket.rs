@@ -154,6 +154,10 @@ impl Socket {
     /// hash table is given more buckets in between, by a worker and without a transaction, elements
     /// come twice and as many others not at all: a list with a double is read again too. What
     /// packets add, and what runs out of time, may be missing or there.
+    ///
+    /// For each piece of some 700 elements it also walks over all before: 30,000 elements take a
+    /// tenth of a second, 500,000 half a minute, ten times as long as to flush the set and create
+    /// them all anew in one transaction.
     pub fn fold_elements<S>(
         &mut self,
         table: &Table,

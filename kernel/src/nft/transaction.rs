@@ -88,7 +88,7 @@ impl Operation {
 impl Transaction {
     /// Nothing yet, for the sets of `table`.
     pub fn new(table: &Table) -> Self {
-        Self {
+        let mut transaction = Self {
             table: table.clone(),
             messages: Vec::new(),
             count: 0,
@@ -96,7 +96,9 @@ impl Transaction {
             changes: 0,
             expected: None,
             impossible: None,
-        }
+        };
+        transaction.check_name(&table.name);
+        transaction
     }
 
     /// Adds an element. One that is there with the same data is fine: it stays, and takes a new
@@ -138,9 +140,9 @@ impl Transaction {
         self.changes
     }
 
-    /// How many bytes it has so far (40 for an IPv4 element of a map, 64 for IPv6). The kernel copies it
-    /// as a whole and holds the ruleset's lock while it works on it; split what need not be atomic
-    /// at a few megabytes.
+    /// How many bytes it has so far (40 for an IPv4 element of a map, 64 for IPv6). It is sent as one
+    /// datagram, which the kernel copies, and holds the ruleset's lock while it works on it; split
+    /// what need not be atomic at a few megabytes.
     pub fn bytes(&self) -> usize {
         self.messages.len()
     }
@@ -169,15 +171,18 @@ impl Transaction {
     }
 
     fn push(&mut self, operation: Operation, set: &str, element: &Element) {
-        let (bytes, name) = element.longest();
-        if bytes > VALUE_BYTES || name > NAME_BYTES {
-            let why = format!(
-                "element {} of {set} has a part of {} bytes; {VALUE_BYTES} are possible, {NAME_BYTES} in a name",
-                element.key,
-                bytes.max(name)
-            );
-            self.impossible.get_or_insert(why);
+        let longest = element.longest();
+        if longest > VALUE_BYTES {
+            self.impossible.get_or_insert_with(|| {
+                format!(
+                    "element {} of {set} has a part of {longest} bytes; {VALUE_BYTES} are possible",
+                    element.key
+                )
+            });
             return;
+        }
+        if let Some(chain) = element.chain() {
+            self.check_name(chain);
         }
         let open = self.last.as_ref().and_then(|last| last.elements.as_ref());
         let fits = open.is_some_and(|(last, name, list)| {
@@ -212,10 +217,9 @@ impl Transaction {
     }
 
     pub(super) fn check_name(&mut self, name: &str) {
-        if name.len() > NAME_BYTES {
-            self.impossible.get_or_insert_with(|| {
-                format!("the name {name:?} is longer than {NAME_BYTES} bytes")
-            });
+        if name.len() > NAME_BYTES || name.contains('\0') {
+            self.impossible
+                .get_or_insert_with(|| format!("{name:?} cannot be a name in nftables"));
         }
     }
 

@@ -125,6 +125,9 @@ fn every_refusal_names_set_and_element() {
     let (errno, text) = refused(&|transaction| transaction.add("slots", &long));
     assert_eq!(errno, None);
     assert!(text.contains("65 bytes"), "{text}");
+    let (errno, text) = refused(&|transaction| transaction.flush("slots\0x"));
+    assert_eq!(errno, None);
+    assert!(text.contains("cannot be a name"), "{text}");
     // Adding what is there is fine, and changes nothing.
     let before = socket.generation().unwrap();
     let mut transaction = Transaction::new(&table());

@@ -24,7 +24,10 @@ pub fn remove(family: Family) -> Report {
         tracing::info!("{}: removed what kube-proxy had left", family.label());
     }
     for error in &report.errors {
-        tracing::warn!("{}: remove what kube-proxy has left: {error}", family.label());
+        tracing::warn!(
+            "{}: remove what kube-proxy has left: {error}",
+            family.label()
+        );
     }
     report
 }
@@ -80,7 +83,11 @@ fn flush_ipvs() -> Result<usize, String> {
     };
     let servers = text
         .lines()
-        .filter(|line| ["TCP", "UDP", "SCTP"].iter().any(|word| line.starts_with(word)))
+        .filter(|line| {
+            ["TCP", "UDP", "SCTP"]
+                .iter()
+                .any(|word| line.starts_with(word))
+        })
         .count();
     if servers == 0 {
         return Ok(0);
@@ -103,8 +110,13 @@ fn remove_sets(family: Family) -> Result<usize, String> {
     });
     let mut removed = 0;
     for name in ours {
-        process::run(&format!("destroy ipset {name}"), "ipset", &["destroy", name], "")
-            .map_err(|error| error.to_string())?;
+        process::run(
+            &format!("destroy ipset {name}"),
+            "ipset",
+            &["destroy", name],
+            "",
+        )
+        .map_err(|error| error.to_string())?;
         removed += 1;
     }
     Ok(removed)

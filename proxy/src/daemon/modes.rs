@@ -7,25 +7,26 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::kube_proxy;
-use crate::config::{Checked, IptablesVariant, ModeName};
+use crate::config::{self, Checked, IptablesVariant, ModeName};
 use crate::metrics::{Metrics, UserspaceTotals};
 use crate::mode::iptables::{self, IptablesMode};
 use crate::mode::nftables::{self, Nftables};
-use crate::mode::userspace::{self, Counters, Userspace};
+use crate::mode::userspace::{self, Counters, Loopback, Userspace};
+use crate::mode::with_loopback::WithLoopback;
 use crate::mode::{Mode, Report};
-use crate::model::Family;
+use crate::model::{Family, Site};
 
 /// The mode to run, and why.
 pub fn choose(checked: &Checked) -> anyhow::Result<(ModeName, String)> {
     if let Some(mode) = checked.mode {
         if mode == ModeName::Nftables {
-            nftables::probe(Family::V4).context(
+            nftables::probe(&site(checked, Family::V4)).context(
                 "--proxy-mode=nftables: this kernel does not do it; --proxy-mode=auto takes the best that works",
             )?;
         }
         return Ok((mode, "as --proxy-mode says".to_owned()));
     }
-    let nftables = match nftables::probe(Family::V4) {
+    let nftables = match nftables::probe(&site(checked, Family::V4)) {
         Ok(()) => return Ok((ModeName::Nftables, "the best that works here".to_owned())),
         Err(error) => error,
     };
@@ -39,10 +40,14 @@ pub fn choose(checked: &Checked) -> anyhow::Result<(ModeName, String)> {
     }
 }
 
+/// A site of the mode, before anything is known of the node.
+fn site(checked: &Checked, family: Family) -> Site {
+    config::site(checked, ModeName::Nftables, &config::Surroundings::default(), family)
+}
+
 /// The families that this host has.
-pub fn families(mode: ModeName) -> Vec<Family> {
-    let v6 = Path::new("/proc/net/if_inet6").exists();
-    let usable = v6 && (mode != ModeName::Nftables || nftables::probe(Family::V6).is_ok());
+pub fn families() -> Vec<Family> {
+    let usable = Path::new("/proc/net/if_inet6").exists();
     if !usable {
         tracing::warn!("this host has no IPv6: only IPv4 is served");
     }
@@ -60,7 +65,13 @@ pub fn build(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Box<dyn Mode>> {
     Ok(match mode {
-        ModeName::Nftables => Box::new(Nftables::new(family)),
+        // The forwarder stands by: a Node's addresses, learnt later, may name loopback.
+        ModeName::Nftables => {
+            let loopback = Loopback::new(family, userspace::Options::default());
+            let counters = loopback.counters();
+            metrics.on_render(move |metrics| metrics.userspace(family, &totals(&counters)));
+            Box::new(WithLoopback::new(Box::new(Nftables::new(family)), loopback))
+        }
         ModeName::Iptables => Box::new(IptablesMode::new(family, iptables_options(checked))),
         ModeName::Userspace => {
             let mode = Userspace::new(family, userspace::Options::default())?;
@@ -142,7 +153,7 @@ fn log(mode: ModeName, family: Family, report: &Report) {
 /// left. Goes on past errors; fails if there were any.
 pub fn remove_all(kube_proxy: bool) -> anyhow::Result<()> {
     let mut errors = Vec::new();
-    for family in families(ModeName::Userspace) {
+    for family in families() {
         for mode in [ModeName::Nftables, ModeName::Iptables, ModeName::Userspace] {
             let report = cleanup(mode, family);
             log(mode, family, &report);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 
 use kernel::Netlink;
 use kernel::monitor::{Group, Monitor};
@@ -12,19 +11,10 @@ use crate::config::{self, Checked, ModeName, Surroundings};
 use crate::model::{Family, NodeInfo, Site};
 use crate::settings;
 
-/// tokio wants the number of the descriptor.
-struct Events(Monitor);
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
 /// What is around us on the node.
 pub struct Neighbourhood {
     netlink: Netlink,
-    monitor: AsyncFd<Events>,
+    monitor: AsyncFd<Monitor>,
     addresses: Vec<IpAddr>,
     /// Where the default routes lead out: what a node without a Node object calls its own.
     primary: Vec<IpAddr>,
@@ -34,14 +24,17 @@ pub struct Neighbourhood {
 impl Neighbourhood {
     /// Looks, and listens from then on, in the calling thread's network namespace.
     pub fn observe(checked: &Checked) -> anyhow::Result<Self> {
-        let monitor = Monitor::open(&[Group::Ipv4Address, Group::Ipv6Address])?;
+        #[allow(
+            deprecated,
+            reason = "the successor is unsafe because of sources that do not own their descriptor; this one does"
+        )]
+        let monitor = AsyncFd::new(Monitor::open(&[Group::Ipv4Address, Group::Ipv6Address])?)?;
         let mut new = Self {
             netlink: Netlink::open()?,
-            monitor: AsyncFd::new(Events(monitor))?,
+            monitor,
             addresses: Vec::new(),
             primary: Vec::new(),
-            conntrack_liberal: settings::conntrack_is_liberal()
-                || checked.conntrack.tcp_be_liberal,
+            conntrack_liberal: settings::conntrack_is_liberal() || checked.conntrack.tcp_be_liberal,
         };
         new.look()?;
         Ok(new)
@@ -87,7 +80,7 @@ impl Neighbourhood {
     pub async fn changed(&mut self) -> anyhow::Result<bool> {
         {
             let mut guard = self.monitor.readable_mut().await?;
-            while !guard.get_inner_mut().0.events()?.is_empty() {}
+            while !guard.get_inner_mut().events()?.is_empty() {}
             guard.clear_ready();
         }
         self.look()

@@ -31,7 +31,7 @@ pub struct Snapshot {
 /// Lists everything once.
 pub async fn take(checked: &Checked) -> anyhow::Result<Snapshot> {
     let (mode, _) = modes::choose(checked)?;
-    let families = modes::families(mode);
+    let families = modes::families();
     let neighbourhood = Neighbourhood::observe(checked)?;
     let site = |node: Option<&NodeInfo>, family| neighbourhood.site(checked, mode, node, family);
     let mut state = State::new(families.iter().map(|family| site(None, *family)));
@@ -78,9 +78,16 @@ pub async fn dry_run(checked: &Checked) -> anyhow::Result<String> {
     let mut out = String::new();
     for wanted in &snapshot.wanted {
         let family = wanted.site.family;
-        let plan = in_mode(snapshot.mode, checked, family, &metrics, |mode| mode.plan(wanted))??;
+        let plan = in_mode(snapshot.mode, checked, family, &metrics, |mode| {
+            mode.plan(wanted)
+        })??;
         if !plan.is_empty() {
-            let _ = writeln!(out, "# {} ({})\n{plan}", family.label(), snapshot.mode.as_str());
+            let _ = writeln!(
+                out,
+                "# {} ({})\n{plan}",
+                family.label(),
+                snapshot.mode.as_str()
+            );
         }
     }
     Ok(out)

@@ -32,7 +32,7 @@ mod tests;
 pub mod trace;
 mod tree;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, os::fd::BorrowedFd, time::Duration};
 
 use kernel::iptables::{self, Iptables, Variant};
 
@@ -136,18 +136,20 @@ impl IptablesMode {
             .committed
             .take()
             .filter(|known| known.is_of(&wanted.site, self.parts));
-        let before = self.drift.before(&iptables);
-        let (committed, script, full) = match (known, changed) {
+        let full = known.is_none() || *changed == Changed::All;
+        self.drift
+            .begin(&iptables, full)
+            .map_err(|error| error.to_string())?;
+        let (committed, script) = match (known, changed) {
             (Some(mut known), Changed::Ports(ports)) => {
                 let script = known.update(wanted, ports);
-                (known, script, false)
+                (known, script)
             }
             _ => {
                 let observed =
                     observe(&iptables, Whose::Ours).map_err(|error| error.to_string())?;
                 let limit = self.options.endpoint_limit;
-                let (committed, script) = Committed::full(wanted, self.parts, limit, &observed);
-                (committed, script, true)
+                Committed::full(wanted, self.parts, limit, &observed)
             }
         };
         self.say_sampled(&committed, wanted);
@@ -158,7 +160,9 @@ impl IptablesMode {
             kernel::sysctl::ensure("net.ipv4.conf.all.route_localnet", "1")
                 .map_err(|error| error.to_string())?;
         }
-        self.drift.written(&iptables, before, changes > 0);
+        if full && changes == 0 {
+            self.drift.unwritten(&iptables);
+        }
         self.committed = Some(committed);
         Ok(Report {
             changes,
@@ -167,11 +171,13 @@ impl IptablesMode {
         })
     }
 
-    fn write(&self, iptables: &Iptables, script: Script) -> Result<(), String> {
+    fn write(&mut self, iptables: &Iptables, script: Script) -> Result<(), String> {
         for text in texts(iptables, script) {
             iptables
                 .restore_within(&text, self.options.lock_wait, LOAD_LIMIT)
                 .map_err(|error| explain(&error, &text, self.options.lock_wait))?;
+            let tables = text.matches("\nCOMMIT\n").count();
+            self.drift.wrote(iptables, tables);
         }
         Ok(())
     }
@@ -233,6 +239,10 @@ impl Mode for IptablesMode {
     fn disturbed(&mut self) -> Option<String> {
         self.committed.as_ref()?;
         self.drift.look(self.iptables.as_ref()?)
+    }
+
+    fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.drift.events()
     }
 
     fn plan(&mut self, wanted: &Wanted) -> anyhow::Result<String> {

@@ -91,9 +91,22 @@ impl Nftables {
         }
         report.changes += delta.len();
         let family = self.family;
+        if delta.len() > write::CHUNK {
+            // Its events would fill the monitor's buffer.
+            self.monitor = None;
+        }
         let socket = self.socket()?;
-        write::delta(socket, family, &delta)?;
-        affinity::purge(socket, family, &purge)?;
+        let before = socket.generation()?;
+        let commits = write::delta(socket, family, &delta)?;
+        if self.monitor.is_none() {
+            self.monitor = Some(Monitor::open()?);
+            let after = self.socket()?.generation()?;
+            if after.wrapping_sub(before) > commits {
+                tracing::info!("others changed rules while much was written; comparing everything");
+                return self.look(wanted);
+            }
+        }
+        affinity::purge(self.socket()?, family, &purge)?;
         Ok(report)
     }
 
@@ -282,10 +295,12 @@ impl Mode for Nftables {
     }
 }
 
-/// Whether the kernel can do what the mode needs, tried in a table of another name that is never
-/// committed.
-pub fn probe(family: Family) -> Result<(), Failed> {
-    Socket::open()?.generation()?;
-    let _ = family;
-    Ok(())
+/// Whether the kernel can do all that the mode's rules need, for a family. They are tried in a table
+/// of another name, which is never seen: it is made and removed in one transaction.
+pub fn probe(site: &Site) -> Result<(), Failed> {
+    let rules = ruleset(&Basis {
+        site: site.clone(),
+        timeouts: BTreeSet::from([10_800]),
+    });
+    Socket::open()?.commit(&rules.rehearsal()).map(drop)
 }

@@ -190,6 +190,12 @@ impl Mode for Userspace {
     }
 
     fn disturbed(&mut self) -> Option<String> {
+        // The routes of Services that are gone stay until their last stream has ended.
+        if let Some(engine) = &mut self.engine {
+            for error in engine.retire(&mut self.routes) {
+                tracing::warn!("{error}");
+            }
+        }
         match self.routes.disturbance(&self.own) {
             Ok(disturbance) => disturbance,
             Err(error) => Some(error.to_string()),
@@ -198,6 +204,12 @@ impl Mode for Userspace {
 
     fn events(&self) -> Option<BorrowedFd<'_>> {
         Some(self.routes.monitor().as_fd())
+    }
+
+    fn drain(&mut self, limit: Duration) {
+        if !Self::drain(self, limit) {
+            tracing::warn!("connections were still open after {limit:?} and are cut");
+        }
     }
 
     fn plan(&mut self, wanted: &Wanted) -> anyhow::Result<String> {
@@ -213,6 +225,9 @@ impl Mode for Userspace {
             writeln!(text, "# {error}")?;
         }
         let mut addresses: BTreeSet<IpAddr> = ledger.addresses().copied().collect();
+        if let Some(engine) = &self.engine {
+            addresses.extend(engine.busy());
+        }
         addresses.retain(|ip| !around.own.contains(ip));
         for change in self.routes.plan(&addresses)? {
             let change = change.describe(&|_| "lo".to_owned());

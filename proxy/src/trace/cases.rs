@@ -148,7 +148,7 @@ impl Net {
         balancer
     }
 
-    fn from_pod(&self, to: SocketAddr) -> Packet {
+    fn pod_calls(&self, to: SocketAddr) -> Packet {
         Packet {
             interface: Some("cni0".into()),
             destination_is_local: to.ip() == self.node_ip(),
@@ -156,14 +156,14 @@ impl Net {
         }
     }
 
-    fn from_outside(&self, to: SocketAddr) -> Packet {
+    fn outside_calls(&self, to: SocketAddr) -> Packet {
         Packet {
             destination_is_local: to.ip() == self.node_ip(),
             ..Packet::new(self.outside(), to, Protocol::Tcp)
         }
     }
 
-    fn from_node(&self, to: SocketAddr) -> Packet {
+    fn node_calls(&self, to: SocketAddr) -> Packet {
         Packet {
             interface: None,
             source_is_local: true,
@@ -232,27 +232,27 @@ fn cluster_ip(net: &Net, cases: &mut Vec<Case>) {
     };
     case(
         "a Pod calls a cluster IP",
-        net.from_pod(to),
+        net.pod_calls(to),
         &Fate::To(&[(here, false), (there, false)]),
     );
     case(
         "the node calls a cluster IP",
-        net.from_node(to),
+        net.node_calls(to),
         &Fate::To(&[(here, true), (there, true)]),
     );
     case(
         "someone outside calls a cluster IP",
-        net.from_outside(to),
+        net.outside_calls(to),
         &Fate::To(&[(here, true), (there, true)]),
     );
-    let mut itself = net.from_pod(to);
+    let mut itself = net.pod_calls(to);
     itself.source.set_ip(here.ip());
     case(
         "an endpoint calls its own Service",
         itself,
         &Fate::To(&[(here, true), (there, false)]),
     );
-    let mut datagram = net.from_pod(to);
+    let mut datagram = net.pod_calls(to);
     datagram.protocol = Protocol::Udp;
     case(
         "another protocol is not the Service's",
@@ -266,13 +266,13 @@ fn cluster_ip(net: &Net, cases: &mut Vec<Case>) {
         cases,
         "masquerade all: a Pod calls a cluster IP",
         &masquerade_all,
-        net.from_pod(to),
+        net.pod_calls(to),
         &Fate::To(&[(here, true), (there, true)]),
     );
     for protocol in [Protocol::Udp, Protocol::Sctp] {
         let mut other = wanted.clone();
         other.balancers = BTreeMap::from([(port(protocol), Arc::new(net.balancer()))]);
-        let mut packet = net.from_pod(to);
+        let mut packet = net.pod_calls(to);
         packet.protocol = protocol;
         add(
             cases,
@@ -288,7 +288,7 @@ fn cluster_policy(net: &Net, cases: &mut Vec<Case>) {
     let wanted = net.wanted(&net.balancer());
     let all = [(net.here(), true), (net.there(), true)];
     for to in net.externals() {
-        for packet in [net.from_pod(to), net.from_node(to), net.from_outside(to)] {
+        for packet in [net.pod_calls(to), net.node_calls(to), net.outside_calls(to)] {
             add(
                 cases,
                 "Cluster policy: everyone is masqueraded at an external front",
@@ -313,14 +313,14 @@ fn local_policies(net: &Net, cases: &mut Vec<Case>) {
             cases,
             "externalTrafficPolicy Local keeps the client's address",
             &with,
-            net.from_outside(to),
+            net.outside_calls(to),
             &Fate::To(&[(here, false)]),
         );
         add(
             cases,
             "externalTrafficPolicy Local without local endpoint is silent",
             &without,
-            net.from_outside(to),
+            net.outside_calls(to),
             &Fate::Ends(Verdict::Drop),
         );
         for wanted in [&with, &without] {
@@ -328,14 +328,14 @@ fn local_policies(net: &Net, cases: &mut Vec<Case>) {
                 cases,
                 "externalTrafficPolicy Local: a Pod is short-circuited",
                 wanted,
-                net.from_pod(to),
+                net.pod_calls(to),
                 &Fate::To(&[(here, false), (there, false)]),
             );
             add(
                 cases,
                 "externalTrafficPolicy Local: the node is short-circuited and masqueraded",
                 wanted,
-                net.from_node(to),
+                net.node_calls(to),
                 &Fate::To(&[(here, true), (there, true)]),
             );
         }
@@ -347,7 +347,7 @@ fn local_policies(net: &Net, cases: &mut Vec<Case>) {
         cases,
         "internalTrafficPolicy Local",
         &net.wanted(&inside),
-        net.from_pod(to),
+        net.pod_calls(to),
         &Fate::To(&[(here, false)]),
     );
     inside.local.clear();
@@ -355,14 +355,14 @@ fn local_policies(net: &Net, cases: &mut Vec<Case>) {
         cases,
         "internalTrafficPolicy Local without local endpoint is silent",
         &net.wanted(&inside),
-        net.from_pod(to),
+        net.pod_calls(to),
         &Fate::Ends(Verdict::Drop),
     );
     add(
         cases,
         "internalTrafficPolicy Local does not bind the other fronts",
         &net.wanted(&inside),
-        net.from_outside(SocketAddr::new(net.external_ip(), 80)),
+        net.outside_calls(SocketAddr::new(net.external_ip(), 80)),
         &Fate::To(&[(here, true), (there, true)]),
     );
 }
@@ -379,7 +379,7 @@ fn without_endpoints(net: &Net, cases: &mut Vec<Case>) {
         let wanted = net.wanted(&balancer);
         let to = SocketAddr::new(net.cluster_ip(), 80);
         for to in net.externals().into_iter().chain([to]) {
-            for packet in [net.from_pod(to), net.from_node(to), net.from_outside(to)] {
+            for packet in [net.pod_calls(to), net.node_calls(to), net.outside_calls(to)] {
                 add(
                     cases,
                     "no endpoint anywhere: refused at once",
@@ -402,10 +402,10 @@ fn source_ranges(net: &Net, cases: &mut Vec<Case>) {
         cases,
         "a source in the ranges",
         &wanted,
-        net.from_outside(to),
+        net.outside_calls(to),
         &Fate::To(&all),
     );
-    for packet in [net.from_pod(to), net.from_node(to)] {
+    for packet in [net.pod_calls(to), net.node_calls(to)] {
         add(
             cases,
             "a source outside the ranges",
@@ -422,7 +422,7 @@ fn source_ranges(net: &Net, cases: &mut Vec<Case>) {
             cases,
             "ranges are for load balancer addresses only",
             &wanted,
-            net.from_pod(to),
+            net.pod_calls(to),
             &Fate::To(&all),
         );
     }
@@ -435,13 +435,13 @@ fn node_ports(net: &Net, cases: &mut Vec<Case>) {
         cases,
         "a node port of an address that is not the node's",
         &wanted,
-        net.from_outside(SocketAddr::new(
+        net.outside_calls(SocketAddr::new(
             net.ip("192.168.0.77", "fd00:168::77"),
             30001,
         )),
         &Fate::Ends(Verdict::NotOurs),
     );
-    let mut loopback = net.from_node(SocketAddr::new(net.ip("127.0.0.1", "::1"), 30001));
+    let mut loopback = net.node_calls(SocketAddr::new(net.ip("127.0.0.1", "::1"), 30001));
     loopback.source.set_ip(loopback.destination.ip());
     loopback.destination_is_local = true;
     add(
@@ -456,10 +456,10 @@ fn node_ports(net: &Net, cases: &mut Vec<Case>) {
         cases,
         "a node port of an address in the list",
         &wanted,
-        net.from_outside(SocketAddr::new(net.node_ip(), 30001)),
+        net.outside_calls(SocketAddr::new(net.node_ip(), 30001)),
         &Fate::To(&all),
     );
-    let mut other = net.from_outside(SocketAddr::new(net.ip("192.168.5.2", "fd00:5::2"), 30001));
+    let mut other = net.outside_calls(SocketAddr::new(net.ip("192.168.5.2", "fd00:5::2"), 30001));
     other.destination_is_local = true;
     add(
         cases,
@@ -496,14 +496,14 @@ fn detectors(net: &Net, cases: &mut Vec<Case>) {
             cases,
             "a Pod, by each detector",
             &wanted,
-            net.from_pod(to),
+            net.pod_calls(to),
             &Fate::To(&[(here, false), (there, false)]),
         );
         add(
             cases,
             "someone outside, by each detector",
             &wanted,
-            net.from_outside(to),
+            net.outside_calls(to),
             &Fate::To(&[(here, knows), (there, knows)]),
         );
         let short = [(here, false), (there, false)];
@@ -511,7 +511,7 @@ fn detectors(net: &Net, cases: &mut Vec<Case>) {
             cases,
             "a Pod's short circuit needs a detector",
             &wanted,
-            net.from_pod(SocketAddr::new(net.external_ip(), 80)),
+            net.pod_calls(SocketAddr::new(net.external_ip(), 80)),
             &Fate::To(if knows { &short } else { &short[..1] }),
         );
     }

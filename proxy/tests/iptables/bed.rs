@@ -272,17 +272,17 @@ impl Bed {
     }
 
     /// Connects from the client outside.
-    pub fn from_client(&self, to: SocketAddr) -> std::io::Result<(IpAddr, IpAddr)> {
+    pub fn client_calls(&self, to: SocketAddr) -> std::io::Result<(IpAddr, IpAddr)> {
         self.client.netns.run(|| call(to)).unwrap()
     }
 
     /// Connects from the node.
-    pub fn from_node(&self, to: SocketAddr) -> std::io::Result<(IpAddr, IpAddr)> {
+    pub fn node_calls(&self, to: SocketAddr) -> std::io::Result<(IpAddr, IpAddr)> {
         self.node.netns.run(|| call(to)).unwrap()
     }
 
     /// Connects from the Pod with this host number.
-    pub fn from_pod(&self, host: u8, to: SocketAddr) -> std::io::Result<(IpAddr, IpAddr)> {
+    pub fn pod_calls(&self, host: u8, to: SocketAddr) -> std::io::Result<(IpAddr, IpAddr)> {
         self.pods[usize::from(host) - 2]
             .netns
             .run(|| call(to))

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, io::ErrorKind, net::SocketAddr};
 
-use proxy::model::{Changed, Family, Policy};
+use proxy::model::{Changed, Policy};
 
-use crate::bed::{Bed, on_each};
+use crate::bed::on_each;
 
 #[test]
 fn cluster_ip_and_node_port_reach_the_pods() {
@@ -16,19 +16,19 @@ fn cluster_ip_and_node_port_reach_the_pods() {
         let node_port = SocketAddr::new(bed.node_ip(), 30080);
 
         let answered: BTreeSet<_> = (0..40)
-            .map(|_| bed.from_client(node_port).unwrap().0)
+            .map(|_| bed.client_calls(node_port).unwrap().0)
             .collect();
         assert_eq!(answered, BTreeSet::from([bed.pod(2), bed.pod(3)]));
 
         // From outside, the Pod sees the node; from a Pod, that Pod, but by way of the node to itself.
-        let (_, seen) = bed.from_client(cluster).unwrap();
+        let (_, seen) = bed.client_calls(cluster).unwrap();
         assert_ne!(seen, bed.client_ip());
         for _ in 0..10 {
-            let (pod, seen) = bed.from_pod(2, cluster).unwrap();
+            let (pod, seen) = bed.pod_calls(2, cluster).unwrap();
             assert_eq!(seen == bed.pod(2), pod != bed.pod(2), "{pod} saw {seen}");
         }
-        bed.from_node(cluster).unwrap();
-        bed.from_node(node_port).unwrap();
+        bed.node_calls(cluster).unwrap();
+        bed.node_calls(node_port).unwrap();
     });
 }
 
@@ -42,10 +42,10 @@ fn the_local_policy_keeps_the_clients_address() {
         let wanted = bed.wanted(vec![("web", balancer)]);
         bed.sync(&wanted, &Changed::All);
         let node_port = SocketAddr::new(bed.node_ip(), 30080);
-        let (_, seen) = bed.from_client(node_port).unwrap();
+        let (_, seen) = bed.client_calls(node_port).unwrap();
         assert_eq!(seen, bed.client_ip());
-        bed.from_node(node_port).unwrap();
-        bed.from_pod(2, node_port).unwrap();
+        bed.node_calls(node_port).unwrap();
+        bed.pod_calls(2, node_port).unwrap();
     });
 }
 
@@ -57,11 +57,11 @@ fn without_endpoints_a_client_is_refused_at_once() {
         let cluster = SocketAddr::new(bed.cluster_ip(10), 80);
         let node_port = SocketAddr::new(bed.node_ip(), 30080);
         for (who, error) in [
-            ("client to cluster IP", bed.from_client(cluster)),
-            ("client to node port", bed.from_client(node_port)),
-            ("Pod to cluster IP", bed.from_pod(2, cluster)),
-            ("node to cluster IP", bed.from_node(cluster)),
-            ("node to node port", bed.from_node(node_port)),
+            ("client to cluster IP", bed.client_calls(cluster)),
+            ("client to node port", bed.client_calls(node_port)),
+            ("Pod to cluster IP", bed.pod_calls(2, cluster)),
+            ("node to cluster IP", bed.node_calls(cluster)),
+            ("node to node port", bed.node_calls(node_port)),
         ] {
             let kind = error.unwrap_err().kind();
             assert_eq!(kind, ErrorKind::ConnectionRefused, "{who}");
@@ -79,7 +79,7 @@ fn a_client_stays_with_its_pod() {
         bed.sync(&wanted, &Changed::All);
         let cluster = SocketAddr::new(bed.cluster_ip(10), 80);
         let answered: BTreeSet<_> = (0..15)
-            .map(|_| bed.from_client(cluster).unwrap().0)
+            .map(|_| bed.client_calls(cluster).unwrap().0)
             .collect();
         assert_eq!(answered.len(), 1);
 
@@ -92,7 +92,7 @@ fn a_client_stays_with_its_pod() {
             &wanted,
             &Changed::Ports(BTreeSet::from([crate::bed::port("more")])),
         );
-        let again = bed.from_client(cluster).unwrap().0;
+        let again = bed.client_calls(cluster).unwrap().0;
         assert_eq!(answered, BTreeSet::from([again]));
     });
 }
@@ -113,7 +113,7 @@ fn a_hundred_services_in_branches() {
         assert!((16..=272).contains(&chains), "{chains} branches");
         for host in [20, 37, 54, 119] {
             let cluster = SocketAddr::new(bed.cluster_ip(host), 80);
-            assert_eq!(bed.from_client(cluster).unwrap().0, bed.pod(2));
+            assert_eq!(bed.client_calls(cluster).unwrap().0, bed.pod(2));
         }
     });
 }

@@ -95,7 +95,7 @@ fn damage_is_noticed_and_repaired() {
         // Jumps come back first in their chains, and their order among themselves may differ.
         let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
         assert_eq!(sorted(&bed.saved()), sorted(&whole));
-        bed.from_client(SocketAddr::new(bed.cluster_ip(10), 80))
+        bed.client_calls(SocketAddr::new(bed.cluster_ip(10), 80))
             .unwrap();
     });
 }
@@ -110,9 +110,17 @@ fn others_rules_stay_and_do_not_disturb() {
         let wanted = variety(&bed);
         bed.sync(&wanted, &Changed::All);
         if bed.choice == Choice::Nft {
-            bed.iptables("", "-A MINE -j RETURN");
-            assert_eq!(bed.with_mode(|mode| mode.disturbed()), None);
-            bed.iptables("", "-D MINE 1");
+            for change in [
+                "-A MINE -j RETURN",
+                "-D MINE 1",
+                "-A FORWARD -j MINE",
+                "-D FORWARD -j MINE",
+                "-t nat -A POSTROUTING -j RETURN",
+                "-t nat -D POSTROUTING -j RETURN",
+            ] {
+                bed.iptables("", change);
+                assert_eq!(bed.with_mode(|mode| mode.disturbed()), None, "{change}");
+            }
         }
         let report = bed.with_mode(|mode| mode.cleanup());
         assert_eq!(report.errors, Vec::<String>::new());

@@ -1,9 +1,11 @@
 //! Which endpoint a connection gets.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::lab::*;
+use proxy::mode::Mode as _;
 use proxy::model::{Changed, Family, Protocol};
 
 const FRONT: &str = "10.96.0.10:80";
@@ -101,10 +103,19 @@ fn connections_go_on_when_their_endpoint_leaves_the_list() {
     lab.unset("web", Protocol::Tcp);
     assert!(lab.client.connect(FRONT).is_err());
     for (stream, name) in streams.iter_mut().zip(names) {
-        use std::io::{Read as _, Write as _};
         stream.write_all(b"still").unwrap();
         let mut echo = [0; 5];
         stream.read_exact(&mut echo).unwrap();
         assert_eq!(&echo, b"still", "{name}");
     }
+    // Its address stays the node's as long as that is needed.
+    let route = |lab: &Lab| lab.node.ip("route show table local proto 87");
+    assert_eq!(lab.mode().disturbed(), None);
+    assert!(route(&lab).contains("10.96.0.10"));
+    assert_eq!(lab.sync(&Changed::All).changes, 0);
+    drop(streams);
+    until("the route goes with the last stream", || {
+        assert_eq!(lab.mode().disturbed(), None);
+        route(&lab).is_empty()
+    });
 }

@@ -52,7 +52,11 @@ impl Host {
             .output()
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: ip {line}: {errors}", self.name);
+        assert!(
+            output.status.success(),
+            "{}: ip {line}: {errors}",
+            self.name
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -174,7 +178,9 @@ impl Lab {
         }
         let join = |host: &Host, n: usize, v4: &str, v6: &str| {
             let peer = &host.name;
-            node.ip(&format!("link add v{n} type veth peer name eth0 netns {peer}"));
+            node.ip(&format!(
+                "link add v{n} type veth peer name eth0 netns {peer}"
+            ));
             for (host, link, last) in [(&node, format!("v{n}"), 1), (host, "eth0".to_owned(), 2)] {
                 host.ip(&format!("address add {v4}.{last}/24 dev {link}"));
                 host.ip(&format!("address add {v6}::{last}/64 dev {link} nodad"));
@@ -204,7 +210,9 @@ impl Lab {
     /// Changes a service port, and syncs just that.
     pub fn set(&mut self, name: &str, protocol: Protocol, balancer: Balancer) -> Report {
         let name = port_name(name, protocol);
-        self.wanted.balancers.insert(name.clone(), Arc::new(balancer));
+        self.wanted
+            .balancers
+            .insert(name.clone(), Arc::new(balancer));
         self.sync(&Changed::Ports(BTreeSet::from([name])))
     }
 
@@ -265,7 +273,10 @@ pub fn exchange(socket: &UdpSocket, to: &str, text: &str) -> io::Result<(String,
     socket.send_to(text.as_bytes(), to)?;
     let mut buffer = [0; 2048];
     let (length, from) = socket.recv_from(&mut buffer)?;
-    Ok((String::from_utf8_lossy(&buffer[..length]).into_owned(), from))
+    Ok((
+        String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        from,
+    ))
 }
 
 /// Waits until something is so.

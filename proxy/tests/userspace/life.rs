@@ -14,7 +14,8 @@ fn local_routes(lab: &Lab, family: Family) -> String {
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
-    lab.node.ip(&format!("{flag} route show table local proto 87"))
+    lab.node
+        .ip(&format!("{flag} route show table local proto 87"))
 }
 
 fn lab(family: Family) -> Option<Lab> {
@@ -35,11 +36,16 @@ fn a_restart_adopts_what_is_there_and_removes_what_is_stale() {
             Family::V4 => "10.96.0.99",
             Family::V6 => "fd96::99",
         };
-        lab.node.ip(&format!("route add local {stale} dev lo table local proto 87"));
+        lab.node.ip(&format!(
+            "route add local {stale} dev lo table local proto 87"
+        ));
         // The process dies: the routes stay.
         lab.mode = None;
         let before = local_routes(&lab, family);
-        assert!(before.contains(stale) && before.lines().count() == 2, "{before}");
+        assert!(
+            before.contains(stale) && before.lines().count() == 2,
+            "{before}"
+        );
         let mode = lab.node.run(|| Userspace::new(family, Options::default()));
         lab.mode = Some(mode.unwrap());
         let report = lab.sync(&Changed::All);
@@ -71,7 +77,8 @@ fn a_route_taken_away_is_noticed_and_put_back() {
             Family::V4 => "10.96.0.10",
             Family::V6 => "fd96::10",
         };
-        lab.node.ip(&format!("route delete local {ip} dev lo table local"));
+        lab.node
+            .ip(&format!("route delete local {ip} dev lo table local"));
         let what = lab.mode().disturbed().unwrap();
         assert_eq!(what, format!("the local route of {ip} is gone"));
         assert_eq!(lab.sync(&Changed::All).changes, 1);
@@ -91,7 +98,9 @@ fn a_route_taken_away_is_noticed_and_put_back() {
 
 #[test]
 fn a_port_in_use_is_named_and_served_once_it_is_free() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let other = lab.node.listen("0.0.0.0:81");
     let mut b = web(Family::V4);
     b.fronts = vec![front(FrontKind::ClusterIp, "10.96.0.11", 81)];
@@ -99,7 +108,9 @@ fn a_port_in_use_is_named_and_served_once_it_is_free() {
     assert_eq!(report.errors.len(), 1);
     let error = &report.errors[0];
     assert!(
-        error.starts_with("listen on 10.96.0.11:81/tcp for default/taken: another program has this port"),
+        error.starts_with(
+            "listen on 10.96.0.11:81/tcp for default/taken: another program has this port"
+        ),
         "{error}"
     );
     lab.ask("10.96.0.10:80");
@@ -113,14 +124,18 @@ fn a_port_in_use_is_named_and_served_once_it_is_free() {
 
 #[test]
 fn addresses_of_the_node_get_no_route_and_next_hops_are_refused() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     lab.node.ip(&format!("route add default via {CLIENT}"));
     let mut b = web(Family::V4);
     b.fronts = vec![
         front(FrontKind::ExternalIp, NODE[1], 8888),
         front(FrontKind::ExternalIp, CLIENT, 8888),
     ];
-    lab.wanted.balancers.insert(port_name("ext", Protocol::Tcp), b.into());
+    lab.wanted
+        .balancers
+        .insert(port_name("ext", Protocol::Tcp), b.into());
     let report = lab.sync(&Changed::All);
     assert_eq!(
         report.errors,
@@ -135,10 +150,15 @@ fn addresses_of_the_node_get_no_route_and_next_hops_are_refused() {
 
 #[test]
 fn an_address_passes_from_one_service_to_another_in_one_sync() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let mut b = web(Family::V4);
     b.cluster.remove(0);
-    let (old, new) = (port_name("web", Protocol::Tcp), port_name("new", Protocol::Tcp));
+    let (old, new) = (
+        port_name("web", Protocol::Tcp),
+        port_name("new", Protocol::Tcp),
+    );
     lab.wanted.balancers.remove(&old);
     lab.wanted.balancers.insert(new.clone(), b.into());
     let report = lab.sync(&Changed::Ports([old, new].into()));
@@ -150,7 +170,9 @@ fn an_address_passes_from_one_service_to_another_in_one_sync() {
 
 #[test]
 fn the_plan_says_what_a_sync_does() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let wanted = lab.wanted.clone();
     assert_eq!(lab.mode().plan(&wanted).unwrap(), "");
     let mut wanted = lab.wanted.clone();
@@ -176,7 +198,9 @@ fn the_plan_says_what_a_sync_does() {
 
 #[test]
 fn draining_waits_for_connections_and_takes_no_new_ones() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let mut stream = lab.client.connect("10.96.0.10:80").unwrap();
     ask(&mut stream);
     assert!(!lab.mode().drain(Duration::from_millis(50)));
@@ -201,7 +225,9 @@ fn draining_waits_for_connections_and_takes_no_new_ones() {
 
 #[test]
 fn two_thousand_services_one_change_costs_one() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     for n in 0..2000_u32 {
         let mut b = web(Family::V4);
         let ip = format!("10.97.{}.{}", n / 250, n % 250 + 1);
@@ -212,6 +238,10 @@ fn two_thousand_services_one_change_costs_one() {
     let report = lab.sync(&Changed::All);
     assert_eq!((report.errors, report.changes), (Vec::new(), 4000));
     lab.ask("10.97.7.250:80");
+    let counters = lab.counters();
+    until("no stream holds the address", || {
+        counters.open_tcp.get() == 0
+    });
     let report = lab.unset("many-1999", Protocol::Tcp);
     assert_eq!((report.changes, report.full), (2, false));
     assert!(lab.client.connect("10.97.7.250:80").is_err());

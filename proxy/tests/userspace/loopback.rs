@@ -9,7 +9,9 @@ use proxy::model::{Changed, Family, Protocol};
 #[test]
 fn node_ports_answer_on_loopback_and_nothing_else_is_bound() {
     for family in Family::ALL {
-        let Some(mut lab) = Lab::new(family) else { return };
+        let Some(mut lab) = Lab::new(family) else {
+            return;
+        };
         for (host, name) in lab.ends.iter().zip(["one", "two"]) {
             host.tcp_server("[::]:8080", name);
         }

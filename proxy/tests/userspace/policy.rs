@@ -28,7 +28,9 @@ fn balanced_at(kind: FrontKind) -> Balancer {
 
 #[test]
 fn source_ranges_meet_others_with_silence_and_go_live() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let mut b = balanced_at(FrontKind::LoadBalancer);
     b.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
     for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -38,14 +40,17 @@ fn source_ranges_meet_others_with_silence_and_go_live() {
     assert!(lab.client.hears_nothing(&at));
     let socket = lab.client.udp("0.0.0.0:0");
     socket.connect(&at).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     socket.send(b"x").unwrap();
     let error = socket.recv(&mut [0; 10]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     assert_eq!(lab.counters().udp_refused.get(), 1);
     assert!(lab.node.hears_nothing(&at), "the node is not in the range");
     // The range is changed on the listening socket.
-    b.source_ranges.push(format!("{CLIENT}/32").parse().unwrap());
+    b.source_ranges
+        .push(format!("{CLIENT}/32").parse().unwrap());
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         lab.set("web", protocol, b.clone());
     }
@@ -64,7 +69,9 @@ fn source_ranges_meet_others_with_silence_and_go_live() {
 
 #[test]
 fn local_policy_without_local_endpoints_is_silence_but_not_for_local_clients() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     lab.wanted.site.local = LocalDetector::Cidrs(vec!["10.244.1.0/24".parse().unwrap()]);
     let mut b = balanced_at(FrontKind::ExternalIp);
     b.external_policy = Policy::Local;
@@ -90,7 +97,9 @@ fn local_policy_without_local_endpoints_is_silence_but_not_for_local_clients() {
 
 #[test]
 fn local_clients_told_by_interface_are_served_and_others_reset() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let mut b = balanced_at(FrontKind::ExternalIp);
     b.external_policy = Policy::Local;
     b.local.clear();
@@ -111,7 +120,9 @@ fn local_clients_told_by_interface_are_served_and_others_reset() {
 
 #[test]
 fn internal_policy_without_local_endpoints_is_silence_for_all() {
-    let Some(mut lab) = lab(Family::V6) else { return };
+    let Some(mut lab) = lab(Family::V6) else {
+        return;
+    };
     let mut b = web(Family::V6);
     b.internal_policy = Policy::Local;
     b.local.clear();
@@ -164,7 +175,9 @@ fn node_ports_answer_from_the_address_that_was_asked() {
 
 #[test]
 fn a_node_port_is_no_port_of_a_service_address_and_both_may_have_the_same_number() {
-    let Some(mut lab) = lab(Family::V4) else { return };
+    let Some(mut lab) = lab(Family::V4) else {
+        return;
+    };
     let mut b = web(Family::V4);
     b.fronts.push(node_port(30080));
     lab.set("web", Protocol::Tcp, b);

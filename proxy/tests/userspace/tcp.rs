@@ -49,10 +49,7 @@ fn accept_at_both(lab: &Lab) -> Receiver<TcpStream> {
 }
 
 fn both_families(test: impl Fn(&mut Lab, &str, Family)) {
-    for (family, front) in [
-        (Family::V4, "10.96.0.10:80"),
-        (Family::V6, "[fd96::10]:80"),
-    ] {
+    for (family, front) in [(Family::V4, "10.96.0.10:80"), (Family::V6, "[fd96::10]:80")] {
         let Some(mut lab) = Lab::new(family) else {
             return;
         };
@@ -78,9 +75,14 @@ fn a_hundred_megabytes_come_through_both_ways_at_once() {
         sender.join().unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         let counters = lab.counters();
-        until("the connection is counted as ended", || counters.open_tcp.get() == 0);
+        until("the connection is counted as ended", || {
+            counters.open_tcp.get() == 0
+        });
         assert_eq!(counters.tcp_bytes_to_endpoints.get(), 100 * MIB as u64);
-        assert_eq!(counters.tcp_client_errors.get() + counters.tcp_endpoint_errors.get(), 0);
+        assert_eq!(
+            counters.tcp_client_errors.get() + counters.tcp_endpoint_errors.get(),
+            0
+        );
     });
 }
 
@@ -118,7 +120,10 @@ fn each_side_may_end_first_and_still_hear_the_other() {
         assert_eq!(text, "thanks");
         let counters = lab.counters();
         until("both are counted as ended", || counters.open_tcp.get() == 0);
-        assert_eq!(counters.tcp_client_errors.get() + counters.tcp_endpoint_errors.get(), 0);
+        assert_eq!(
+            counters.tcp_client_errors.get() + counters.tcp_endpoint_errors.get(),
+            0
+        );
     });
 }
 
@@ -179,7 +184,11 @@ fn a_reader_that_is_slow_holds_the_writer_up_and_nothing_is_lost() {
         drop(client);
         let mut received = Vec::new();
         endpoint.read_to_end(&mut received).unwrap();
-        assert!(received == bytes[..sent], "{} of {sent} bytes", received.len());
+        assert!(
+            received == bytes[..sent],
+            "{} of {sent} bytes",
+            received.len()
+        );
     });
 }
 
@@ -189,7 +198,9 @@ fn a_thousand_connections_at_once() {
         for host in &lab.ends {
             host.tcp_server("[::]:8080", "end");
         }
-        let mut streams: Vec<_> = (0..1000).map(|_| lab.client.connect(front).unwrap()).collect();
+        let mut streams: Vec<_> = (0..1000)
+            .map(|_| lab.client.connect(front).unwrap())
+            .collect();
         let counters = lab.counters();
         for (n, stream) in streams.iter_mut().enumerate() {
             ask(stream);
@@ -221,7 +232,8 @@ fn an_endpoint_that_refuses_or_is_silent_is_passed_over() {
     let counters = lab.counters();
     assert_eq!(counters.tcp_connect_failures.get(), 3);
     // Silence: packets go to nobody.
-    lab.node.ip("neigh add 10.244.1.9 lladdr 02:00:00:00:00:09 dev v1");
+    lab.node
+        .ip("neigh add 10.244.1.9 lladdr 02:00:00:00:00:09 dev v1");
     let silent = Endpoint {
         ip: "10.244.1.9".parse().unwrap(),
         port: 8080,
@@ -257,7 +269,10 @@ fn without_endpoints_a_client_is_refused_by_the_kernel_at_once() {
         let error = lab.client.connect(front).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         // Nor does anyone answer on a port that no Service has.
-        let error = lab.client.connect(&front.replace(":80", ":81")).unwrap_err();
+        let error = lab
+            .client
+            .connect(&front.replace(":80", ":81"))
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     });
 }

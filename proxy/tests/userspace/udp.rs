@@ -26,10 +26,7 @@ fn client(lab: &Lab, family: Family) -> UdpSocket {
 
 #[test]
 fn a_flow_stays_with_its_endpoint_and_moves_when_that_goes() {
-    for (family, front) in [
-        (Family::V4, "10.96.0.10:80"),
-        (Family::V6, "[fd96::10]:80"),
-    ] {
+    for (family, front) in [(Family::V4, "10.96.0.10:80"), (Family::V6, "[fd96::10]:80")] {
         let Some(mut lab) = Lab::new(family) else {
             return;
         };
@@ -38,7 +35,11 @@ fn a_flow_stays_with_its_endpoint_and_moves_when_that_goes() {
         assert_eq!(report.errors, [""; 0]);
         let socket = client(&lab, family);
         let (first, from) = exchange(&socket, front, "a").unwrap();
-        assert_eq!(from, front.parse().unwrap(), "from the address that was asked");
+        assert_eq!(
+            from,
+            front.parse().unwrap(),
+            "from the address that was asked"
+        );
         for _ in 0..5 {
             assert_eq!(exchange(&socket, front, "a").unwrap().0, first);
         }
@@ -79,7 +80,9 @@ fn an_endpoint_where_nobody_listens_is_left_at_once() {
     let counters = lab.counters();
     for _ in 0..4 {
         let socket = client(&lab, Family::V4);
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
         // At most one datagram is lost on the endpoint that is not there.
         let mut answers = (0..3).filter_map(|_| exchange(&socket, "10.96.0.10:80", "x").ok());
         assert_eq!(answers.next().unwrap().0, "two x");
@@ -120,7 +123,10 @@ fn flows_end_when_idle_and_the_oldest_when_there_are_too_many() {
     for socket in &sockets {
         exchange(socket, "10.96.0.10:80", "x").unwrap();
     }
-    assert_eq!((counters.open_udp.get(), counters.udp_evicted.get()), (3, 2));
+    assert_eq!(
+        (counters.open_udp.get(), counters.udp_evicted.get()),
+        (3, 2)
+    );
     // One of them goes on, and is the only one to stay.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(1) {
@@ -148,7 +154,9 @@ fn large_datagrams_and_bursts_come_through_whole() {
         assert_eq!(&buffer[..count], format!("one {text}").as_bytes());
     }
     for n in 0..100 {
-        socket.send_to(format!("{n}").as_bytes(), "10.96.0.10:80").unwrap();
+        socket
+            .send_to(format!("{n}").as_bytes(), "10.96.0.10:80")
+            .unwrap();
     }
     for n in 0..100 {
         let (count, _) = socket.recv_from(&mut buffer).unwrap();

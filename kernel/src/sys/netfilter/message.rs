@@ -81,7 +81,9 @@ impl<'a> Message<'a> {
             Some(length) if self.flags & NLM_F_CAPPED == 0 => length as usize,
             _ => HEADER,
         };
-        let more = inner.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let more = inner
+            .get(length.min(inner.len()).next_multiple_of(4)..)
+            .unwrap_or_default();
         refusal.offset = value_of(more, NLMSGERR_ATTR_OFFS)
             .and_then(read_u32)
             .map(|offset| offset as usize);

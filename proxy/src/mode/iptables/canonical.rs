@@ -62,7 +62,7 @@ fn simplified(option: &[String]) -> Option<String> {
         "--probability" => {
             let value: f64 = argument.parse().ok()?;
             // The kernel has 31 bits; some versions print fewer digits.
-            return Some(format!("--probability {:.6}", value));
+            return Some(format!("--probability {value:.6}"));
         }
         "--or-mark" => return Some(format!("--set-xmark {argument}/{argument}")),
         "--xor-mark" => return Some(format!("--set-xmark {argument}/0x0")),

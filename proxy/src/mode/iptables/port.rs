@@ -165,7 +165,7 @@ impl Port<'_> {
             .comment(terms.comment(format_args!("{comment}")));
         // What is a node port is told by KUBE-SERVICES in nat; in filter nothing has told it yet.
         let rule = if front.ip.is_none() && place == Place::FilterExternal {
-            rule.to_local()
+            rule.destination_local()
         } else {
             rule
         };
@@ -325,14 +325,14 @@ impl Port<'_> {
                     .comment(terms.comment(format_args!(
                         "masquerade LOCAL traffic for {port} external destinations"
                     )))
-                    .from_local()
+                    .source_local()
                     .jump(Fixed::MarkMasq.name());
                 rules
                     .rule()
                     .comment(terms.comment(format_args!(
                         "route LOCAL traffic for {port} external destinations"
                     )))
-                    .from_local()
+                    .source_local()
                     .jump(cluster);
             }
         }

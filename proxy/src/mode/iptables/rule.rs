@@ -125,12 +125,12 @@ impl Rule<'_> {
     }
 
     /// The destination is an address of this node.
-    pub(super) fn to_local(self) -> Self {
+    pub(super) fn destination_local(self) -> Self {
         self.word(format_args!("-m addrtype --dst-type LOCAL"))
     }
 
     /// The source is an address of this node.
-    pub(super) fn from_local(self) -> Self {
+    pub(super) fn source_local(self) -> Self {
         self.word(format_args!("-m addrtype --src-type LOCAL"))
     }
 

@@ -233,7 +233,7 @@ impl Terms {
                     rule.not_destination(loopback(self.family()))
                 };
                 rule.comment(self.comment(format_args!("{COMMENT}")))
-                    .to_local()
+                    .destination_local()
                     .jump(target);
             }
             NodePortAddresses::Some(addresses) => {

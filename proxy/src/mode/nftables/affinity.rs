@@ -45,7 +45,11 @@ impl Purge {
         }
         for front in &old.fronts {
             let stays = same.is_some_and(|new| new.fronts.contains(front));
-            let allowed = if stays { allowed.clone() } else { BTreeSet::new() };
+            let allowed = if stays {
+                allowed.clone()
+            } else {
+                BTreeSet::new()
+            };
             self.allowed.insert(at(front, name.protocol), allowed);
         }
     }
@@ -56,7 +60,10 @@ impl Purge {
             others: true,
             ..Self::default()
         };
-        let sticky = wanted.balancers.iter().filter(|(_, each)| each.affinity.is_some());
+        let sticky = wanted
+            .balancers
+            .iter()
+            .filter(|(_, each)| each.affinity.is_some());
         for (name, balancer) in sticky {
             for front in &balancer.fronts {
                 let front = at(front, name.protocol);
@@ -75,7 +82,11 @@ impl Purge {
     /// node's address.
     pub fn allows(&self, front: At, target: Target) -> bool {
         let node_port = At { ip: None, ..front };
-        match self.allowed.get(&front).or_else(|| self.allowed.get(&node_port)) {
+        match self
+            .allowed
+            .get(&front)
+            .or_else(|| self.allowed.get(&node_port))
+        {
             Some(allowed) => allowed.contains(&target),
             None => !self.others,
         }
@@ -93,20 +104,25 @@ pub fn purge(socket: &mut Socket, family: Family, purge: &Purge) -> kernel::Resu
         return Ok(0);
     }
     let (table, set) = (table(family), Set::Affinity);
-    let gone = socket.fold_elements(&table, set.name(), Vec::new, |gone: &mut Vec<Element>, element| {
-        let key = Key::decode(set, family, &element.key, None);
-        let data = Data::decode(set, family, element.data.as_ref());
-        let stays = match (key, data) {
-            (Some(Key::From(_, front)), Some(Data::Endpoint(ip, port))) => {
-                purge.allows(front, (ip, port))
+    let gone = socket.fold_elements(
+        &table,
+        set.name(),
+        Vec::new,
+        |gone: &mut Vec<Element>, element| {
+            let key = Key::decode(set, family, &element.key, None);
+            let data = Data::decode(set, family, element.data.as_ref());
+            let stays = match (key, data) {
+                (Some(Key::From(_, front)), Some(Data::Endpoint(ip, port))) => {
+                    purge.allows(front, (ip, port))
+                }
+                // Not of our form: nobody's client.
+                _ => false,
+            };
+            if !stays {
+                gone.push(element);
             }
-            // Not of our form: nobody's client.
-            _ => false,
-        };
-        if !stays {
-            gone.push(element);
-        }
-    })?;
+        },
+    )?;
     let gone = gone.unwrap_or_default();
     if gone.is_empty() {
         return Ok(0);

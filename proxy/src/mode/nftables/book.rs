@@ -77,7 +77,12 @@ impl Book {
     }
 
     /// Notes that a port is now as `wanted` (`None`: gone) and says what that changes.
-    pub fn change(&mut self, name: &PortName, wanted: Option<&Arc<Balancer>>, site: &Site) -> Delta {
+    pub fn change(
+        &mut self,
+        name: &PortName,
+        wanted: Option<&Arc<Balancer>>,
+        site: &Site,
+    ) -> Delta {
         let old = self.ports.remove(name);
         let before = old.as_ref().map_or(Vec::new(), |old| {
             elements::elements(name.protocol, &old.balancer, &old.slots, site)

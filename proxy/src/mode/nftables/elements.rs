@@ -225,11 +225,7 @@ impl Writer<'_> {
         let slots = self.slots;
         for (slot, (ip, port)) in (0..).zip(slots.of(list)) {
             let data = Data::Endpoint(*ip, *port);
-            self.push(
-                Set::Endpoints(list, at.place()),
-                Key::Slot(at, slot),
-                data,
-            );
+            self.push(Set::Endpoints(list, at.place()), Key::Slot(at, slot), data);
         }
     }
 

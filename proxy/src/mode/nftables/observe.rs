@@ -141,4 +141,3 @@ pub struct Observed {
     /// Somebody else's, by the kernel's bytes.
     pub strange: Vec<(Set, kernel::nft::Element)>,
 }
-

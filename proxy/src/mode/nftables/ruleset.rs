@@ -17,6 +17,8 @@
 //! All of it is looked at for the first packet of a connection only. Hooks and priorities are
 //! kube-proxy's, so that others can order themselves before or after.
 
+mod render;
+
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
@@ -25,9 +27,10 @@ use kernel::nft::{Hook, HookType, Transaction};
 use sha2::{Digest as _, Sha256};
 
 use super::encode::encode;
-use super::layout::{Chain, Place, Set, TABLE, front_text, ip_word};
+use super::layout::{Chain, Place, Set, TABLE};
 use super::slots;
 use crate::model::{Family, List, LocalDetector, NodePortAddresses, Site};
+pub use render::render;
 
 /// What the rules are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +112,6 @@ pub struct Rule {
     pub actions: Vec<Action>,
 }
 
-
 /// A chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainRules {
@@ -158,16 +160,14 @@ const SRCNAT: i32 = 100;
 /// The rules.
 pub fn ruleset(basis: &Basis) -> Ruleset {
     let site = &basis.site;
-    let mut chains = vec![chain(
-        Chain::Reject,
-        vec![rule([], [Action::Reject])],
-    )];
+    let mut chains = vec![chain(Chain::Reject, vec![rule([], [Action::Reject])])];
     for list in [List::Cluster, List::Local] {
         for place in [Place::Ip, Place::NodePort] {
             chains.extend(slots::sizes().map(|size| size_chain(list, place, size)));
             if site.affinity_by_hash {
                 chains.extend(slots::hash_sizes().map(|size| {
-                    let translate = Action::Translate(Set::Endpoints(list, place), Draw::Hash(size));
+                    let translate =
+                        Action::Translate(Set::Endpoints(list, place), Draw::Hash(size));
                     chain(Chain::Hash(list, place, size), vec![rule([], [translate])])
                 }));
             }
@@ -275,10 +275,7 @@ fn node_port_matches(site: &Site) -> Vec<Match> {
                 Family::V4 => IpNet::V4(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
                 Family::V6 => IpNet::from(std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)),
             };
-            vec![
-                Match::LocalDestination,
-                Match::Destination(loopback, false),
-            ]
+            vec![Match::LocalDestination, Match::Destination(loopback, false)]
         }
     }
 }
@@ -310,7 +307,10 @@ fn checks(site: &Site) -> Vec<ChainRules> {
 }
 
 fn note_chain(seconds: u32) -> ChainRules {
-    chain(Chain::Note(seconds), vec![rule([], [Action::Note(seconds)])])
+    chain(
+        Chain::Note(seconds),
+        vec![rule([], [Action::Note(seconds)])],
+    )
 }
 
 fn masquerading(site: &Site) -> ChainRules {
@@ -333,7 +333,10 @@ fn base_chains(affinity: bool) -> Vec<ChainRules> {
     let mut chains = Vec::new();
     if affinity {
         let to = |place| rule([], [Action::Verdict(Set::AffinityTimeouts(place))]);
-        chains.push(chain("note-clients", vec![to(Place::Ip), to(Place::NodePort)]));
+        chains.push(chain(
+            "note-clients",
+            vec![to(Place::Ip), to(Place::NodePort)],
+        ));
         let translated = Action::Jump("note-clients".to_owned());
         postrouting.insert(0, rule([Match::Translated], [translated]));
     }
@@ -365,7 +368,11 @@ fn base_chains(affinity: bool) -> Vec<ChainRules> {
             (HookType::Filter, Hook::Forward, 0),
             service_checks.clone(),
         ),
-        base("filter-output", (HookType::Filter, Hook::Output, 0), service_checks),
+        base(
+            "filter-output",
+            (HookType::Filter, Hook::Output, 0),
+            service_checks,
+        ),
         base(
             "nat-prerouting",
             (HookType::Nat, Hook::Prerouting, DSTNAT),
@@ -401,50 +408,24 @@ impl Ruleset {
         self.chains.iter().map(|chain| chain.rules.len()).sum()
     }
 
-    fn rules_text(&self) -> String {
-        let mut out = String::new();
-        for chain in &self.chains {
-            for rule in &chain.rules {
-                let _ = writeln!(out, "{} {}", chain.name, render(rule, self.family));
-            }
-        }
-        out
-    }
-
-    /// The rules as a script for a reader; sets are left out, elements too.
-    pub fn script(&self) -> String {
-        let table = format!("{} {TABLE}", ip_word(self.family));
-        let mut out = format!("add table {table}\n");
-        for set in Set::all() {
-            let kind = if set.is_map() { "map" } else { "set" };
-            let (name, declaration) = (set.name(), set.declaration(self.family));
-            let _ = writeln!(out, "add {kind} {table} {name} {{ {declaration} }}");
-        }
-        for chain in &self.chains {
-            let hook = chain.hook.map_or(String::new(), |(kind, hook, priority)| {
-                let kind = match kind {
-                    HookType::Filter => "filter",
-                    HookType::Nat => "nat",
-                };
-                let hook = format!("{hook:?}").to_lowercase();
-                format!(" {{ type {kind} hook {hook} priority {priority}; policy accept; }}")
-            });
-            let _ = writeln!(out, "add chain {table} {}{hook}", chain.name);
-        }
-        for chain in &self.chains {
-            let _ = writeln!(out, "flush chain {table} {}", chain.name);
-            for rule in &chain.rules {
-                let text = render(rule, self.family);
-                let _ = writeln!(out, "add rule {table} {} {text}", chain.name);
-            }
-        }
-        out
-    }
-
     /// The transaction that brings the table to these rules, whatever rules it had. Sets, maps and
     /// their elements stay. `stale` names chains to be removed.
     pub fn transaction(&self, stale: &[String]) -> Transaction {
         let mut transaction = Transaction::new(&table(self.family));
+        self.write(&mut transaction, stale);
+        transaction
+    }
+
+    /// The same rules in a table of another name, which is gone again when the transaction ends.
+    pub fn rehearsal(&self) -> Transaction {
+        let rehearsed = kernel::nft::Table::new(table(self.family).family, "weft-proxy-probe");
+        let mut transaction = Transaction::new(&rehearsed);
+        self.write(&mut transaction, &[]);
+        transaction.delete_table();
+        transaction
+    }
+
+    fn write(&self, transaction: &mut Transaction, stale: &[String]) {
         transaction.add_table();
         for set in Set::all() {
             transaction.add_set(&set.new_set(self.family));
@@ -464,85 +445,11 @@ impl Ruleset {
             transaction.delete_chain(name);
         }
         transaction.add_chain(&self.stamp(), None);
-        transaction
     }
 }
 
 /// What the names of stamps begin with.
 pub const STAMP: &str = "rules-";
-
-/// A rule as nft writes it.
-pub fn render(rule: &Rule, family: Family) -> String {
-    let matches = rule.matches.iter().map(|each| render_match(each, family));
-    let actions = rule
-        .actions
-        .iter()
-        .map(|each| render_action(each, family));
-    matches.chain(actions).collect::<Vec<_>>().join(" ")
-}
-
-fn render_match(each: &Match, family: Family) -> String {
-    let ip = ip_word(family);
-    let not = |yes: &bool| if *yes { "" } else { "!= " };
-    match each {
-        Match::New => "ct state new".to_owned(),
-        Match::Translated => "ct status dnat".to_owned(),
-        Match::In(set, yes) => {
-            let key = match set {
-                Set::ClusterIps | Set::NodePortIps => format!("{ip} daddr"),
-                Set::SourceRanges => format!("{} . {ip} saddr", front_text(family)),
-                Set::Hairpin => format!("{ip} saddr . {}", front_text(family)),
-                _ => front_text(family),
-            };
-            format!("{key} {}@{}", not(yes), set.name())
-        }
-        Match::Source(net, yes) => format!("{ip} saddr {}{net}", not(yes)),
-        Match::Destination(net, yes) => format!("{ip} daddr {}{net}", not(yes)),
-        Match::Interface(name, yes) => format!("iifname {}\"{name}\"", not(yes)),
-        Match::LocalSource => "fib saddr type local".to_owned(),
-        Match::LocalDestination => "fib daddr type local".to_owned(),
-        Match::Marked(mark) => format!("meta mark & {mark:#x} != 0"),
-    }
-}
-
-fn render_action(each: &Action, family: Family) -> String {
-    let ip = ip_word(family);
-    let front = |place, original: bool| match (place, original) {
-        (Place::Ip, false) => front_text(family),
-        (Place::Ip, true) => {
-            format!("ct original {ip} daddr . meta l4proto . ct original proto-dst")
-        }
-        (Place::NodePort, false) => "meta l4proto . th dport".to_owned(),
-        (Place::NodePort, true) => "meta l4proto . ct original proto-dst".to_owned(),
-    };
-    match each {
-        Action::Mark(mark) => format!("meta mark set meta mark | {mark:#x}"),
-        Action::Unmark(mark) => format!("meta mark set meta mark ^ {mark:#x}"),
-        Action::Masquerade => "masquerade fully-random".to_owned(),
-        Action::Drop => "drop".to_owned(),
-        Action::Reject => "reject".to_owned(),
-        Action::Jump(name) => format!("jump {name}"),
-        Action::Goto(name) => format!("goto {name}"),
-        Action::Verdict(set) => {
-            let front = front(place_of(*set), set.is_of_original());
-            format!("{front} vmap @{}", set.name())
-        }
-        Action::Translate(set, draw) => {
-            let front = front(place_of(*set), false);
-            let key = match draw {
-                Draw::Random(below) => format!("{front} . numgen random mod {below}"),
-                Draw::Hash(below) => format!("{front} . jhash {ip} saddr mod {below} seed {HASH_SEED:#x}"),
-                Draw::Client => format!("{ip} saddr . {front}"),
-            };
-            format!("dnat {ip} to {key} map @{}", set.name())
-        }
-        Action::Note(seconds) => format!(
-            "update @{} {{ ct original {ip} saddr . {} timeout {seconds}s : {ip} daddr . th dport }}",
-            Set::Affinity.name(),
-            front(Place::Ip, true),
-        ),
-    }
-}
 
 pub(super) fn place_of(set: Set) -> Place {
     match set {

@@ -192,8 +192,14 @@ mod tests {
         let before = targets(0..6);
         let after = reslot(&before, &targets([0, 1, 3, 4, 5]));
         assert_eq!(after, targets([0, 1, 5, 3, 4]));
-        assert_eq!(reslot(&after, &targets([0, 1, 3, 4, 5, 9])), targets([0, 1, 5, 3, 4, 9]));
-        assert_eq!(reslot(&before, &targets([0, 1, 2, 3, 4, 9])), targets([0, 1, 2, 3, 4, 9]));
+        assert_eq!(
+            reslot(&after, &targets([0, 1, 3, 4, 5, 9])),
+            targets([0, 1, 5, 3, 4, 9])
+        );
+        assert_eq!(
+            reslot(&before, &targets([0, 1, 2, 3, 4, 9])),
+            targets([0, 1, 2, 3, 4, 9])
+        );
         assert_eq!(reslot(&before, &[]), []);
     }
 
@@ -208,14 +214,24 @@ mod tests {
             for target in &table {
                 *shares.entry(*target).or_default() += 1;
             }
-            let (least, most) = (shares.values().min().unwrap(), shares.values().max().unwrap());
+            let (least, most) = (
+                shares.values().min().unwrap(),
+                shares.values().max().unwrap(),
+            );
             assert_eq!(shares.len(), all.len());
             assert!(most - least <= 1, "{count}: {least} {most}");
             if count > 2 {
                 let fewer = hashed(&all[1..], size);
                 let others = |(a, b): (&Target, &Target)| *a != all[0] && a != b;
-                let moved = table.iter().zip(&fewer).filter(|pair| others(*pair)).count();
-                assert!(moved * 100 <= table.len() * 25, "{count}: {moved} of {size}");
+                let moved = table
+                    .iter()
+                    .zip(&fewer)
+                    .filter(|pair| others(*pair))
+                    .count();
+                assert!(
+                    moved * 100 <= table.len() * 25,
+                    "{count}: {moved} of {size}"
+                );
             }
         }
     }

@@ -168,7 +168,11 @@ impl Walk<'_> {
         let below = match draw {
             Draw::Random(below) | Draw::Hash(below) => below,
             Draw::Client => {
-                self.step(chain, text, "a client that is known goes where it went before");
+                self.step(
+                    chain,
+                    text,
+                    "a client that is known goes where it went before",
+                );
                 return false;
             }
         };
@@ -191,7 +195,11 @@ impl Walk<'_> {
             Draw::Hash(_) => "by the client's address",
             _ => "at random",
         };
-        self.step(chain, text, &format!("{what} one of {found} of {below} slots"));
+        self.step(
+            chain,
+            text,
+            &format!("{what} one of {found} of {below} slots"),
+        );
         found == below
     }
 
@@ -229,7 +237,9 @@ impl Walk<'_> {
                 let found = match set {
                     Set::ClusterIps | Set::NodePortIps => has(Key::Ip(destination)),
                     Set::SourceRanges => self.contents.keys().any(|(of, key)| {
-                        let Key::Range(at, net) = key else { return false };
+                        let Key::Range(at, net) = key else {
+                            return false;
+                        };
                         of == set && *at == front && net.contains(&source)
                     }),
                     Set::Hairpin => has(Key::From(source, front)),
@@ -268,7 +278,8 @@ mod tests {
                 // lets it pass and time out.
                 let clusters = book::contents(&case.wanted);
                 let to = Key::Ip(case.packet.destination.ip());
-                if case.verdict == Verdict::NotOurs && clusters.contains_key(&(Set::ClusterIps, to)) {
+                if case.verdict == Verdict::NotOurs && clusters.contains_key(&(Set::ClusterIps, to))
+                {
                     case.verdict = Verdict::Reject;
                 }
                 case.check(&trace(&case.wanted, &case.packet));

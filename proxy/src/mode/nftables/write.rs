@@ -18,12 +18,13 @@ use super::slots::Target;
 use crate::model::{Balancer, Family, List, Protocol, Wanted};
 
 /// Changes in one transaction, unless they belong together.
-const CHUNK: usize = 8_192;
+pub const CHUNK: usize = 8_192;
 
-/// Writes a difference: endpoints that come first, those that go last, everything else at once.
-pub fn delta(socket: &mut Socket, family: Family, delta: &Delta) -> kernel::Result<()> {
+/// Writes a difference: endpoints that come first, those that go last, everything else at once. Says
+/// how many transactions it took.
+pub fn delta(socket: &mut Socket, family: Family, delta: &Delta) -> kernel::Result<u32> {
     if delta.len() <= CHUNK {
-        return commit(socket, family, &delta.delete, &delta.add).map(drop);
+        return commit(socket, family, &delta.delete, &delta.add);
     }
     let keys = |elements: &[Element]| -> HashSet<(Set, Key)> {
         elements.iter().map(|each| (each.set, each.key)).collect()
@@ -36,16 +37,18 @@ pub fn delta(socket: &mut Socket, family: Family, delta: &Delta) -> kernel::Resu
         delta.add.iter().partition(|each| alone(each, &leaving));
     let (behind, delete): (Vec<Element>, Vec<Element>) =
         delta.delete.iter().partition(|each| alone(each, &coming));
+    let mut commits = 0;
     for chunk in ahead.chunks(CHUNK) {
-        commit(socket, family, &[], chunk)?;
+        commits += commit(socket, family, &[], chunk)?;
     }
-    commit(socket, family, &delete, &add)?;
+    commits += commit(socket, family, &delete, &add)?;
     for chunk in behind.chunks(CHUNK) {
-        commit(socket, family, chunk, &[])?;
+        commits += commit(socket, family, chunk, &[])?;
     }
-    Ok(())
+    Ok(commits)
 }
 
+/// One transaction, or none if there is nothing to do; says how many.
 fn commit(
     socket: &mut Socket,
     family: Family,
@@ -61,7 +64,7 @@ fn commit(
     }
     match transaction.is_empty() {
         true => Ok(0),
-        false => socket.commit(&transaction),
+        false => socket.commit(&transaction).map(|_| 1),
     }
 }
 
@@ -103,7 +106,7 @@ impl<'a> Writer<'a> {
         self.changes
     }
 
-    /// How many transactions it took, at the most.
+    /// How many transactions it took; those that failed changed nothing.
     pub fn commits(&self) -> u32 {
         self.commits
     }
@@ -168,8 +171,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, changes: &Delta) -> kernel::Result<()> {
-        self.commits += 2 + u32::try_from(changes.len() / CHUNK).unwrap_or(u32::MAX / 2);
-        delta(self.socket, self.family, changes)?;
+        self.commits += delta(self.socket, self.family, changes)?;
         self.changes += changes.len();
         Ok(())
     }
@@ -212,7 +214,13 @@ fn differences(mut observed: Contents, wanted: &Wanted) -> (Book, Vec<(String, D
     all.extend(ports);
     for chunk in left.delete.chunks(CHUNK) {
         let delete = chunk.to_vec();
-        all.push(("what nobody wants".to_owned(), Delta { delete, add: Vec::new() }));
+        all.push((
+            "what nobody wants".to_owned(),
+            Delta {
+                delete,
+                add: Vec::new(),
+            },
+        ));
     }
     (book, all)
 }
@@ -223,7 +231,10 @@ fn observed_slots(observed: &Contents) -> SlotsByFront {
     let mut slots = SlotsByFront::new();
     for ((set, key), data) in observed {
         if let (Key::Slot(at, slot), Data::Endpoint(ip, port)) = (key, data) {
-            slots.entry((*set, *at)).or_default().insert(*slot, (*ip, *port));
+            slots
+                .entry((*set, *at))
+                .or_default()
+                .insert(*slot, (*ip, *port));
         }
     }
     slots
@@ -255,7 +266,12 @@ pub fn script(observed: Observed, wanted: &Wanted) -> String {
     let ip = ip_word(wanted.site.family);
     let mut out = String::new();
     for (set, element) in &observed.strange {
-        let _ = writeln!(out, "# {}: delete foreign element {:?}", set.name(), element.key);
+        let _ = writeln!(
+            out,
+            "# {}: delete foreign element {:?}",
+            set.name(),
+            element.key
+        );
     }
     let (_, deltas) = differences(observed.contents, wanted);
     for (name, delta) in deltas {

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use kernel::Netlink;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use slab::Slab;
 
-use super::counters::Counters;
+use super::counters::{Counter, Counters};
 use super::fronts::Place;
 use super::mailbox::{Mailbox, Work};
 use super::picker::TRIES;
@@ -20,8 +20,8 @@ use super::routes::Routes;
 use super::sockets;
 use super::stream::Stream;
 use super::surroundings::{Surroundings, Verdict};
-use super::target::{Id, Occupant, Order, Target};
-use crate::model::Endpoint;
+use super::target::{Id, Lease, Occupant, Order, Target};
+use crate::model::{Endpoint, FrontKind};
 
 /// How long the first, second, third endpoint has time to answer: a lost SYN is repeated after 1 s.
 const PATIENCE: [Duration; TRIES] = [
@@ -54,18 +54,31 @@ struct Listener {
     socket: TcpListener,
     place: Place,
     occupant: Occupant,
+    lease: Lease,
+}
+
+/// A client that has been accepted.
+struct Caller {
+    socket: TcpStream,
+    from: SocketAddr,
+    id: Id,
+    lease: Lease,
 }
 
 /// A client that waits for an endpoint to answer.
 struct Call {
-    client: TcpStream,
-    from: SocketAddr,
-    id: Id,
+    caller: Caller,
     endpoints: Vec<Endpoint>,
     /// Which of them is being tried.
     at: usize,
     socket: TcpStream,
     deadline: Instant,
+}
+
+impl Caller {
+    fn ip(&self) -> IpAddr {
+        self.from.ip().to_canonical()
+    }
 }
 
 impl Dialer {
@@ -91,19 +104,15 @@ impl Dialer {
         }
     }
 
-    fn open(&mut self, place: Place, socket: OwnedFd, occupant: Occupant, epoll: &Epoll) {
+    fn open(&mut self, listener: Listener, epoll: &Epoll) {
         let entry = self.listeners.vacant_entry();
-        let key = entry.key();
+        let (key, place) = (entry.key(), listener.place);
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
-        if let Err(errno) = epoll.add(&socket, event) {
+        if let Err(errno) = epoll.add(&listener.socket, event) {
             tracing::error!("watch {place}: {}", errno.desc());
             return;
         }
-        entry.insert(Listener {
-            socket: socket.into(),
-            place,
-            occupant,
-        });
+        entry.insert(listener);
         self.by_place.insert(place, key);
     }
 
@@ -127,11 +136,17 @@ impl Dialer {
                 return false;
             };
             match listener.socket.accept() {
-                Ok((client, from)) => {
+                Ok((socket, from)) => {
                     self.counters.tcp_accepted.add(1);
                     self.counters.open_tcp.add(1);
-                    let (place, occupant) = (listener.place, listener.occupant);
-                    self.greet(client, from, place, occupant, now, epoll);
+                    let caller = Caller {
+                        socket,
+                        from,
+                        id: listener.occupant.id,
+                        lease: Arc::clone(&listener.lease),
+                    };
+                    let (kind, at) = (listener.occupant.kind, listener.place.address.ip());
+                    self.greet(caller, kind, at, now, epoll);
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return false,
@@ -167,60 +182,42 @@ impl Dialer {
         done
     }
 
-    fn greet(
-        &mut self,
-        client: TcpStream,
-        from: SocketAddr,
-        place: Place,
-        occupant: Occupant,
-        now: Instant,
-        epoll: &Epoll,
-    ) {
-        let ip = from.ip().to_canonical();
-        let endpoints = match self.targets.get_mut(&occupant.id) {
-            Some(Target { balancer, picker }) => {
-                let (around, netlink) = (&self.surroundings, &mut self.netlink);
-                let link_to = |ip| Routes::link_to(netlink, ip);
-                let at = place.address.ip();
-                match around.admit(balancer, occupant.kind, at, ip, link_to) {
-                    Verdict::Serve(list) => {
-                        picker.pick(balancer, list, ip, around.stickiness, now)
-                    }
-                    // A stream that has been accepted cannot be ignored any more.
-                    Verdict::Refuse | Verdict::Silence => Vec::new(),
-                }
+    fn greet(&mut self, caller: Caller, kind: FrontKind, at: IpAddr, now: Instant, epoll: &Epoll) {
+        let ip = caller.ip();
+        let mut endpoints = Vec::new();
+        if let Some(Target { balancer, picker }) = self.targets.get_mut(&caller.id) {
+            let (around, netlink) = (&self.surroundings, &mut self.netlink);
+            let link_to = |ip| Routes::link_to(netlink, ip);
+            // A stream that has been accepted cannot be met with silence any more: it is reset as if refused.
+            if let Verdict::Serve(list) = around.admit(balancer, kind, at, ip, link_to) {
+                endpoints = picker.pick(balancer, list, ip, around.stickiness, now);
             }
-            None => Vec::new(),
-        };
+        }
         if endpoints.is_empty() {
-            self.counters.tcp_refused.add(1);
-            self.counters.open_tcp.subtract(1);
-            sockets::reset_on_close(&client);
-            return;
+            return self.refuse(&caller, &self.counters.tcp_refused);
         }
-        let prepared = client
+        let prepared = caller
+            .socket
             .set_nonblocking(true)
-            .and_then(|()| sockets::ungate(&client));
+            .and_then(|()| sockets::ungate(&caller.socket));
         if let Err(error) = prepared {
-            tracing::debug!("prepare a connection of {from}: {error}");
-            self.counters.tcp_exhausted.add(1);
-            self.counters.open_tcp.subtract(1);
-            sockets::reset_on_close(&client);
-            return;
+            tracing::debug!("prepare a connection of {}: {error}", caller.from);
+            return self.refuse(&caller, &self.counters.tcp_exhausted);
         }
-        self.call(client, from, occupant.id, endpoints, 0, now, epoll);
+        self.call(caller, endpoints, 0, now, epoll);
+    }
+
+    /// Resets a client when the caller is dropped.
+    fn refuse(&self, caller: &Caller, reason: &Counter) {
+        reason.add(1);
+        self.counters.open_tcp.subtract(1);
+        sockets::reset_on_close(&caller.socket);
     }
 
     /// Tries the endpoints from number `at` on.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "they are a Call's parts before there is a socket to make it of"
-    )]
     fn call(
         &mut self,
-        client: TcpStream,
-        from: SocketAddr,
-        id: Id,
+        caller: Caller,
         endpoints: Vec<Endpoint>,
         mut at: usize,
         now: Instant,
@@ -239,9 +236,7 @@ impl Dialer {
                     let deadline = now + PATIENCE[at.min(TRIES - 1)];
                     self.deadlines.insert((deadline, key));
                     self.calls.insert(Call {
-                        client,
-                        from,
-                        id,
+                        caller,
                         endpoints,
                         at,
                         socket: socket.into(),
@@ -253,12 +248,10 @@ impl Dialer {
             }
             at += 1;
         }
-        self.counters.tcp_unserved.add(1);
-        self.counters.open_tcp.subtract(1);
-        if let Some(Target { picker, .. }) = self.targets.get_mut(&id) {
-            picker.forget(from.ip().to_canonical());
+        if let Some(Target { picker, .. }) = self.targets.get_mut(&caller.id) {
+            picker.forget(caller.ip());
         }
-        sockets::reset_on_close(&client);
+        self.refuse(&caller, &self.counters.tcp_unserved);
     }
 
     fn failed(&self, endpoint: SocketAddr, error: &io::Error) {
@@ -280,12 +273,12 @@ impl Dialer {
         if let Err(errno) = epoll.delete(&call.socket) {
             tracing::debug!("hand a connection over: {}", errno.desc());
         }
-        if let Some(Target { balancer, picker }) = self.targets.get_mut(&call.id) {
-            let client = call.from.ip().to_canonical();
-            let how = self.surroundings.stickiness;
-            picker.settle(balancer, client, call.endpoints[call.at], how, now);
+        let (caller, how) = (call.caller, self.surroundings.stickiness);
+        if let Some(Target { balancer, picker }) = self.targets.get_mut(&caller.id) {
+            picker.settle(balancer, caller.ip(), call.endpoints[call.at], how, now);
         }
-        self.pumps[self.next_pump].post(Stream::new(call.client, call.socket));
+        let stream = Stream::new(caller.socket, call.socket, caller.lease);
+        self.pumps[self.next_pump].post(stream);
         self.next_pump = (self.next_pump + 1) % self.pumps.len();
     }
 
@@ -296,8 +289,7 @@ impl Dialer {
         let endpoint = call.endpoints[call.at];
         self.failed(SocketAddr::new(endpoint.ip, endpoint.port), error);
         drop(call.socket);
-        let (from, id, next) = (call.from, call.id, call.at + 1);
-        self.call(call.client, from, id, call.endpoints, next, now, epoll);
+        self.call(call.caller, call.endpoints, call.at + 1, now, epoll);
     }
 }
 
@@ -316,7 +308,15 @@ impl Work for Dialer {
             Order::Forget(id) => {
                 self.targets.remove(&id);
             }
-            Order::Open(place, socket, occupant) => self.open(place, socket, occupant, epoll),
+            Order::Open(place, socket, occupant, lease) => {
+                let listener = Listener {
+                    socket: socket.into(),
+                    place,
+                    occupant,
+                    lease,
+                };
+                self.open(listener, epoll);
+            }
             Order::Guard(place, gate) => {
                 if let Some(key) = self.by_place.get(&place)
                     && let Err(error) = sockets::guard(&self.listeners[*key].socket, &gate)
@@ -351,7 +351,7 @@ impl Work for Dialer {
 impl Drop for Dialer {
     fn drop(&mut self) {
         for (_, call) in &self.calls {
-            sockets::reset_on_close(call.client.as_fd());
+            sockets::reset_on_close(&call.caller.socket);
             self.counters.open_tcp.subtract(1);
         }
     }

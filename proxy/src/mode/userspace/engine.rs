@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::routes::Routes;
 use super::sockets;
 use super::stream::Stream;
 use super::surroundings::Surroundings;
-use super::target::{Id, Occupant, Order};
+use super::target::{Id, Lease, Occupant, Order};
 use super::udp::UdpForwarder;
 use crate::mode::Report;
 use crate::model::{Changed, PortName, Protocol, Wanted};
@@ -30,6 +31,8 @@ pub(super) struct Engine {
     around: Arc<Surroundings>,
     ledger: Ledger,
     open: BTreeMap<Place, Owned>,
+    /// By address of TCP sockets; some of the holders may be streams accepted from sockets that are closed.
+    leases: BTreeMap<IpAddr, Weak<()>>,
     // Dropped in this order: nobody hands a stream to a pump that has ended.
     dialer: Worker<Order>,
     udp: Vec<Worker<Order>>,
@@ -76,6 +79,7 @@ impl Engine {
             around,
             ledger: Ledger::default(),
             open: BTreeMap::new(),
+            leases: BTreeMap::new(),
             dialer: Worker::start("dialer", dialer)?,
             udp,
             _pumps: pumps,
@@ -89,7 +93,7 @@ impl Engine {
         wanted: &Wanted,
         changed: &Changed,
         around: Option<Surroundings>,
-        mut routes: Option<&mut Routes>,
+        routes: Option<&mut Routes>,
     ) -> Report {
         let mut report = Report {
             full: around.is_some(),
@@ -111,7 +115,11 @@ impl Engine {
         }
         let (touched, forgotten) = self.enter(names, wanted, &mut orders, &mut report);
         let touched = if report.full {
-            self.open.keys().chain(self.ledger.places()).copied().collect()
+            self.open
+                .keys()
+                .chain(self.ledger.places())
+                .copied()
+                .collect()
         } else {
             touched
         };
@@ -125,7 +133,7 @@ impl Engine {
         }
         // What is closed must be closed before its place is bound again.
         self.carry_out(orders, &mut report);
-        if let Some(routes) = routes.as_mut() {
+        if let Some(routes) = routes {
             route(routes, &self.wanted_routes(), &mut report);
         }
         let mut orders = Orders::new(self.udp.len());
@@ -146,7 +154,10 @@ impl Engine {
         let end = Instant::now() + limit;
         let mut orders = Orders::new(self.udp.len());
         let mut report = Report::default();
-        let tcp = self.open.keys().filter(|place| place.protocol == Protocol::Tcp);
+        let tcp = self
+            .open
+            .keys()
+            .filter(|place| place.protocol == Protocol::Tcp);
         let closing = tcp.copied().map(Step::Close).collect();
         self.close(closing, &mut orders, &mut report);
         self.carry_out(orders, &mut report);
@@ -159,11 +170,39 @@ impl Engine {
         true
     }
 
-    /// Addresses that must have a route of ours: the node has the others by itself.
-    fn wanted_routes(&self) -> BTreeSet<std::net::IpAddr> {
+    /// Addresses that must have a route of ours: those of the Services, and those at which streams still run. The node
+    /// has the others by itself.
+    fn wanted_routes(&mut self) -> BTreeSet<IpAddr> {
+        self.leases.retain(|_, lease| lease.strong_count() > 0);
+        let addresses = self.ledger.addresses().chain(self.leases.keys());
         let own = &self.around.own;
-        let addresses = self.ledger.addresses().copied();
-        addresses.filter(|ip| !own.contains(ip)).collect()
+        addresses.filter(|ip| !own.contains(ip)).copied().collect()
+    }
+
+    /// Addresses at which streams run, whether a Service has them or not.
+    pub(super) fn busy(&self) -> BTreeSet<IpAddr> {
+        let mut listeners: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for place in self.open.keys().filter(|p| p.protocol == Protocol::Tcp) {
+            *listeners.entry(place.address.ip()).or_default() += 1;
+        }
+        let has_streams = |(ip, lease): &(&IpAddr, &Weak<()>)| {
+            lease.strong_count() > listeners.get(ip).copied().unwrap_or(0)
+        };
+        let busy = self.leases.iter().filter(has_streams);
+        busy.map(|(ip, _)| *ip).collect()
+    }
+
+    /// Removes the routes that no Service has any more and whose last stream has ended.
+    pub(super) fn retire(&mut self, routes: &mut Routes) -> Vec<String> {
+        let over = |(ip, lease): (&IpAddr, &Weak<()>)| {
+            lease.strong_count() == 0 && !self.ledger.has_address(*ip)
+        };
+        if !self.leases.iter().any(over) {
+            return Vec::new();
+        }
+        let mut report = Report::default();
+        route(routes, &self.wanted_routes(), &mut report);
+        report.errors
     }
 
     /// Enters what has changed into the ledger, and tells the threads of it. Answers the places touched, and who is
@@ -226,7 +265,8 @@ impl Engine {
                         id: owned.id,
                         kind: owned.door.kind,
                     };
-                    let order = Order::Open(owned.door.place, socket, occupant);
+                    let lease = self.lease(owned.door.place);
+                    let order = Order::Open(owned.door.place, socket, occupant, lease);
                     (owned, order)
                 }
                 Err(error) => {
@@ -242,6 +282,16 @@ impl Engine {
         orders.one(owned.door.place.protocol, owned.id, order);
         self.open.insert(owned.door.place, owned);
         report.changes += 1;
+    }
+
+    fn lease(&mut self, place: Place) -> Lease {
+        let lease = self.leases.get(&place.address.ip());
+        let lease = lease.and_then(Weak::upgrade).unwrap_or_default();
+        if place.protocol == Protocol::Tcp {
+            self.leases
+                .insert(place.address.ip(), Arc::downgrade(&lease));
+        }
+        lease
     }
 
     fn carry_out(&self, orders: Orders, report: &mut Report) {
@@ -287,7 +337,7 @@ impl Orders {
     }
 }
 
-fn route(routes: &mut Routes, wanted: &BTreeSet<std::net::IpAddr>, report: &mut Report) {
+fn route(routes: &mut Routes, wanted: &BTreeSet<IpAddr>, report: &mut Report) {
     match routes.plan(wanted) {
         Ok(plan) => {
             let (made, errors) = routes.apply(&plan);

@@ -74,9 +74,7 @@ fn test(net: &IpNet) -> Vec<Instruction> {
 }
 
 fn words(bits: u128) -> Vec<u32> {
-    (0..4)
-        .map(|at| (bits >> (96 - 32 * at)) as u32)
-        .collect()
+    (0..4).map(|at| (bits >> (96 - 32 * at)) as u32).collect()
 }
 
 fn plain(code: u16, k: u32) -> Instruction {
@@ -123,7 +121,9 @@ mod tests {
     }
 
     fn nets(text: &str) -> Vec<IpNet> {
-        text.split_whitespace().map(|net| net.parse().unwrap()).collect()
+        text.split_whitespace()
+            .map(|net| net.parse().unwrap())
+            .collect()
     }
 
     #[test]

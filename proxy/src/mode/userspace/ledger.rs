@@ -99,9 +99,18 @@ impl Ledger {
         self.addresses.keys()
     }
 
+    /// Whether some service port has the address.
+    pub(super) fn has_address(&self, ip: IpAddr) -> bool {
+        self.addresses.contains_key(&ip)
+    }
+
     fn release(&mut self, name: &PortName, port: Port, touched: &mut BTreeSet<Place>) {
         for door in port.claim.doors {
-            if self.doors.get(&door.place).is_some_and(|owned| owned.name == *name) {
+            if self
+                .doors
+                .get(&door.place)
+                .is_some_and(|owned| owned.name == *name)
+            {
                 self.doors.remove(&door.place);
                 touched.insert(door.place);
             }

@@ -236,7 +236,10 @@ mod tests {
         assert_eq!(*sum.lock().unwrap(), 6);
         let start = Instant::now();
         while *sum.lock().unwrap() != 1006 {
-            assert!(start.elapsed() < Duration::from_secs(5), "the timer is late");
+            assert!(
+                start.elapsed() < Duration::from_secs(5),
+                "the timer is late"
+            );
             thread::yield_now();
         }
     }
@@ -246,6 +249,9 @@ mod tests {
         let (_, worker) = counting();
         let error = worker.command([13]).unwrap_err();
         assert_eq!(error.to_string(), "thread counting has ended by a panic");
-        assert!(worker.command([1]).is_err(), "nor does a later one wait for ever");
+        assert!(
+            worker.command([1]).is_err(),
+            "nor does a later one wait for ever"
+        );
     }
 }

@@ -84,9 +84,13 @@ impl Work for Pump {
             | EpollFlags::EPOLLOUT
             | EpollFlags::EPOLLRDHUP
             | EpollFlags::EPOLLET;
-        let added = stream.sockets().iter().zip(0..).try_for_each(|(socket, side)| {
-            epoll.add(socket.as_fd(), EpollEvent::new(edges, token | side))
-        });
+        let added = stream
+            .sockets()
+            .iter()
+            .zip(0..)
+            .try_for_each(|(socket, side)| {
+                epoll.add(socket.as_fd(), EpollEvent::new(edges, token | side))
+            });
         match added {
             // The kernel reports at once what the sockets are ready for.
             Ok(()) => {

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen,
-    setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen, setsockopt,
+    socket, sockopt,
 };
 
 use super::fronts::{Door, Place};
@@ -52,13 +52,19 @@ pub(super) fn guard(socket: impl AsFd, groups: &[Vec<IpNet>]) -> io::Result<()> 
         return detach_filter(socket.as_fd());
     }
     let Some(program) = gate::program(groups) else {
-        tracing::warn!("a gate of more than {} instructions is left out", gate::LONGEST);
+        tracing::warn!(
+            "a gate of more than {} instructions is left out",
+            gate::LONGEST
+        );
         return detach_filter(socket.as_fd());
     };
     match attach_filter(socket.as_fd(), &program) {
         // More than net.core.optmem_max.
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-            tracing::warn!("a gate of {} instructions is left out: {error}", program.len());
+            tracing::warn!(
+                "a gate of {} instructions is left out: {error}",
+                program.len()
+            );
             detach_filter(socket.as_fd())
         }
         other => other,
@@ -67,7 +73,12 @@ pub(super) fn guard(socket: impl AsFd, groups: &[Vec<IpNet>]) -> io::Result<()> 
 
 /// Shuts a listening socket for newcomers, so that those who wait in it can be taken out before it is closed.
 pub(super) fn shut(socket: impl AsFd) -> io::Result<()> {
-    let nobody = [Instruction { code: 0x06, jt: 0, jf: 0, k: 0 }];
+    let nobody = [Instruction {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
     attach_filter(socket.as_fd(), &nobody)
 }
 
@@ -110,7 +121,8 @@ pub(super) fn raise_descriptor_limit() {
         return;
     };
     // Only root may raise the hard limit, and no one above fs.nr_open.
-    let raised = (soft < WANTED && hard < WANTED
+    let raised = (soft < WANTED
+        && hard < WANTED
         && setrlimit(Resource::RLIMIT_NOFILE, WANTED, WANTED).is_ok())
         || (soft < hard.min(WANTED)
             && setrlimit(Resource::RLIMIT_NOFILE, hard.min(WANTED), hard).is_ok());
@@ -133,9 +145,7 @@ fn new(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
 fn free(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => Ok(()),
-        SocketAddr::V6(_) => {
-            set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_FREEBIND, 1)
-        }
+        SocketAddr::V6(_) => set_option(socket.as_fd(), libc::SOL_IPV6, libc::IPV6_FREEBIND, 1),
     }
 }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 
 use super::store::{Stock, Store, is_refusal};
+use super::target::Lease;
 
 /// Reads before other connections have their turn: 4 MiB in the best case.
 const TURNS: usize = 16;
@@ -46,6 +47,8 @@ pub(super) struct Stream {
     passed: [u64; 2],
     /// The side that will take no more; the connection ends when it has nothing more to say either.
     deaf: Option<Side>,
+    /// The client's packets come to an address that is to stay as long as this.
+    _lease: Lease,
 }
 
 #[derive(Debug, Default)]
@@ -67,12 +70,13 @@ enum Stop {
 
 impl Stream {
     /// Of two connected sockets that do not block.
-    pub(super) fn new(client: TcpStream, endpoint: TcpStream) -> Self {
+    pub(super) fn new(client: TcpStream, endpoint: TcpStream, lease: Lease) -> Self {
         Self {
             sockets: [client, endpoint],
             directions: Default::default(),
             passed: [0; 2],
             deaf: None,
+            _lease: lease,
         }
     }
 
@@ -115,7 +119,10 @@ impl Stream {
                 }
             }
         }
-        match (self.directions.iter().all(|direction| direction.ended), self.deaf) {
+        match (
+            self.directions.iter().all(|direction| direction.ended),
+            self.deaf,
+        ) {
             (true, Some(side)) => Progress::Broken(side),
             (true, None) => Progress::Ended,
             (false, _) if more => Progress::More,
@@ -182,3 +189,6 @@ fn is_interrupted(error: &io::Error) -> bool {
 fn is_blocked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ use crate::model::{Balancer, FrontKind};
 /// Number of a service port, for as long as it is there.
 pub(super) type Id = u64;
 
+/// Held by whoever needs a Service's address to stay the node's.
+pub(super) type Lease = Arc<()>;
+
 /// What a thread that answers clients is told. A socket's service port is told before the socket.
 pub(super) enum Order {
     /// The node has changed.
@@ -21,8 +24,8 @@ pub(super) enum Order {
     Set(Id, Arc<Balancer>),
     /// A service port is gone; its sockets are gone before.
     Forget(Id),
-    /// A socket to answer on.
-    Open(Place, OwnedFd, Occupant),
+    /// A socket to answer on. The lease is held by the socket and by each stream accepted from it.
+    Open(Place, OwnedFd, Occupant, Lease),
     /// Put this gate on a listening socket.
     Guard(Place, Vec<Vec<IpNet>>),
     /// Close a socket.

@@ -5,11 +5,13 @@
 //! nobody listens at the endpoint. It ends when it has been idle for the time-out, when its endpoint leaves the
 //! list (the client's next datagram begins another), or when the table is full and it has been idle longest.
 
+mod flows;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use kernel::Netlink;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use slab::Slab;
 
-use super::aging::Aging;
+use self::flows::{Flow, FlowKey, Flows};
 use super::counters::Counters;
 use super::fronts::Place;
 use super::mailbox::Work;
@@ -25,7 +27,7 @@ use super::routes::Routes;
 use super::sockets;
 use super::surroundings::{Surroundings, Verdict};
 use super::target::{Id, Occupant, Order, Target};
-use crate::model::{Endpoint, List};
+use crate::model::Endpoint;
 use crate::sys::Datagrams;
 
 /// Datagrams taken from a socket by one call.
@@ -41,27 +43,16 @@ pub(super) struct UdpForwarder {
     targets: HashMap<Id, Target>,
     fronts: Slab<Front>,
     by_place: HashMap<Place, usize>,
-    flows: Slab<Flow>,
-    /// By front and client.
-    table: Aging<FlowKey, usize>,
+    flows: Flows,
     batch: Option<Datagrams>,
     netlink: Netlink,
     counters: Arc<Counters>,
 }
 
-type FlowKey = (usize, SocketAddr);
-
 struct Front {
     socket: OwnedFd,
     place: Place,
     occupant: Occupant,
-}
-
-struct Flow {
-    socket: OwnedFd,
-    key: FlowKey,
-    endpoint: Endpoint,
-    list: List,
 }
 
 impl UdpForwarder {
@@ -79,8 +70,7 @@ impl UdpForwarder {
             targets: HashMap::new(),
             fronts: Slab::new(),
             by_place: HashMap::new(),
-            flows: Slab::new(),
-            table: Aging::new(limit, timeout),
+            flows: Flows::new(limit, timeout, Arc::clone(&counters)),
             batch: None,
             netlink,
             counters,
@@ -106,45 +96,31 @@ impl UdpForwarder {
     fn close(&mut self, place: Place) {
         if let Some(key) = self.by_place.remove(&place) {
             self.fronts.remove(key);
-            self.end_flows(|flow, _, _| flow.key.0 == key);
-        }
-    }
-
-    /// Ends the flows that `unwanted` names, given the target of their front.
-    fn end_flows(&mut self, mut unwanted: impl FnMut(&Flow, Id, Option<&Target>) -> bool) {
-        let (flows, fronts, targets) = (&self.flows, &self.fronts, &self.targets);
-        let gone = self.table.extract(|_, at| {
-            let flow = &flows[*at];
-            let id = fronts.get(flow.key.0).map(|front| front.occupant.id);
-            let id = id.unwrap_or(Id::MAX);
-            unwanted(flow, id, targets.get(&id))
-        });
-        self.counters.open_udp.subtract(gone.len() as u64);
-        for at in gone {
-            self.flows.remove(at);
+            self.flows.end_all(|flow| flow.key.0 == key);
         }
     }
 
     /// Ends the flows of a service port whose endpoint has left its list.
     fn prune(&mut self, changed: Id) {
-        self.end_flows(|flow, id, target| {
-            id == changed
-                && target.is_none_or(|target| {
-                    let mut list = target.balancer.list(flow.list).iter();
-                    !list.any(|e| (e.ip, e.port) == (flow.endpoint.ip, flow.endpoint.port))
-                })
+        let Some(Target { balancer, .. }) = self.targets.get(&changed) else {
+            return;
+        };
+        let fronts = &self.fronts;
+        self.flows.end_all(|flow| {
+            let Endpoint { ip, port, .. } = flow.endpoint;
+            let mut list = balancer.list(flow.list).iter();
+            fronts[flow.key.0].occupant.id == changed && !list.any(|e| (e.ip, e.port) == (ip, port))
         });
     }
 
-    fn end(&mut self, at: usize) {
-        if let Some(flow) = self.flows.try_remove(at) {
-            self.table.remove(&flow.key);
-            self.counters.open_udp.subtract(1);
-        }
-    }
-
     /// Clients have sent something to a front.
-    fn from_clients(&mut self, front: usize, batch: &mut Datagrams, now: Instant, epoll: &Epoll) {
+    fn take_from_clients(
+        &mut self,
+        front: usize,
+        batch: &mut Datagrams,
+        now: Instant,
+        epoll: &Epoll,
+    ) {
         for _ in 0..BATCHES {
             let Some(socket) = self.fronts.get(front).map(|front| &front.socket) else {
                 return;
@@ -162,7 +138,7 @@ impl UdpForwarder {
                 let range = start..start + same.count().max(1);
                 start = range.end;
                 if let Some(from) = from {
-                    self.to_endpoint((front, from), range, batch, now, epoll);
+                    self.send_to_endpoint((front, from), range, batch, now, epoll);
                 }
             }
             if count < BATCH {
@@ -172,7 +148,7 @@ impl UdpForwarder {
     }
 
     /// Sends datagrams of one client on.
-    fn to_endpoint(
+    fn send_to_endpoint(
         &mut self,
         key: FlowKey,
         range: Range<usize>,
@@ -183,7 +159,7 @@ impl UdpForwarder {
         let mut left = range;
         let mut avoid = None;
         while !left.is_empty() {
-            let at = match self.table.touch(&key, now).copied() {
+            let at = match self.flows.find(&key, now) {
                 Some(at) => at,
                 None => match self.begin(key, avoid, now, epoll) {
                     Ok(Some(at)) => at,
@@ -195,14 +171,17 @@ impl UdpForwarder {
                     }
                 },
             };
-            match batch.send(self.flows[at].socket.as_fd(), left.clone(), None) {
+            let Some(flow) = self.flows.get(at) else {
+                return;
+            };
+            match batch.send(flow.socket.as_fd(), left.clone(), None) {
                 Ok(count) => {
                     self.counters.udp_to_endpoints.add(count as u64);
                     left.start += count.max(1);
                 }
                 // What an earlier datagram met; this one has not been sent.
                 Err(error) if is_unreachable(&error) && avoid.is_none() => {
-                    avoid = Some(self.flows[at].endpoint);
+                    avoid = Some(flow.endpoint);
                     self.unreachable(at);
                 }
                 Err(error) => {
@@ -222,7 +201,9 @@ impl UdpForwarder {
         now: Instant,
         epoll: &Epoll,
     ) -> io::Result<Option<usize>> {
-        let Front { place, occupant, .. } = &self.fronts[key.0];
+        let Front {
+            place, occupant, ..
+        } = &self.fronts[key.0];
         let Some(Target { balancer, picker }) = self.targets.get_mut(&occupant.id) else {
             return Ok(None);
         };
@@ -240,44 +221,35 @@ impl UdpForwarder {
             return Ok(None);
         };
         let socket = sockets::flow(SocketAddr::new(endpoint.ip, endpoint.port))?;
-        let entry = self.flows.vacant_entry();
-        let number = entry.key();
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, FLOW | number as u64);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, FLOW | self.flows.next() as u64);
         epoll.add(&socket, event)?;
-        entry.insert(Flow {
+        picker.settle(balancer, client, endpoint, around.stickiness, now);
+        let flow = Flow {
             socket,
             key,
             endpoint,
             list,
-        });
-        picker.settle(balancer, client, endpoint, around.stickiness, now);
-        self.counters.udp_flows.add(1);
-        self.counters.open_udp.add(1);
-        if let Some(gone) = self.table.insert(key, number, now) {
-            // One of this key is due (nobody has swept yet), any other had to make room.
-            if self.flows[gone].key != key {
-                self.counters.udp_evicted.add(1);
-            }
-            self.flows.remove(gone);
-            self.counters.open_udp.subtract(1);
-        }
-        Ok(Some(number))
+        };
+        Ok(Some(self.flows.begin(flow, now)))
     }
 
-    fn unreachable(&mut self, at: usize) {
-        let flow = &self.flows[at];
+    /// Ends a flow at whose endpoint nobody listens.
+    fn unreachable(&mut self, number: usize) {
+        let Some(flow) = self.flows.get(number) else {
+            return;
+        };
         let Front { occupant, .. } = &self.fronts[flow.key.0];
         if let Some(Target { picker, .. }) = self.targets.get_mut(&occupant.id) {
             picker.forget(flow.key.1.ip().to_canonical());
         }
         self.counters.udp_unreachable.add(1);
-        self.end(at);
+        self.flows.end(number);
     }
 
     /// An endpoint has answered, or cannot.
-    fn from_endpoint(&mut self, at: usize, batch: &mut Datagrams, now: Instant) {
+    fn take_from_endpoint(&mut self, at: usize, batch: &mut Datagrams, now: Instant) {
         for _ in 0..BATCHES {
-            let Some(flow) = self.flows.get(at) else {
+            let Some(flow) = self.flows.used(at, now) else {
                 return;
             };
             let count = match batch.receive(flow.socket.as_fd()) {
@@ -288,7 +260,6 @@ impl UdpForwarder {
                 Err(_) => continue,
             };
             let (front, client) = flow.key;
-            self.table.touch(&flow.key, now);
             let socket = &self.fronts[front].socket;
             let mut left = 0..count;
             while !left.is_empty() {
@@ -329,7 +300,7 @@ impl Work for UdpForwarder {
             Order::Forget(id) => {
                 self.targets.remove(&id);
             }
-            Order::Open(place, socket, occupant) => self.open(place, socket, occupant, epoll),
+            Order::Open(place, socket, occupant, _) => self.open(place, socket, occupant, epoll),
             // Each flow is judged by itself.
             Order::Guard(..) => {}
             Order::Close(place) => self.close(place),
@@ -340,25 +311,15 @@ impl Work for UdpForwarder {
         // Two MiB of room, of which is used what datagrams need; none where there is no UDP.
         let mut batch = self.batch.take().unwrap_or_else(|| Datagrams::new(BATCH));
         if token & FLOW == 0 {
-            self.from_clients(token as usize, &mut batch, now, epoll);
+            self.take_from_clients(token as usize, &mut batch, now, epoll);
         } else {
-            self.from_endpoint((token & !FLOW) as usize, &mut batch, now);
+            self.take_from_endpoint((token & !FLOW) as usize, &mut batch, now);
         }
         self.batch = Some(batch);
     }
 
     fn tick(&mut self, now: Instant, _: &Epoll) -> Option<Instant> {
-        while let Some(at) = self.table.expire(now) {
-            self.flows.remove(at);
-            self.counters.open_udp.subtract(1);
-        }
-        self.table.deadline()
-    }
-}
-
-impl Drop for UdpForwarder {
-    fn drop(&mut self) {
-        self.counters.open_udp.subtract(self.flows.len() as u64);
+        self.flows.expire(now)
     }
 }
 

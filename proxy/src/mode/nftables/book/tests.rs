@@ -5,9 +5,7 @@ use proptest::prelude::*;
 
 use super::super::layout::Place;
 use super::*;
-use crate::model::{
-    Endpoint, Family, Front, FrontKind, LocalDetector, Policy, Protocol,
-};
+use crate::model::{Endpoint, Family, Front, FrontKind, LocalDetector, Policy, Protocol};
 
 pub(crate) fn site() -> Site {
     Site {
@@ -47,47 +45,55 @@ fn balancer(number: u8) -> impl Strategy<Value = Arc<Balancer>> {
         any::<bool>(),
         prop::collection::btree_set(0u8..4, 0..3),
     )
-        .prop_map(move |(kinds, internal, external, affinity, endpoints, elsewhere, ranges)| {
-            let cluster: Vec<Endpoint> = endpoints
-                .into_iter()
-                .map(|(host, port)| Endpoint {
-                    ip: [10, 244, host % 2, host].into(),
-                    port,
-                    local: host % 2 == 0,
-                })
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect();
-            let mut fronts = vec![Front {
-                kind: FrontKind::ClusterIp,
-                ip: Some([10, 96, 0, number / 2].into()),
-                port: 80 + u16::from(number),
-            }];
-            let more = [
-                (FrontKind::ExternalIp, Some(IpAddr::from([203, 0, 113, number]))),
-                (FrontKind::LoadBalancer, Some(IpAddr::from([198, 51, 100, number]))),
-                (FrontKind::NodePort, None),
-            ];
-            for (bit, (kind, ip)) in more.into_iter().enumerate() {
-                if kinds & 1 << bit != 0 {
-                    let port = 30_000 + u16::from(number);
-                    fronts.push(Front { kind, ip, port });
+        .prop_map(
+            move |(kinds, internal, external, affinity, endpoints, elsewhere, ranges)| {
+                let cluster: Vec<Endpoint> = endpoints
+                    .into_iter()
+                    .map(|(host, port)| Endpoint {
+                        ip: [10, 244, host % 2, host].into(),
+                        port,
+                        local: host % 2 == 0,
+                    })
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect();
+                let mut fronts = vec![Front {
+                    kind: FrontKind::ClusterIp,
+                    ip: Some([10, 96, 0, number / 2].into()),
+                    port: 80 + u16::from(number),
+                }];
+                let more = [
+                    (
+                        FrontKind::ExternalIp,
+                        Some(IpAddr::from([203, 0, 113, number])),
+                    ),
+                    (
+                        FrontKind::LoadBalancer,
+                        Some(IpAddr::from([198, 51, 100, number])),
+                    ),
+                    (FrontKind::NodePort, None),
+                ];
+                for (bit, (kind, ip)) in more.into_iter().enumerate() {
+                    if kinds & 1 << bit != 0 {
+                        let port = 30_000 + u16::from(number);
+                        fronts.push(Front { kind, ip, port });
+                    }
                 }
-            }
-            let ranges = ranges.into_iter();
-            Arc::new(Balancer {
-                fronts,
-                internal_policy: internal,
-                external_policy: external,
-                affinity,
-                source_ranges: ranges
-                    .map(|n| format!("10.{n}.0.0/1{n}").parse().expect("a network"))
-                    .collect(),
-                local: cluster.iter().copied().filter(|each| each.local).collect(),
-                any_endpoint: !cluster.is_empty() || elsewhere,
-                cluster,
-            })
-        })
+                let ranges = ranges.into_iter();
+                Arc::new(Balancer {
+                    fronts,
+                    internal_policy: internal,
+                    external_policy: external,
+                    affinity,
+                    source_ranges: ranges
+                        .map(|n| format!("10.{n}.0.0/1{n}").parse().expect("a network"))
+                        .collect(),
+                    local: cluster.iter().copied().filter(|each| each.local).collect(),
+                    any_endpoint: !cluster.is_empty() || elsewhere,
+                    cluster,
+                })
+            },
+        )
 }
 
 fn step() -> impl Strategy<Value = (u8, Option<Arc<Balancer>>)> {
@@ -112,7 +118,10 @@ pub(crate) fn carry_out(kernel: &mut Contents, delta: &Delta) -> Result<(), Stri
     Ok(())
 }
 
-type Canonical = (BTreeMap<(Set, Key), Data>, BTreeMap<(Set, String), Vec<Data>>);
+type Canonical = (
+    BTreeMap<(Set, Key), Data>,
+    BTreeMap<(Set, String), Vec<Data>>,
+);
 
 /// Slots as sorted lists: which endpoint is in which may depend on the past.
 fn canonical(contents: &Contents) -> Canonical {
@@ -129,7 +138,12 @@ fn canonical(contents: &Contents) -> Canonical {
     }
     let lists = slots.into_iter().map(|(front, slots)| {
         // Dense, from 0.
-        assert!((0..).zip(slots.keys()).all(|(wanted, slot)| wanted == *slot), "{front:?}");
+        assert!(
+            (0..)
+                .zip(slots.keys())
+                .all(|(wanted, slot)| wanted == *slot),
+            "{front:?}"
+        );
         let mut endpoints: Vec<Data> = slots.into_values().collect();
         endpoints.sort_unstable();
         (front, endpoints)
@@ -204,7 +218,11 @@ fn one_endpoint_more_among_five_is_two_changes_of_maps() {
     // The map, the cluster IP, five slots.
     assert_eq!((all.delete.len(), all.add.len()), (0, 7));
     let one = book.change(&port(0), Some(&plain(0..6)), &site);
-    let text: Vec<String> = one.add.iter().map(|each| format!("{} {} : {}", each.set.name(), each.key, each.data)).collect();
+    let text: Vec<String> = one
+        .add
+        .iter()
+        .map(|each| format!("{} {} : {}", each.set.name(), each.key, each.data))
+        .collect();
     assert_eq!(
         text,
         [

@@ -30,12 +30,12 @@ fn balancer(kind: FrontKind, ip: Option<[u8; 4]>) -> Balancer {
 
 fn text(balancer: &Balancer, site: &Site) -> String {
     let slots = Slots::default().next(balancer, site);
-    let lines = elements(Protocol::Tcp, balancer, &slots, site).into_iter().map(|each| {
-        match each.data {
+    let lines = elements(Protocol::Tcp, balancer, &slots, site)
+        .into_iter()
+        .map(|each| match each.data {
             Data::None => format!("{} {}\n", each.set.name(), each.key),
             data => format!("{} {} : {data}\n", each.set.name(), each.key),
-        }
-    });
+        });
     lines.collect()
 }
 
@@ -91,7 +91,10 @@ hairpin-connections 10.244.0.3 . 10.244.0.3 . tcp . 8080
     local.local.clear();
     local.cluster.remove(0);
     let without = text(&local, &site());
-    assert!(without.contains("no-endpoint-nodeports tcp . 80 : drop\n"), "{without}");
+    assert!(
+        without.contains("no-endpoint-nodeports tcp . 80 : drop\n"),
+        "{without}"
+    );
     assert!(without.contains("cluster-nodeport-lists"), "{without}");
 }
 

@@ -11,13 +11,16 @@ fn ip(family: Family) -> BoxedStrategy<IpAddr> {
 
 fn at(family: Family, place: Place) -> impl Strategy<Value = At> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    (ip(family), prop::sample::select(protocols.to_vec()), any::<u16>()).prop_map(
-        move |(ip, protocol, port)| At {
+    (
+        ip(family),
+        prop::sample::select(protocols.to_vec()),
+        any::<u16>(),
+    )
+        .prop_map(move |(ip, protocol, port)| At {
             ip: (place == Place::Ip).then_some(ip),
             protocol,
             port,
-        },
-    )
+        })
 }
 
 fn key(set: Set, family: Family) -> BoxedStrategy<Key> {
@@ -37,7 +40,10 @@ fn key(set: Set, family: Family) -> BoxedStrategy<Key> {
             .boxed(),
         Set::SourceRanges => (at(family, Place::Ip), ip(family), 0u8..=width)
             .prop_map(|(at, ip, length)| {
-                Key::Range(at, IpNet::new(ip, length).expect("a length that fits").trunc())
+                Key::Range(
+                    at,
+                    IpNet::new(ip, length).expect("a length that fits").trunc(),
+                )
             })
             .boxed(),
     }
@@ -107,7 +113,10 @@ fn keys_print_as_nft_does() {
     let node = At { ip: None, ..at };
     assert_eq!(Key::At(node).to_string(), "tcp . 443");
     let net: IpNet = "192.0.2.0/24".parse().unwrap();
-    assert_eq!(Key::Range(at, net).to_string(), "10.96.0.1 . tcp . 443 . 192.0.2.0/24");
+    assert_eq!(
+        Key::Range(at, net).to_string(),
+        "10.96.0.1 . tcp . 443 . 192.0.2.0/24"
+    );
 }
 
 #[test]

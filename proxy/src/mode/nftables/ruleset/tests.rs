@@ -11,7 +11,11 @@ fn basis() -> Basis {
 fn text_of(ruleset: &Ruleset, name: &str) -> Vec<String> {
     let chain = ruleset.chains.iter().find(|chain| chain.name == name);
     let chain = chain.unwrap_or_else(|| panic!("no chain {name}"));
-    chain.rules.iter().map(|rule| render(rule, ruleset.family)).collect()
+    chain
+        .rules
+        .iter()
+        .map(|rule| render(rule, ruleset.family))
+        .collect()
 }
 
 #[test]
@@ -65,7 +69,11 @@ fn every_chain_that_is_named_is_there() {
         basis.site.affinity_by_hash = hash;
         basis.timeouts.insert(60);
         let rules = ruleset(&basis);
-        let names: BTreeSet<&str> = rules.chains.iter().map(|chain| chain.name.as_str()).collect();
+        let names: BTreeSet<&str> = rules
+            .chains
+            .iter()
+            .map(|chain| chain.name.as_str())
+            .collect();
         assert_eq!(names.len(), rules.chains.len(), "two chains of one name");
         for chain in &rules.chains {
             for action in chain.rules.iter().flat_map(|rule| &rule.actions) {

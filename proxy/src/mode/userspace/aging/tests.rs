@@ -11,7 +11,11 @@ fn an_entry_lives_as_long_as_it_is_used() {
     map.insert("b", 2, at(1));
     assert_eq!(map.touch(&"a", at(9)), Some(&mut 1));
     assert_eq!(map.expire(at(10)), None);
-    assert_eq!(map.touch(&"b", at(11)), None, "due, so it is not handed out");
+    assert_eq!(
+        map.touch(&"b", at(11)),
+        None,
+        "due, so it is not handed out"
+    );
     assert_eq!(map.expire(at(11)), Some(2));
     assert_eq!(map.expire(at(18)), None);
     assert_eq!(map.expire(at(19)), Some(1));

@@ -47,10 +47,19 @@ fn every_endpoint_has_its_turn_and_the_next_ones_stand_by() {
     assert_eq!(pick(List::Cluster), [1, 2, 3]);
     assert_eq!(pick(List::Cluster), [2, 3, 4]);
     let none = balancer(0, None);
-    assert!(picker.pick(&none, List::Cluster, client(1), TABLE, now).is_empty());
+    assert!(
+        picker
+            .pick(&none, List::Cluster, client(1), TABLE, now)
+            .is_empty()
+    );
     // A shorter list, whatever the turn was.
     let two = balancer(2, None);
-    assert_eq!(picker.pick(&two, List::Cluster, client(1), TABLE, now).len(), 2);
+    assert_eq!(
+        picker
+            .pick(&two, List::Cluster, client(1), TABLE, now)
+            .len(),
+        2
+    );
 }
 
 #[test]
@@ -140,5 +149,8 @@ fn by_hash_only_the_share_of_a_lost_endpoint_moves() {
             assert_eq!(is[0], was[0]);
         }
     }
-    assert!(share.len() == 5 && share.values().all(|clients| *clients > 25), "{share:?}");
+    assert!(
+        share.len() == 5 && share.values().all(|clients| *clients > 25),
+        "{share:?}"
+    );
 }
