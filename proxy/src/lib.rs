@@ -4,6 +4,7 @@ pub mod config;
 pub mod daemon;
 pub mod driver;
 pub mod health;
+mod intern;
 pub mod logging;
 pub mod metrics;
 pub mod mode;

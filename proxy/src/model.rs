@@ -221,9 +221,9 @@ pub struct SliceEndpoint {
     /// The node it runs on.
     pub node: Option<Arc<str>>,
     /// `hints.forZones`.
-    pub zone_hints: Vec<Arc<str>>,
+    pub zone_hints: Box<[Arc<str>]>,
     /// `hints.forNodes`.
-    pub node_hints: Vec<Arc<str>>,
+    pub node_hints: Box<[Arc<str>]>,
 }
 
 /// What is known of the own Node.
@@ -244,11 +244,11 @@ pub struct NodeInfo {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A Service is there or has changed.
-    Service(Service),
+    Service(Arc<Service>),
     /// A Service is gone, or of a kind that is not proxied.
     ServiceGone(ObjectName),
     /// A slice is there or has changed.
-    Slice(Slice),
+    Slice(Arc<Slice>),
     /// A slice is gone, or does not count.
     SliceGone(ObjectName),
     /// The own Node; `None`: it does not exist.

@@ -95,7 +95,7 @@ pub fn reduce_service(object: &Service) -> Result<Reduced, Unusable> {
     let name = object_name("Service", &object.metadata)?;
     let mut said = Complaints::about("Service", &name);
     let event = match service::reduce(object, &name, &mut said) {
-        Some(service) => Event::Service(service),
+        Some(service) => Event::Service(Arc::new(service)),
         None => Event::ServiceGone(name),
     };
     Ok(Reduced {
@@ -109,7 +109,7 @@ pub fn reduce_slice(object: &EndpointSlice) -> Result<Reduced, Unusable> {
     let name = object_name("EndpointSlice", &object.metadata)?;
     let mut said = Complaints::about("EndpointSlice", &name);
     let event = match slice::reduce(object, &name, &mut said) {
-        Some(slice) => Event::Slice(slice),
+        Some(slice) => Event::Slice(Arc::new(slice)),
         None => Event::SliceGone(name),
     };
     Ok(Reduced {

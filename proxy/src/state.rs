@@ -10,7 +10,6 @@
 mod claims;
 mod family;
 mod fronts;
-mod intern;
 mod select;
 mod store;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #[path = "userspace/choice.rs"]
 mod choice;
+#[allow(dead_code, reason = "shared with userspace_exhausted.rs")]
 #[path = "userspace/lab.rs"]
 mod lab;
 #[path = "userspace/life.rs"]

@@ -45,10 +45,9 @@ fn remove_table(family: Family) -> Result<usize, String> {
         Family::V6 => nft::Family::Ip6,
     };
     let table = nft::Table::new(family, "kube-proxy");
-    let mut socket = match nft::Socket::open() {
-        Ok(socket) => socket,
-        // No nf_tables, no table.
-        Err(_) => return Ok(0),
+    // No nf_tables, no table.
+    let Ok(mut socket) = nft::Socket::open() else {
+        return Ok(0);
     };
     let mut transaction = Transaction::new(&table);
     transaction.delete_table();

@@ -3,7 +3,7 @@
 //!
 //! # How packets come here
 //! Each address of a Service becomes a local address of the node by a host route in table local
-//! ([`routes`]), so that packets of Pods and of others which the node receives are delivered, and a socket can be bound
+//! (module `routes`), so that packets of Pods and of others which the node receives are delivered, and a socket can be bound
 //! to it. Node ports are bound on the node's own addresses. There is no wildcard socket: answers leave from the
 //! address that was asked, and a node port does not answer on a Service's address.
 //!
@@ -18,8 +18,11 @@
 //!
 //! # What differs from the kernel modes
 //! - The endpoint sees the node's address as the client's, also with the Local policy.
-//! - An address is taken whole: ports without a Service refuse, and if a program of the node listens on all addresses,
-//!   it is reachable there. A Service port that such a program uses cannot be bound (an error names it).
+//! - The address answers ping, and the node answers ARP for it on every link, as for all that is local; where a load
+//!   balancer announces its addresses by ARP (MetalLB in layer-2 mode), set `net.ipv4.conf.all.arp_ignore=1`.
+//! - An address is taken whole: ports without a Service refuse, and a program of the node that listens on all addresses
+//!   is reachable there; the port that it has cannot be a Service's (an error names it). An external IP that is
+//!   another node's address cuts this node off from that node.
 //! - A node port of a wildcard (`--nodeport-addresses` unset) answers on the addresses that the node has, but not on
 //!   IPv6 link-local ones.
 //! - Silence (source ranges, Local policy without local endpoint) is kept by a socket filter before the handshake;

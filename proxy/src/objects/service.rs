@@ -111,6 +111,7 @@ fn addresses<'a>(
             Err(cause) => said.say(format_args!("{field}: {cause}")),
         }
     }
+    ips.shrink_to_fit();
     ips
 }
 
@@ -205,6 +206,7 @@ fn ports(spec: &ServiceSpec, said: &mut Complaints) -> Vec<ServicePort> {
             node_port: node_port.and_then(port_number),
         });
     }
+    ports.shrink_to_fit();
     ports
 }
 

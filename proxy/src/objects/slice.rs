@@ -47,7 +47,14 @@ pub(super) fn reduce(
                 None
             }
         });
+    let ports = ports(object, said);
     let endpoints = object.endpoints.iter().flatten();
+    let mut endpoints: Vec<_> = endpoints
+        .filter_map(|endpoint| self::endpoint(endpoint, family, said))
+        .collect();
+    // In order they are quickly merged with those of other slices.
+    endpoints.sort_by_key(|endpoint| endpoint.address);
+    endpoints.shrink_to_fit();
     Some(Slice {
         name: name.clone(),
         service: ObjectName {
@@ -55,10 +62,8 @@ pub(super) fn reduce(
             name: service.as_str().into(),
         },
         family,
-        ports: ports(object, said),
-        endpoints: endpoints
-            .filter_map(|endpoint| self::endpoint(endpoint, family, said))
-            .collect(),
+        ports,
+        endpoints,
         triggered,
     })
 }
@@ -93,6 +98,7 @@ fn ports(object: &EndpointSlice, said: &mut Complaints) -> Vec<SlicePort> {
             ports.push(port);
         }
     }
+    ports.shrink_to_fit();
     ports
 }
 
@@ -131,6 +137,6 @@ fn endpoint(endpoint: &Endpoint, family: Family, said: &mut Complaints) -> Optio
     })
 }
 
-fn names<'a>(names: impl Iterator<Item = &'a String>) -> Vec<Arc<str>> {
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> Box<[Arc<str>]> {
     names.map(|name| name.as_str().into()).collect()
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::Events;
 use super::said::Said;
+use crate::intern::Interner;
 use crate::model::{Event, Kind};
 use files::{Files, Look, look, plan};
 use watch::Watch;
@@ -44,14 +45,22 @@ impl Folder {
         let mut watch = Watch::new();
         let mut said = Said::default();
         let mut files = Files::default();
+        let mut interner = Interner::default();
         let mut listed = false;
         loop {
             watch.cover(&self.path);
             let folder = self.clone();
             let before = files.clone();
-            let looked = tokio::task::spawn_blocking(move || look(&folder, &before)).await;
-            let found = match looked {
-                Ok(found) => found,
+            let mut texts = std::mem::take(&mut interner);
+            let looked = tokio::task::spawn_blocking(move || {
+                let found = look(&folder, &before, &mut texts);
+                (found, texts)
+            });
+            let found = match looked.await {
+                Ok((found, texts)) => {
+                    interner = texts;
+                    found
+                }
                 Err(error) => Err(format!("the look at it was broken off: {error}")),
             };
             let pause = match found {

@@ -23,7 +23,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Config};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Events;
 use crate::model::Kind;
@@ -171,7 +171,7 @@ impl Kube {
                     sleep(WITHOUT).await;
                     break;
                 }
-                sleep(trouble.begins(&error)).await;
+                sleep(trouble.begins(&error, Instant::now())).await;
                 if trouble::is_expired(&error) {
                     break;
                 }

@@ -298,7 +298,7 @@ impl FamilyState {
 }
 
 fn of_this_family(slices: &[Held], family: Family) -> impl Iterator<Item = &Slice> {
-    let slices = slices.iter().map(|held| &held.slice);
+    let slices = slices.iter().map(|held| &*held.slice);
     slices.filter(move |slice| slice.family == family)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::intern::Interner;
+use crate::intern::Interner;
 use crate::model::{Family, Kind, ObjectName, Service, Slice};
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Record {
 /// A slice, and the last list that named it.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) slice: Slice,
+    pub(super) slice: Arc<Slice>,
     round: u32,
 }
 
@@ -54,15 +54,15 @@ fn families(service: &Service) -> Vec<Family> {
 
 impl Store {
     /// `None` if nothing has changed, else the families it had before.
-    pub(super) fn put_service(&mut self, mut service: Service) -> Option<Vec<Family>> {
+    pub(super) fn put_service(&mut self, mut service: Arc<Service>) -> Option<Vec<Family>> {
         self.interner.service(&mut service);
         let record = self.records.entry(service.name.clone()).or_default();
         record.service_round = self.service_round;
-        if record.service.as_deref() == Some(&service) {
+        if record.service.as_ref() == Some(&service) {
             return None;
         }
         self.dirty.insert(service.name.clone());
-        let before = record.service.replace(Arc::new(service));
+        let before = record.service.replace(service);
         Some(before.map_or_else(Vec::new, |before| families(&before)))
     }
 
@@ -74,12 +74,8 @@ impl Store {
     }
 
     /// Whether anything has changed.
-    pub(super) fn put_slice(&mut self, mut slice: Slice) -> bool {
+    pub(super) fn put_slice(&mut self, mut slice: Arc<Slice>) -> bool {
         self.interner.slice(&mut slice);
-        // Slices in order make the merge of many slices cheap.
-        slice.endpoints.sort_by_key(|endpoint| endpoint.address);
-        slice.endpoints.shrink_to_fit();
-        slice.ports.shrink_to_fit();
         let owner = self.owners.get(&slice.name);
         if owner.is_some_and(|owner| *owner != slice.service) {
             let name = slice.name.clone();

@@ -33,6 +33,14 @@ fn state() -> State {
     State::new(sites())
 }
 
+fn has(service: Service) -> Event {
+    Event::Service(Arc::new(service))
+}
+
+fn has_slice(slice: Slice) -> Event {
+    Event::Slice(Arc::new(slice))
+}
+
 /// The one port of all Services here.
 fn port(service: &str) -> PortName {
     PortName {
@@ -73,9 +81,10 @@ fn endpoint(words: &str) -> SliceEndpoint {
         serving: true,
         terminating: false,
         node: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        zone_hints: Box::default(),
+        node_hints: Box::default(),
     };
+    let (mut zone_hints, mut node_hints) = (Vec::new(), Vec::new());
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
             ("unready", _) => (endpoint.ready, endpoint.serving) = (false, false),
@@ -85,11 +94,13 @@ fn endpoint(words: &str) -> SliceEndpoint {
             }
             ("ready+terminating", _) => endpoint.terminating = true,
             ("on", node) => endpoint.node = Some(node.into()),
-            ("node", hint) => endpoint.node_hints.push(hint.into()),
-            ("zone", hint) => endpoint.zone_hints.push(hint.into()),
+            ("node", hint) => node_hints.push(hint.into()),
+            ("zone", hint) => zone_hints.push(hint.into()),
             _ => panic!("{word}"),
         }
     }
+    endpoint.zone_hints = zone_hints.into();
+    endpoint.node_hints = node_hints.into();
     endpoint
 }
 

@@ -1,7 +1,6 @@
 //! The node, its Pods and a client outside.
 
 use std::{
-    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -18,10 +17,7 @@ use proxy::{
         Mode, Report,
         iptables::{Choice, IptablesMode, Options},
     },
-    model::{
-        Balancer, Changed, Endpoint, Family, Front, FrontKind, LocalDetector, NodePortAddresses,
-        ObjectName, Policy, PortName, Protocol, Site, Wanted,
-    },
+    model::{Changed, Family, Wanted},
 };
 
 /// How long a client waits for an answer.
@@ -340,80 +336,11 @@ impl Bed {
             .map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n")
             .collect()
     }
-
-    pub fn site(&self) -> Site {
-        Site {
-            family: self.family,
-            node: "node".into(),
-            masquerade_all: false,
-            masquerade_mark: 0x4000,
-            local: LocalDetector::Cidrs(vec![
-                "10.244.0.0/16".parse().unwrap(),
-                "fd00:244::/64".parse().unwrap(),
-            ]),
-            node_port_addresses: NodePortAddresses::All,
-            service_cidrs: Vec::new(),
-            affinity_by_hash: false,
-            localhost_node_ports: false,
-            conntrack_liberal: false,
-        }
-    }
-
-    pub fn wanted(&self, balancers: Vec<(&str, Balancer)>) -> Wanted {
-        Wanted {
-            site: self.site(),
-            balancers: balancers
-                .into_iter()
-                .map(|(name, balancer)| (port(name), Arc::new(balancer)))
-                .collect::<BTreeMap<_, _>>(),
-        }
-    }
-
-    /// A Service at a cluster IP, port 80, and maybe a node port, with the Pods of these numbers.
-    pub fn balancer(&self, host: u8, node_port: Option<u16>, pods: &[u8]) -> Balancer {
-        let mut fronts = vec![Front {
-            kind: FrontKind::ClusterIp,
-            ip: Some(self.cluster_ip(host)),
-            port: 80,
-        }];
-        fronts.extend(node_port.map(|port| Front {
-            kind: FrontKind::NodePort,
-            ip: None,
-            port,
-        }));
-        let cluster: Vec<_> = pods
-            .iter()
-            .map(|pod| Endpoint {
-                ip: self.pod(*pod),
-                port: 8080,
-                local: true,
-            })
-            .collect();
-        Balancer {
-            fronts,
-            internal_policy: Policy::Cluster,
-            external_policy: Policy::Cluster,
-            affinity: None,
-            source_ranges: Vec::new(),
-            any_endpoint: !cluster.is_empty(),
-            local: Vec::new(),
-            cluster,
-        }
-    }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The port `http` of a Service.
-pub fn port(name: &str) -> PortName {
-    PortName {
-        service: ObjectName::new("shop", name),
-        port: "http".into(),
-        protocol: Protocol::Tcp,
     }
 }
 

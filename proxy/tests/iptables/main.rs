@@ -2,5 +2,8 @@
 //! namespace, with both forms of iptables.
 
 mod bed;
+mod host;
+mod others;
 mod serving;
 mod upkeep;
+mod wanted;

@@ -1,10 +1,14 @@
 //! Real connections through the rules.
 
-use std::{collections::BTreeSet, io::ErrorKind, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+};
 
-use proxy::model::{Changed, Policy};
+use proxy::model::{Changed, Family, Policy};
 
-use crate::bed::on_each;
+use crate::{bed::on_each, wanted::port};
 
 #[test]
 fn cluster_ip_and_node_port_reach_the_pods() {
@@ -50,6 +54,25 @@ fn the_local_policy_keeps_the_clients_address() {
 }
 
 #[test]
+fn node_ports_on_loopback_where_that_is_on() {
+    on_each(|mut bed| {
+        bed.serve();
+        let mut wanted = bed.wanted(vec![("web", bed.balancer(10, Some(30080), &[2, 3]))]);
+        let loopback = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 30080);
+        bed.sync(&wanted, &Changed::All);
+        assert!(bed.node_calls(loopback).is_err());
+        wanted.site.localhost_node_ports = true;
+        bed.sync(&wanted, &Changed::All);
+        if bed.family == Family::V4 {
+            bed.node_calls(loopback).unwrap();
+            assert!(bed.saved().contains("block incoming localnet connections"));
+        } else {
+            assert!(!bed.saved().contains("KUBE-FIREWALL"));
+        }
+    });
+}
+
+#[test]
 fn without_endpoints_a_client_is_refused_at_once() {
     on_each(|mut bed| {
         let wanted = bed.wanted(vec![("web", bed.balancer(10, Some(30080), &[]))]);
@@ -88,10 +111,7 @@ fn a_client_stays_with_its_pod() {
             bed.wanted(vec![("more", bed.balancer(11, None, &[2]))])
                 .balancers,
         );
-        bed.sync(
-            &wanted,
-            &Changed::Ports(BTreeSet::from([crate::bed::port("more")])),
-        );
+        bed.sync(&wanted, &Changed::Ports(BTreeSet::from([port("more")])));
         let again = bed.client_calls(cluster).unwrap().0;
         assert_eq!(answered, BTreeSet::from([again]));
     });

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -46,18 +46,43 @@ impl Host {
 
     /// Runs an `ip` command inside, which must succeed.
     pub fn ip(&self, line: &str) -> String {
-        let output = Command::new("ip")
-            .args(["-n", &self.name])
-            .args(line.split_whitespace())
-            .output()
+        let mut ip = Command::new("ip");
+        ip.args(["-n", &self.name]).args(line.split_whitespace());
+        self.run_ip(ip, "", line)
+    }
+
+    /// Runs `ip` commands inside, in one process; all must succeed.
+    fn ip_batch(&self, lines: &[String]) {
+        let mut ip = Command::new("ip");
+        ip.args(["-n", &self.name, "-batch", "-"]);
+        self.run_ip(ip, &lines.join("\n"), "-batch");
+    }
+
+    fn run_ip(&self, mut ip: Command, input: &str, what: &str) -> String {
+        ip.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut ip = ip.spawn().unwrap();
+        ip.stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
             .unwrap();
+        let output = ip.wait_with_output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "{}: ip {line}: {errors}",
+            "{}: ip {what}: {input}{errors}",
             self.name
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A program to be run inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
     }
 
     /// Runs `work` inside, on a thread of its own.
@@ -100,8 +125,7 @@ impl Host {
     pub fn tcp_server(&self, at: &str, name: &'static str) {
         let listener = self.listen(at);
         thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
+            for mut stream in listener.incoming().flatten() {
                 thread::spawn(move || {
                     let from = stream.peer_addr()?.ip();
                     stream.write_all(format!("{name} {from}\n").as_bytes())?;
@@ -173,26 +197,36 @@ impl Lab {
     pub fn with(family: Family, options: Options) -> Option<Self> {
         let (client, node) = (Host::new("c")?, Host::new("n")?);
         let ends = [Host::new("e")?, Host::new("f")?];
-        for host in [&client, &node, &ends[0], &ends[1]] {
-            host.ip("link set lo up");
-        }
-        let join = |host: &Host, n: usize, v4: &str, v6: &str| {
+        let up = "link set lo up".to_owned();
+        let mut of_node = vec![up.clone()];
+        let sides = [
+            (&client, "192.0.2", "fd02"),
+            (&ends[0], "10.244.1", "fd44:1"),
+            (&ends[1], "10.244.2", "fd44:2"),
+        ];
+        let addresses = |link: &str, v4: &str, v6: &str, last: u8| {
+            [
+                format!("address add {v4}.{last}/24 dev {link}"),
+                format!("address add {v6}::{last}/64 dev {link} nodad"),
+                format!("link set {link} up"),
+            ]
+        };
+        for (n, (host, v4, v6)) in sides.iter().enumerate() {
             let peer = &host.name;
-            node.ip(&format!(
+            of_node.push(format!(
                 "link add v{n} type veth peer name eth0 netns {peer}"
             ));
-            for (host, link, last) in [(&node, format!("v{n}"), 1), (host, "eth0".to_owned(), 2)] {
-                host.ip(&format!("address add {v4}.{last}/24 dev {link}"));
-                host.ip(&format!("address add {v6}::{last}/64 dev {link} nodad"));
-                host.ip(&format!("link set {link} up"));
-            }
-            host.ip(&format!("route add default via {v4}.1"));
-            host.ip(&format!("route add default via {v6}::1"));
-        };
-        join(&client, 0, "192.0.2", "fd02");
-        join(&ends[0], 1, "10.244.1", "fd44:1");
-        join(&ends[1], 2, "10.244.2", "fd44:2");
-        node.ip(&format!("address add {}/24 dev v0", NODE[1]));
+            of_node.extend(addresses(&format!("v{n}"), v4, v6, 1));
+        }
+        of_node.push(format!("address add {}/24 dev v0", NODE[1]));
+        node.ip_batch(&of_node);
+        for (host, v4, v6) in sides {
+            let mut lines = vec![up.clone()];
+            lines.extend(addresses("eth0", v4, v6, 2));
+            lines.push(format!("route add default via {v4}.1"));
+            lines.push(format!("route add default via {v6}::1"));
+            host.ip_batch(&lines);
+        }
         let mode = node.run(|| Userspace::new(family, options)).unwrap();
         let wanted = Wanted {
             site: site(family),

@@ -189,3 +189,22 @@ fn a_node_port_is_no_port_of_a_service_address_and_both_may_have_the_same_number
     assert_eq!(lab.ask("10.96.0.11:30080").0, "two");
     lab.ask(&format!("{}:30080", NODE[0]));
 }
+
+#[test]
+fn source_ranges_of_ipv6() {
+    let Some(mut lab) = lab(Family::V6) else {
+        return;
+    };
+    let vip = front(FrontKind::LoadBalancer, "fd05::5", 80);
+    let mut b = balancer(vip, &[end(Family::V6, 2)]);
+    b.source_ranges = vec![
+        "fd03::/16".parse().unwrap(),
+        "fd44:1::/64".parse().unwrap(),
+        "fd44:2::2/128".parse().unwrap(),
+    ];
+    assert_eq!(lab.set("web", Protocol::Tcp, b).errors, [""; 0]);
+    assert!(lab.client.hears_nothing("[fd05::5]:80"));
+    for host in &lab.ends {
+        ask(&mut host.connect("[fd05::5]:80").unwrap());
+    }
+}

@@ -13,24 +13,31 @@ use proxy::model::{Endpoint, Family, Protocol};
 
 const MIB: usize = 1 << 20;
 
-/// A stream of bytes in which every position is told from its neighbours.
-fn sample(from: usize, length: usize) -> Vec<u8> {
-    let word = |n: usize| (n as u32).wrapping_mul(0x9e37_79b9).to_be_bytes();
-    let words = from / 4..(from + length).div_ceil(4);
-    words.flat_map(word).collect()
-}
+/// A stream of bytes, whose blocks begin at different places of a sequence without a pattern.
+struct Sample(Vec<u8>);
 
-fn send_sample(stream: &mut TcpStream, length: usize) {
-    for at in (0..length).step_by(MIB) {
-        stream.write_all(&sample(at, MIB)).unwrap();
+impl Sample {
+    fn new() -> Self {
+        let word = |n: u32| (n.wrapping_mul(0x9e37_79b9) ^ n).to_be_bytes();
+        Self((0..MIB as u32 / 2).flat_map(word).collect())
     }
-}
 
-fn expect_sample(stream: &mut TcpStream, length: usize) {
-    let mut buffer = vec![0; MIB];
-    for at in (0..length).step_by(MIB) {
-        stream.read_exact(&mut buffer).unwrap();
-        assert!(buffer == sample(at, MIB), "bytes differ after {at}");
+    fn block(&self, number: usize) -> &[u8] {
+        &self.0[number * 7919 % MIB..][..MIB]
+    }
+
+    fn send(&self, stream: &mut TcpStream, blocks: usize) {
+        for number in 0..blocks {
+            stream.write_all(self.block(number)).unwrap();
+        }
+    }
+
+    fn expect(&self, stream: &mut TcpStream, blocks: usize) {
+        let mut buffer = vec![0; MIB];
+        for number in 0..blocks {
+            stream.read_exact(&mut buffer).unwrap();
+            assert!(buffer == self.block(number), "bytes of block {number}");
+        }
     }
 }
 
@@ -68,10 +75,10 @@ fn a_hundred_megabytes_come_through_both_ways_at_once() {
         ask(&mut stream);
         let mut other = stream.try_clone().unwrap();
         let sender = thread::spawn(move || {
-            send_sample(&mut other, 100 * MIB);
+            Sample::new().send(&mut other, 100);
             other.shutdown(Shutdown::Write).unwrap();
         });
-        expect_sample(&mut stream, 100 * MIB);
+        Sample::new().expect(&mut stream, 100);
         sender.join().unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         let counters = lab.counters();
@@ -170,7 +177,9 @@ fn a_reader_that_is_slow_holds_the_writer_up_and_nothing_is_lost() {
         client.set_nonblocking(true).unwrap();
         // Until the writer is stopped for a while: what the buffers on the way hold is bounded.
         let (mut sent, mut idle) = (0, Instant::now());
-        let bytes = sample(0, 64 * MIB);
+        let sample = Sample::new();
+        let blocks: Vec<_> = (0..64).map(|number| sample.block(number)).collect();
+        let bytes = blocks.concat();
         while idle.elapsed() < Duration::from_millis(300) {
             assert!(sent < 64 * MIB, "nobody holds the writer up");
             match client.write(&bytes[sent..]) {
@@ -246,7 +255,7 @@ fn an_endpoint_that_refuses_or_is_silent_is_passed_over() {
     assert_eq!(served, ["two", "two"]);
     let waited = start.elapsed();
     assert!(
-        (Duration::from_secs(1)..Duration::from_secs(3)).contains(&waited),
+        (Duration::from_secs(1)..Duration::from_secs(8)).contains(&waited),
         "{waited:?}"
     );
     // Nobody answers: the client is reset.
@@ -255,7 +264,7 @@ fn an_endpoint_that_refuses_or_is_silent_is_passed_over() {
     let error = lab.try_ask("10.96.0.10:80").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     until("it is counted", || counters.tcp_unserved.get() == 1);
-    assert_eq!(counters.open_tcp.get(), 0);
+    until("all have ended", || counters.open_tcp.get() == 0);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Whether someone else changed our chains, found out without listing rules.
 //!
 //! Legacy: the shape of the two tables, by a system call each; any program's change of them shows, but
-//! a rule swapped for another of the same size does not. nf_tables: the kernel tells of every change
+//! a rule swapped for another of the same size does not, and looking closer means to list everything:
+//! after a full sync in vain it is not looked again for some times as long as that took. nf_tables: the kernel tells of every change
 //! with table and chain, so that only those of our chains count; a rule that goes from a chain of the
 //! kernel's may be a jump to ours, for which that one chain is listed. What slips through is found by
 //! the timed full sync.
@@ -9,6 +10,7 @@
 use std::{
     collections::BTreeSet,
     os::fd::{AsFd as _, BorrowedFd},
+    time::Instant,
 };
 
 use kernel::{
@@ -19,7 +21,8 @@ use kernel::{
 use super::{
     canonical,
     jumps::{FIREWALL, JUMPS},
-    names::{Table, is_ours},
+    names::Table,
+    ownership::is_ours,
 };
 
 /// Watches both tables.
@@ -28,7 +31,13 @@ pub(super) struct Drift {
     watch: Option<Watch>,
     /// What was noticed during a sync and is told at the next look.
     trouble: Option<String>,
+    begun: Option<Instant>,
+    /// Until when others may change legacy tables without our looking closer.
+    rest: Option<Instant>,
 }
+
+/// A full sync in vain is followed by a rest of so many times its length.
+const REST: u32 = 5;
 
 enum Watch {
     Legacy(Vec<Fingerprint>),
@@ -41,6 +50,8 @@ impl Drift {
         if full {
             self.trouble = None;
         }
+        self.begun = Some(Instant::now());
+        self.rest = None;
         let noticed = match &mut self.watch {
             None => {
                 self.watch = Some(match iptables.variant() {
@@ -75,12 +86,18 @@ impl Drift {
 
     /// After a full sync that found nothing to write: what happened meanwhile was someone else's.
     pub(super) fn unwritten(&mut self, iptables: &Iptables) {
+        self.rest = self
+            .begun
+            .map(|begun| Instant::now() + begun.elapsed() * REST);
         let noticed = self.watch.as_mut().and_then(|watch| watch.look(iptables));
         self.note(noticed);
     }
 
     /// Says what changed since.
     pub(super) fn look(&mut self, iptables: &Iptables) -> Option<String> {
+        if iptables.is_legacy() && self.rest.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         let noticed = self.watch.as_mut().and_then(|watch| watch.look(iptables));
         self.note(noticed);
         self.trouble.take()

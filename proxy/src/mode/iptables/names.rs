@@ -49,10 +49,16 @@ impl Chain {
         match self {
             Self::Fixed(_) => 0,
             Self::Port(chain) => 1 + chain.kind as u8,
-            Self::Shared(Place::NatNodePorts, _) => 6,
-            Self::Shared(_, Branch::Byte(_)) => 7,
-            Self::Shared(_, Branch::Nibble(_)) => 8,
-            Self::Shared(_, Branch::Root) => 9,
+            Self::Shared(place, branch) => {
+                // Services lead to node ports.
+                let place = u8::from(place != Place::NatNodePorts);
+                place
+                    + match branch {
+                        Branch::Byte(_) => 6,
+                        Branch::Nibble(_) => 7,
+                        Branch::Root => 8,
+                    }
+            }
         }
     }
 }
@@ -66,7 +72,11 @@ impl fmt::Display for Chain {
                 out.write_str(place.name())?;
                 match branch {
                     Branch::Root => Ok(()),
-                    Branch::Nibble(low) => write!(out, "-{low:X}"),
+                    Branch::Nibble(first) => write!(out, "-{first:X}"),
+                    // As the address or port is written in hexadecimal digits.
+                    Branch::Byte(byte) if *place == Place::NatNodePorts => {
+                        write!(out, "-{:02X}", byte.rotate_left(4))
+                    }
                     Branch::Byte(byte) => write!(out, "-{byte:02X}"),
                 }
             }
@@ -140,13 +150,15 @@ impl Place {
     }
 }
 
-/// Where in a split chain: by the low four bits of the destination, then by the next four.
+/// Where in a split chain: by four bits of the destination, then by four more. Addresses by their low
+/// bits, which differ most: the lowest four first. Node ports by their high bits, so that a branch is
+/// a range: the highest four first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Branch {
     Root,
-    /// The low four bits.
+    /// The first four bits.
     Nibble(u8),
-    /// The low eight bits.
+    /// All eight; the first four are the low ones of this number.
     Byte(u8),
 }
 
@@ -225,100 +237,13 @@ fn hash(text: &str) -> [u8; 16] {
     name
 }
 
-/// Which chains are meant.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Those that this mode makes or has in common with kube-proxy's iptables mode.
-    Ours,
-    /// These and those of kube-proxy's ipvs mode.
-    KubeProxys,
-}
-
-impl Whose {
-    pub(super) fn has(self, table: Table, chain: &str) -> bool {
-        is_ours(table, chain) || (self == Self::KubeProxys && is_ipvs(table, chain))
-    }
-}
-
-/// Chains that kube-proxy's ipvs mode has besides.
-fn is_ipvs(table: Table, chain: &str) -> bool {
-    match table {
-        Table::Filter => [
-            "KUBE-IPVS-FILTER",
-            "KUBE-IPVS-OUT-FILTER",
-            "KUBE-SOURCE-RANGES-FIREWALL",
-            "KUBE-NODE-PORT",
-        ]
-        .contains(&chain),
-        Table::Nat => ["KUBE-LOAD-BALANCER", "KUBE-NODE-PORT", "KUBE-FIREWALL"].contains(&chain),
-    }
-}
-
-/// Whether a chain is one that only a Service proxy makes, ours or a former kube-proxy: everything
-/// in it is ours to replace. KUBE-FIREWALL is not: the kubelet has it too.
-pub(super) fn is_ours(table: Table, name: &str) -> bool {
-    if name == CANARY {
-        return true;
-    }
-    let split = |place: Place| {
-        place.table() == table
-            && name.strip_prefix(place.name()).is_some_and(|rest| {
-                rest.is_empty() || (rest.starts_with('-') && is_hex(&rest[1..]))
-            })
-    };
-    if Place::ALL.into_iter().any(split) {
-        return true;
-    }
-    match table {
-        Table::Filter => ["KUBE-FORWARD", "KUBE-NODEPORTS"].contains(&name),
-        Table::Nat => {
-            [Fixed::MarkMasq, Fixed::OffCluster, Fixed::Postrouting]
-                .iter()
-                .any(|fixed| fixed.name() == name)
-                || PORT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        }
-    }
-}
-
-/// The order of [`Chain::rank`] for a chain known by name only.
-pub(super) fn rank_of_name(name: &str) -> u8 {
-    match PORT_PREFIXES
-        .iter()
-        .position(|prefix| name.starts_with(prefix))
-    {
-        // Prefixes are in the order of `Kind`, and those of old kube-proxies after them.
-        Some(position) => 1 + position.min(Kind::Firewall as usize) as u8,
-        None if name.starts_with("KUBE-MARK-") || name == Fixed::OffCluster.name() => 0,
-        None => match name.len() - name.trim_end_matches(|c: char| c.is_ascii_hexdigit()).len() {
-            2 => 7,
-            1 => 8,
-            _ => 9,
-        },
-    }
-}
-
-/// kube-proxy's canary, by which it notices that tables were flushed; we need none.
-pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
-
-/// Beginnings of names of service ports' chains, in the order of [`Kind`]; KUBE-XLB- is of
-/// kube-proxy before 1.24.
-const PORT_PREFIXES: [&str; 6] = [
-    "KUBE-SEP-",
-    "KUBE-SVL-",
-    "KUBE-SVC-",
-    "KUBE-EXT-",
-    "KUBE-FW-",
-    "KUBE-XLB-",
-];
-
-fn is_hex(text: &str) -> bool {
-    (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ObjectName, Protocol};
+    use crate::{
+        mode::iptables::ownership::is_ours,
+        model::{ObjectName, Protocol},
+    };
 
     fn port(namespace: &str, name: &str, port: &str, protocol: Protocol) -> PortName {
         PortName {
@@ -377,21 +302,5 @@ mod tests {
             assert!(name.len() <= 28, "{name}");
             assert!(is_ours(place.table(), &name), "{name}");
         }
-    }
-
-    #[test]
-    fn the_kubelets_and_other_programs_chains_are_not_ours() {
-        for name in [
-            "KUBE-FIREWALL",
-            "KUBE-IPTABLES-HINT",
-            "KUBE-KUBELET-CANARY",
-            "KUBE-SERVICES-mine",
-            "KUBE-ROUTER-SERVICES",
-            "DOCKER",
-        ] {
-            assert!(!is_ours(Table::Nat, name), "{name}");
-            assert!(!is_ours(Table::Filter, name), "{name}");
-        }
-        assert!(!is_ours(Table::Filter, "KUBE-SVC-NPX46M4PTMTKRN6Y"));
     }
 }

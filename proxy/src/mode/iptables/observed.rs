@@ -6,7 +6,8 @@ use std::{collections::HashMap, ops::Range};
 use super::{
     canonical,
     jumps::{FIREWALL, Jump},
-    names::{Chain, Table, Whose},
+    names::{Chain, Table},
+    ownership::Whose,
 };
 
 /// The chain that is not ours alone.
@@ -63,6 +64,12 @@ impl Observed {
                 _ => return false,
             }
         }
+    }
+
+    /// Whether a chain of ours has no rules.
+    pub(super) fn is_empty(&self, table: Table, chain: &str) -> bool {
+        let range = self.of(table).chains.get(chain);
+        range.is_some_and(|range| range.as_ref().is_some_and(Range::is_empty))
     }
 
     /// Our chains that are there.

@@ -149,17 +149,6 @@ impl Committed {
         self.terms.site == *site && self.terms.parts == parts
     }
 
-    /// Service ports of which only a part of the endpoints is used.
-    pub(super) fn sampled<'a>(&self, wanted: &'a Wanted) -> Vec<&'a PortName> {
-        let limit = self.terms.endpoint_limit;
-        wanted
-            .balancers
-            .iter()
-            .filter(|(_, balancer)| balancer.cluster.len().max(balancer.local.len()) > limit)
-            .map(|(name, _)| name)
-            .collect()
-    }
-
     /// Brings one service port up to date.
     fn place(
         &mut self,
@@ -241,7 +230,7 @@ impl Committed {
     }
 
     /// Removes chains that are not wanted, and the kernel's jumps to them. One that a foreign chain
-    /// refers to cannot go, and would fail the whole transaction: it stays.
+    /// refers to cannot go, and would fail the whole transaction: it stays, empty.
     fn remove_stale(&self, observed: &Observed, script: &mut Script) {
         for table in Table::ALL {
             let wanted: BTreeSet<String> = self
@@ -260,6 +249,9 @@ impl Committed {
                         .filter(|(_, rule)| super::canonical::target(rule) == Some(chain))
                 };
                 if jumps().any(|(from, _)| !BUILT_IN.contains(&from)) {
+                    if !observed.is_empty(table, chain) {
+                        script.empty(table, chain);
+                    }
                     continue;
                 }
                 for (from, rule) in jumps() {
@@ -288,7 +280,7 @@ impl Committed {
         let comments = self.terms.parts.comment;
         let rule = firewall_rule(comments);
         match observed.firewall() {
-            None => script.create(Table::Filter, FIREWALL),
+            None => script.empty(Table::Filter, FIREWALL),
             Some(rules)
                 if rules
                     .iter()

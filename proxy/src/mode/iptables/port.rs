@@ -1,15 +1,13 @@
 //! One service port as rules: its own chains, and its lines in the chains that all share.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{Balancer, Endpoint, Family, Fate, Front, FrontKind, List, Policy, PortName};
 
 use super::{
     names::{Fixed, Kind, Place, PortChain},
     rule::Rules,
+    sample::{probability, sample},
     terms::Terms,
 };
 
@@ -18,13 +16,17 @@ use super::{
 pub(super) struct Rendered {
     /// Its own chains, each once.
     pub(super) chains: Vec<(PortChain, Rules)>,
-    /// Its lines in shared chains; each pair of place and [`bucket`] once.
+    /// Its lines in shared chains; each pair of place and byte once.
     pub(super) shared: Vec<(Place, Option<u8>, Rules)>,
 }
 
 impl Rendered {
-    fn share(&mut self, place: Place, ip: Option<IpAddr>) -> &mut Rules {
-        let bucket = ip.map(bucket);
+    fn share(&mut self, place: Place, front: &Front) -> &mut Rules {
+        let bucket = match front.ip {
+            Some(ip) => Some(low_byte(ip)),
+            None if place == Place::NatNodePorts => Some(high_byte(front.port)),
+            None => None,
+        };
         let position = self
             .shared
             .iter()
@@ -44,15 +46,21 @@ impl Rendered {
     }
 }
 
-/// The low byte of an address, by which shared chains are split.
-pub(super) fn bucket(ip: IpAddr) -> u8 {
+/// By which shared chains of addresses are split.
+fn low_byte(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(ip) => ip.octets()[3],
         IpAddr::V6(ip) => ip.octets()[15],
     }
 }
 
-/// How many endpoint chains a service port has.
+/// By which node ports are split; the halves swapped, for the high one comes first
+/// ([`super::names::Branch`]).
+fn high_byte(port: u16) -> u8 {
+    port.to_be_bytes()[0].rotate_left(4)
+}
+
+/// How many endpoints a service port has, as far as the size of the cluster goes.
 pub(super) fn endpoint_count(balancer: &Balancer, limit: usize) -> usize {
     balancer.cluster.len().max(balancer.local.len()).min(limit)
 }
@@ -155,7 +163,7 @@ impl Port<'_> {
     /// A line for a front in a shared chain.
     fn line(&mut self, place: Place, front: &Front, comment: &str, target: impl std::fmt::Display) {
         let (terms, protocol) = (self.terms, self.port.protocol);
-        let rule = self.out.share(place, front.ip).rule();
+        let rule = self.out.share(place, front).rule();
         let rule = match front.ip {
             Some(ip) => rule.destination(ip),
             None => rule,
@@ -377,33 +385,4 @@ fn all_ones(family: Family) -> IpAddr {
         Family::V4 => [255; 4].into(),
         Family::V6 => [0xff; 16].into(),
     }
-}
-
-/// One in `left`, as exactly as the kernel's `statistic` holds it: in 31 bits.
-fn probability(left: usize) -> f64 {
-    let whole = f64::from(1u32 << 31);
-    (whole / left as f64).round() / whole
-}
-
-/// At most `limit` of the endpoints, chosen by node, so that the nodes together use all of them.
-/// An endpoint more or less moves at most one of the chosen.
-fn sample(endpoints: &[Endpoint], limit: usize, node: &str) -> Vec<Endpoint> {
-    if endpoints.len() <= limit {
-        return endpoints.to_vec();
-    }
-    let rank = |endpoint: &Endpoint| {
-        // Without a random seed: another process of this node chooses the same.
-        let mut hasher = DefaultHasher::new();
-        (node, endpoint.ip, endpoint.port).hash(&mut hasher);
-        hasher.finish()
-    };
-    let mut ranked: Vec<_> = endpoints
-        .iter()
-        .map(|endpoint| (rank(endpoint), *endpoint))
-        .collect();
-    ranked.select_nth_unstable(limit);
-    ranked.truncate(limit);
-    let mut chosen: Vec<_> = ranked.into_iter().map(|(_, endpoint)| endpoint).collect();
-    chosen.sort_unstable();
-    chosen
 }

@@ -89,8 +89,9 @@ fn prefer(nft: Evidence, legacy: Evidence) -> Option<Variant> {
     }
 }
 
-/// Tries each part that can be left out, in a chain that goes again, and logs what is missing.
-pub(super) fn probe(iptables: &Iptables, had: Parts, wait: Duration) -> Parts {
+/// Tries each part that can be left out, in a chain that goes again, and logs what is missing. Nothing
+/// is learnt where iptables does not work at all.
+pub(super) fn probe(iptables: &Iptables, had: Parts, wait: Duration) -> Option<Parts> {
     const CHAIN: &str = "KUBE-PROXY-PROBE";
     let takes = |rule: &str| {
         let text = format!("*nat\n:{CHAIN} - [0:0]\n-A {CHAIN} {rule}\nCOMMIT\n");
@@ -104,8 +105,7 @@ pub(super) fn probe(iptables: &Iptables, had: Parts, wait: Duration) -> Parts {
         taken.is_ok()
     };
     if !takes("-j RETURN") {
-        // It does not work at all, for instance because the lock is held: nothing to be learnt.
-        return had;
+        return None;
     }
     if !takes("-m statistic --mode random --probability 0.50000000000 -j RETURN") {
         tracing::error!(
@@ -121,7 +121,7 @@ pub(super) fn probe(iptables: &Iptables, had: Parts, wait: Duration) -> Parts {
              module or use another proxy mode"
         );
     }
-    // In a user chain of nat, MASQUERADE is taken by itself.
+
     let parts = Parts {
         comment: had.comment && takes("-m comment --comment \"probe\" -j RETURN"),
         recent: had.recent && takes("-m recent --set --name KUBE-PROXY-PROBE --rsource -j RETURN"),
@@ -137,7 +137,7 @@ pub(super) fn probe(iptables: &Iptables, had: Parts, wait: Duration) -> Parts {
              rules do not say which Service they are of"
         );
     }
-    parts
+    Some(parts)
 }
 
 #[cfg(test)]

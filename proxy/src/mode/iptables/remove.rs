@@ -9,9 +9,10 @@ use crate::{mode::Report, model::Family};
 use super::{
     canonical,
     jumps::{FIREWALL, firewall_rule},
-    names::{CANARY, Table, Whose},
+    names::Table,
     observe,
     observed::Observed,
+    ownership::{CANARY, Whose},
     programs,
     script::Script,
     texts,

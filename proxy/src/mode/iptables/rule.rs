@@ -71,8 +71,12 @@ impl Rule<'_> {
         self
     }
 
+    /// Comes from this network; from all of them needs no words, and iptables-save has none.
     pub(super) fn source(self, net: impl Into<IpNet>) -> Self {
-        self.word(format_args!("-s {}", net.into()))
+        match net.into() {
+            net if net.prefix_len() == 0 => self,
+            net => self.word(format_args!("-s {net}")),
+        }
     }
 
     pub(super) fn not_source(self, net: impl Into<IpNet>) -> Self {
@@ -149,6 +153,14 @@ impl Rule<'_> {
             Some(port) => rule.word(format_args!("--dport {port}")),
             None => rule,
         }
+    }
+
+    /// The destination port is in this range.
+    pub(super) fn ports(self, first: u16, last: u16) -> Self {
+        let Some(protocol) = self.protocol else {
+            return self;
+        };
+        self.word(format_args!("-m {protocol} --dport {first}:{last}"))
     }
 
     /// Jumps to a chain or target, with the target's options.

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::names::{Chain, Table, rank_of_name};
+use super::{
+    names::{Chain, Table},
+    ownership::rank_of_name,
+};
 
 /// Changes of both tables.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,8 +43,8 @@ impl Script {
             .push((chain.rank(), chain.to_string(), rules.to_owned()));
     }
 
-    /// Makes a chain that others use too; it must not be there.
-    pub(super) fn create(&mut self, table: Table, chain: &str) {
+    /// Makes a chain without rules, or empties it.
+    pub(super) fn empty(&mut self, table: Table, chain: &str) {
         self.of(table)
             .replaced
             .push((0, chain.to_owned(), String::new()));
@@ -105,8 +108,9 @@ impl Changes {
             pen.line("-D ", rule);
         }
         self.replaced.sort_by_key(|(rank, ..)| *rank);
-        for (_, chain, rules) in &self.replaced {
-            pen.replace(chain, rules);
+        // Each is let go of as it is written: together they may be large.
+        for (_, chain, rules) in self.replaced {
+            pen.replace(&chain, &rules);
         }
         for rule in &self.appended {
             pen.line("-A ", rule);

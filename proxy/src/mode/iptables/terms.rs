@@ -84,10 +84,10 @@ impl Terms {
                     .filter(|net| Family::of_net(net) == self.family())
                     .map(IpNet::trunc)
                     .collect();
-                if nets.is_empty() {
-                    Local::Unknown
-                } else {
-                    Local::Nets(nets)
+                match nets.iter().find(|net| net.prefix_len() == 0) {
+                    _ if nets.is_empty() => Local::Unknown,
+                    Some(all) => Local::Nets(vec![*all]),
+                    None => Local::Nets(nets),
                 }
             }
             LocalDetector::Interface(name) => Local::Interface(name, ""),
@@ -108,6 +108,8 @@ impl Terms {
             match self.local() {
                 Local::Unknown => return,
                 Local::Nets(nets) => match nets[..] {
+                    // Nothing is off the cluster; iptables-nft refuses a rule that says so.
+                    [all] if all.prefix_len() == 0 => return,
                     [one] => net = Some(one),
                     _ => target = Fixed::OffCluster,
                 },

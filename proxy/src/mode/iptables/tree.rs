@@ -1,14 +1,14 @@
-//! A chain that all Services share, split into branches by the low bits of the destination where
-//! it gets long, so that neither writing a change nor a packet's walk grows with the number of Services.
+//! A chain that all Services share, split into branches by bits of the destination where it gets
+//! long, so that neither writing a change nor a packet's walk grows with the number of Services.
 //!
-//! A chain is split when it has more than [`LEAF`] rules below it: into 16 by the low four bits of the
-//! address, and each of those again by the next four. So there are at most 16 + 256 branches, and a
+//! A chain is split when it has more than [`LEAF`] rules below it: into 16 by four bits of the
+//! address (or node port), and each of those again by four more ([`Branch`]). So there are at most 16 + 256 branches, and a
 //! small cluster has the one chain that kube-proxy would have. Which branches there are follows
 //! from the rules alone and not from their history.
 
 use std::{collections::BTreeMap, collections::BTreeSet};
 
-use crate::model::{Family, PortName};
+use crate::model::{Family, PortName, Protocol};
 
 use super::{
     names::{Branch, Chain, Place},
@@ -22,9 +22,9 @@ const LEAF: usize = 16;
 pub(super) struct Tree {
     place: Place,
     family: Family,
-    /// By the low byte of the address.
+    /// By [`Branch::Byte`].
     buckets: BTreeMap<u8, Bucket>,
-    /// Rules without an address, which stay at the root.
+    /// Rules that cannot be told by these bits, which stay at the root.
     rest: Bucket,
     /// The end of the root.
     tail: Rules,
@@ -140,10 +140,7 @@ impl Tree {
                     if !split {
                         self.inline(low, &mut rules);
                     } else if self.under(low).next().is_some() {
-                        rules
-                            .rule()
-                            .destination_bits(self.family, low, 0x0f)
-                            .jump(Chain::Shared(self.place, Branch::Nibble(low)));
+                        self.branch_off(Branch::Nibble(low), &mut rules);
                     }
                 }
                 append_all(&mut rules, &self.rest);
@@ -157,10 +154,7 @@ impl Tree {
                 }
                 if self.is_split(branch) {
                     for (byte, _) in self.under(low) {
-                        rules
-                            .rule()
-                            .destination_bits(self.family, byte & 0xf0, 0xf0)
-                            .goto(Chain::Shared(self.place, Branch::Byte(byte)));
+                        self.branch_off(Branch::Byte(byte), &mut rules);
                     }
                 } else {
                     self.inline(low, &mut rules);
@@ -178,11 +172,51 @@ impl Tree {
         }
     }
 
+    /// What leads into a branch. A packet that a branch does not know comes back, and tries no
+    /// other branch of eight bits.
+    fn branch_off(&self, branch: Branch, rules: &mut Rules) {
+        let chain = Chain::Shared(self.place, branch);
+        match (branch, self.place) {
+            (Branch::Root, _) => {}
+            (Branch::Nibble(high), Place::NatNodePorts) => {
+                let first = u16::from(high) << 12;
+                for protocol in protocols(self.under(high).map(|(_, bucket)| bucket)) {
+                    let rule = rules.rule().protocol(protocol);
+                    rule.ports(first, first | 0x0fff).jump(chain);
+                }
+            }
+            (Branch::Byte(byte), Place::NatNodePorts) => {
+                let first = u16::from(byte.rotate_left(4)) << 8;
+                for protocol in protocols(self.buckets.get(&byte).into_iter()) {
+                    let rule = rules.rule().protocol(protocol);
+                    rule.ports(first, first | 0x00ff).goto(chain);
+                }
+            }
+            (Branch::Nibble(low), _) => {
+                let rule = rules.rule().destination_bits(self.family, low, 0x0f);
+                rule.jump(chain);
+            }
+            (Branch::Byte(byte), _) => {
+                let high = byte & 0xf0;
+                let rule = rules.rule().destination_bits(self.family, high, 0xf0);
+                rule.goto(chain);
+            }
+        }
+    }
+
     fn inline(&self, low: u8, rules: &mut Rules) {
         for (_, bucket) in self.under(low) {
             append_all(rules, bucket);
         }
     }
+}
+
+/// The protocols that buckets have rules of.
+fn protocols<'a>(buckets: impl Iterator<Item = &'a Bucket>) -> BTreeSet<Protocol> {
+    buckets
+        .flat_map(|bucket| bucket.ports.keys())
+        .map(|port| port.protocol)
+        .collect()
 }
 
 fn append_all(rules: &mut Rules, bucket: &Bucket) {

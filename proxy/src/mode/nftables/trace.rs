@@ -138,9 +138,7 @@ impl Walk<'_> {
                 }
                 Action::Verdict(set) => {
                     let key = Key::At(self.front(place_of(*set)));
-                    let Some(data) = self.contents.get(&(*set, key)) else {
-                        return None;
-                    };
+                    let data = self.contents.get(&(*set, key))?;
                     self.step(chain, &text, &format!("{key} : {data}"));
                     match data {
                         Data::Goto(to) => return Some(self.chain(&to.to_string(), depth + 1)),

@@ -20,7 +20,7 @@ use super::routes::Routes;
 use super::sockets;
 use super::stream::Stream;
 use super::surroundings::{Surroundings, Verdict};
-use super::target::{Id, Lease, Occupant, Order, Target};
+use super::target::{Id, Lease, Lost, Occupant, Order, Target};
 use crate::model::{Endpoint, FrontKind};
 
 /// How long the first, second, third endpoint has time to answer: a lost SYN is repeated after 1 s.
@@ -46,6 +46,7 @@ pub(super) struct Dialer {
     next_pump: usize,
     netlink: Netlink,
     counters: Arc<Counters>,
+    lost: Lost,
     /// Given up for a moment when no other descriptor is left, to accept a client and reset it.
     spare: Option<OwnedFd>,
 }
@@ -88,6 +89,7 @@ impl Dialer {
         pumps: Vec<Mailbox<Stream>>,
         netlink: Netlink,
         counters: Arc<Counters>,
+        lost: Lost,
     ) -> Self {
         Self {
             surroundings,
@@ -100,6 +102,7 @@ impl Dialer {
             next_pump: 0,
             netlink,
             counters,
+            lost,
             spare: spare(),
         }
     }
@@ -109,8 +112,7 @@ impl Dialer {
         let (key, place) = (entry.key(), listener.place);
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
         if let Err(errno) = epoll.add(&listener.socket, event) {
-            tracing::error!("watch {place}: {}", errno.desc());
-            return;
+            return self.lost.note(place, errno);
         }
         entry.insert(listener);
         self.by_place.insert(place, key);
@@ -274,7 +276,9 @@ impl Dialer {
             tracing::debug!("hand a connection over: {}", errno.desc());
         }
         let (caller, how) = (call.caller, self.surroundings.stickiness);
-        if let Some(Target { balancer, picker }) = self.targets.get_mut(&caller.id) {
+        if call.at > 0
+            && let Some(Target { balancer, picker }) = self.targets.get_mut(&caller.id)
+        {
             picker.settle(balancer, caller.ip(), call.endpoints[call.at], how, now);
         }
         let stream = Stream::new(caller.socket, call.socket, caller.lease);

@@ -20,7 +20,7 @@ use super::routes::Routes;
 use super::sockets;
 use super::stream::Stream;
 use super::surroundings::Surroundings;
-use super::target::{Id, Lease, Occupant, Order};
+use super::target::{Id, Lease, Lost, Occupant, Order};
 use super::udp::UdpForwarder;
 use crate::mode::Report;
 use crate::model::{Changed, PortName, Protocol, Wanted};
@@ -33,6 +33,7 @@ pub(super) struct Engine {
     open: BTreeMap<Place, Owned>,
     /// By address of TCP sockets; some of the holders may be streams accepted from sockets that are closed.
     leases: BTreeMap<IpAddr, Weak<()>>,
+    lost: Lost,
     // Dropped in this order: nobody hands a stream to a pump that has ended.
     dialer: Worker<Order>,
     udp: Vec<Worker<Order>>,
@@ -48,7 +49,7 @@ impl Engine {
         counters: &Arc<Counters>,
     ) -> anyhow::Result<Self> {
         sockets::raise_descriptor_limit();
-        let around = Arc::new(around);
+        let (around, lost) = (Arc::new(around), Lost::default());
         let threads = options.threads.max(1);
         let mut pumps = Vec::new();
         for at in 0..threads {
@@ -60,6 +61,7 @@ impl Engine {
             pumps.iter().map(|pump| pump.mailbox().clone()).collect(),
             Netlink::open()?,
             Arc::clone(counters),
+            lost.clone(),
         );
         let mut udp = Vec::new();
         if scope == Scope::Everything {
@@ -70,6 +72,7 @@ impl Engine {
                     options.udp_timeout,
                     Netlink::open()?,
                     Arc::clone(counters),
+                    lost.clone(),
                 );
                 udp.push(Worker::start(&format!("udp-{at}"), forwarder)?);
             }
@@ -80,6 +83,7 @@ impl Engine {
             ledger: Ledger::default(),
             open: BTreeMap::new(),
             leases: BTreeMap::new(),
+            lost,
             dialer: Worker::start("dialer", dialer)?,
             udp,
             _pumps: pumps,
@@ -294,7 +298,7 @@ impl Engine {
         lease
     }
 
-    fn carry_out(&self, orders: Orders, report: &mut Report) {
+    fn carry_out(&mut self, orders: Orders, report: &mut Report) {
         let workers = std::iter::once(&self.dialer).chain(&self.udp);
         let lists = std::iter::once(orders.tcp).chain(orders.udp);
         for (worker, orders) in workers.zip(lists) {
@@ -303,6 +307,12 @@ impl Engine {
             {
                 report.errors.push(format!("{error}; restart the proxy"));
             }
+        }
+        for (place, errno) in self.lost.take() {
+            self.open.remove(&place);
+            report
+                .errors
+                .push(format!("watch {place}: {}", errno.desc()));
         }
     }
 }

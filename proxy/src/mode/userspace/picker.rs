@@ -44,7 +44,8 @@ impl Picker {
     }
 
     /// The endpoints to be tried for a new connection, in this order; at most [`TRIES`], none twice. Empty
-    /// only if the list is.
+    /// only if the list is. With session affinity the client's next connection goes to the first of them, also when
+    /// it comes before this one is made, unless [`Picker::settle`] is told otherwise.
     pub(super) fn pick(
         &mut self,
         balancer: &Balancer,
@@ -67,14 +68,13 @@ impl Picker {
         let round = round.map(|at| endpoints[at]);
         let former = self.former(balancer, client, how, now);
         let former = former.and_then(|former| endpoints.iter().find(|e| is_same(e, &former)));
-        let Some(former) = former.copied() else {
-            return round.take(TRIES).collect();
-        };
-        let others = round.filter(|other| *other != former).take(TRIES - 1);
-        std::iter::once(former).chain(others).collect()
+        let first = former.copied().unwrap_or(endpoints[start]);
+        self.settle(balancer, client, first, how, now);
+        let others = round.filter(|other| *other != first).take(TRIES - 1);
+        std::iter::once(first).chain(others).collect()
     }
 
-    /// The connection has been made: with session affinity, the client's next one goes to the same endpoint.
+    /// The connection went to this endpoint: with session affinity, the client's next one does, too.
     pub(super) fn settle(
         &mut self,
         balancer: &Balancer,

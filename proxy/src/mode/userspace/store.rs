@@ -18,7 +18,7 @@ const PIPE: usize = 256 * 1024;
 /// Bytes of a buffer: larger ones were slower.
 const BUFFER: usize = 64 * 1024;
 /// Unused stores kept for later.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 
 /// See the module. Readers take care to fill it only when it is empty.
 #[derive(Debug)]
@@ -151,8 +151,14 @@ pub(super) fn is_refusal(store: &Store, error: &io::Error) -> bool {
 
 fn pipe() -> Result<Store, Errno> {
     let (exit, entry) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // A process without CAP_SYS_RESOURCE may have used up its share; the default of 64 KiB works too.
-    let _ = fcntl(&entry, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
+    if let Err(errno) = fcntl(&entry, FcntlArg::F_SETPIPE_SZ(PIPE as i32)) {
+        // A process without CAP_SYS_RESOURCE has a share of pages (pipe(7)). The default size will do, but what the
+        // kernel gives when the share is used up is too small to be worth it.
+        let size = fcntl(&entry, FcntlArg::F_GETPIPE_SZ)?;
+        if size < BUFFER as i32 {
+            return Err(errno);
+        }
+    }
     Ok(Store::Pipe {
         entry,
         exit,

@@ -2,9 +2,9 @@
 //! with silence.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::picker::Stickiness;
 use crate::model::{Balancer, Fate, FrontKind, List, LocalDetector, Policy};
@@ -34,6 +34,9 @@ pub(super) enum Verdict {
     /// It hears nothing.
     Silence,
 }
+
+/// All of it is the node.
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 impl Surroundings {
     /// What becomes of a client at the front `at` of this kind. `link_to` names the link by which the
@@ -108,7 +111,10 @@ impl Surroundings {
             LocalDetector::Cidrs(cidrs) => cidrs,
             LocalDetector::Interface(_) | LocalDetector::InterfacePrefix(_) => return None,
         };
-        let own = self.own.iter().copied().chain([at]).map(IpNet::from);
+        let own = self.own.iter().copied().chain([at]).map(|ip| match ip {
+            IpAddr::V4(ip) if ip.is_loopback() => IpNet::V4(LOOPBACK),
+            ip => ip.into(),
+        });
         let family = |net: &IpNet| net.addr().is_ipv4() == at.is_ipv4();
         Some(own.chain(pods.iter().copied()).filter(family).collect())
     }

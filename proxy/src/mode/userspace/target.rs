@@ -1,9 +1,10 @@
 //! What a data thread knows of a service port, and the orders by which it learns of it.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use super::fronts::Place;
 use super::picker::Picker;
@@ -15,6 +16,24 @@ pub(super) type Id = u64;
 
 /// Held by whoever needs a Service's address to stay the node's.
 pub(super) type Lease = Arc<()>;
+
+/// Sockets that a thread could not keep: the control side asks after its orders.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lost(Arc<Mutex<Vec<(Place, Errno)>>>);
+
+impl Lost {
+    /// A socket was closed for this reason instead of served.
+    pub(super) fn note(&self, place: Place, errno: Errno) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.push((place, errno));
+    }
+
+    /// All since the last call.
+    pub(super) fn take(&self) -> Vec<(Place, Errno)> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut list)
+    }
+}
 
 /// What a thread that answers clients is told. A socket's service port is told before the socket.
 pub(super) enum Order {

@@ -26,7 +26,7 @@ use super::mailbox::Work;
 use super::routes::Routes;
 use super::sockets;
 use super::surroundings::{Surroundings, Verdict};
-use super::target::{Id, Occupant, Order, Target};
+use super::target::{Id, Lost, Occupant, Order, Target};
 use crate::model::Endpoint;
 use crate::sys::Datagrams;
 
@@ -47,6 +47,7 @@ pub(super) struct UdpForwarder {
     batch: Option<Datagrams>,
     netlink: Netlink,
     counters: Arc<Counters>,
+    lost: Lost,
 }
 
 struct Front {
@@ -64,6 +65,7 @@ impl UdpForwarder {
         timeout: Duration,
         netlink: Netlink,
         counters: Arc<Counters>,
+        lost: Lost,
     ) -> Self {
         Self {
             surroundings,
@@ -74,6 +76,7 @@ impl UdpForwarder {
             batch: None,
             netlink,
             counters,
+            lost,
         }
     }
 
@@ -82,8 +85,7 @@ impl UdpForwarder {
         let key = entry.key();
         let event = EpollEvent::new(EpollFlags::EPOLLIN, key as u64);
         if let Err(errno) = epoll.add(&socket, event) {
-            tracing::error!("watch {place}: {}", errno.desc());
-            return;
+            return self.lost.note(place, errno);
         }
         entry.insert(Front {
             socket,

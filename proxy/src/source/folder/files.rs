@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Folder;
 use super::document::{self, Format, Manifest};
+use crate::intern::Interner;
 use crate::model::{Event, Kind, ObjectName};
 
 /// A manifest that is larger than this is refused.
@@ -26,7 +27,16 @@ pub(super) type Files = BTreeMap<Arc<str>, Arc<Content>>;
 pub(super) struct Content {
     /// `None`: it has never been read, or has to be read again at the next look.
     stamp: Option<Stamp>,
-    objects: BTreeMap<Key, Event>,
+    /// Sorted by key. They are shared with the state.
+    objects: Vec<Event>,
+}
+
+impl Content {
+    fn find(&self, key: &Key) -> Option<&Event> {
+        let by_key = |event: &Event| key_of(event).as_ref().cmp(&Some(key));
+        let at = self.objects.binary_search_by(by_key).ok()?;
+        self.objects.get(at)
+    }
 }
 
 /// Which object.
@@ -63,14 +73,20 @@ pub(super) struct Look {
 
 /// Looks at the folder and reads the files that have changed since `before`. The error is why the
 /// folder itself cannot be read.
-pub(super) fn look(folder: &Folder, before: &Files) -> Result<Look, String> {
+pub(super) fn look(
+    folder: &Folder,
+    before: &Files,
+    interner: &mut Interner,
+) -> Result<Look, String> {
     let mut look = Look::default();
     for name in manifests(&folder.path).map_err(|error| error.to_string())? {
         let known = before.get(&name);
         match stamped(&folder.path.join(&*name)) {
             Err(problem) => look.keep(name, known, problem),
             Ok((file, stamp)) if known.is_none_or(|known| known.stamp != Some(stamp)) => {
-                look.read(folder, name, known, file, stamp);
+                let manifest = read(folder, &name, &file, interner);
+                let settled = stamp.settled(&file);
+                look.take_in(name, known, manifest, settled);
             }
             Ok(_) => {
                 let known = known.cloned().unwrap_or_default();
@@ -138,7 +154,29 @@ fn stamp(file: &File) -> Result<Stamp, String> {
     })
 }
 
+fn read(
+    folder: &Folder,
+    name: &str,
+    file: &File,
+    interner: &mut Interner,
+) -> Result<Manifest, String> {
+    let format = format_of(name).unwrap_or(Format::Yaml);
+    // It may grow while it is read.
+    let input = BufReader::new(file.take(LARGEST));
+    let mut manifest = document::read(input, format, &folder.node)?;
+    for reduced in manifest.objects.iter_mut().flatten() {
+        interner.event(&mut reduced.event);
+    }
+    Ok(manifest)
+}
+
 impl Stamp {
+    /// The stamp of a file that has been read, unless the file may have changed meanwhile.
+    fn settled(self, file: &File) -> Option<Self> {
+        let same = stamp(file).is_ok_and(|now| now == self);
+        (same && !self.is_fresh()).then_some(self)
+    }
+
     /// Time stamps are coarse: what was written just now could be written once more within the same
     /// tick.
     fn is_fresh(&self) -> bool {
@@ -157,20 +195,14 @@ impl Look {
         self.files.insert(name, known.cloned().unwrap_or_default());
     }
 
-    fn read(
+    fn take_in(
         &mut self,
-        folder: &Folder,
         name: Arc<str>,
         known: Option<&Arc<Content>>,
-        file: File,
-        before: Stamp,
+        manifest: Result<Manifest, String>,
+        stamp: Option<Stamp>,
     ) {
-        let format = format_of(&name).unwrap_or(Format::Yaml);
-        // It may grow while it is read.
-        let input = BufReader::new((&file).take(LARGEST));
-        let manifest = document::read(input, format, &folder.node);
-        let steady = stamp(&file).is_ok_and(|after| after == before) && !before.is_fresh();
-        self.unsettled |= !steady;
+        self.unsettled |= stamp.is_none();
         let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(problem) => return self.keep(name, known, problem),
@@ -180,24 +212,21 @@ impl Look {
         self.ignored.push((name.clone(), ignored));
         let (objects, complaints) = objects(manifest, known);
         self.complaints.push((name.clone(), complaints));
-        let stamp = steady.then_some(before);
         self.files
             .insert(name, Arc::new(Content { stamp, objects }));
     }
 }
 
 /// By key, and what is to be complained of. An object that cannot be used stays as it was.
-fn objects(
-    manifest: Manifest,
-    known: Option<&Arc<Content>>,
-) -> (BTreeMap<Key, Event>, Vec<String>) {
+fn objects(manifest: Manifest, known: Option<&Arc<Content>>) -> (Vec<Event>, Vec<String>) {
     let mut objects = BTreeMap::new();
     let mut complaints = Vec::new();
+    let mut kept = Vec::new();
     for object in manifest.objects {
         match object {
             Ok(reduced) => {
                 complaints.extend(reduced.complaints);
-                let Some(key) = key(&reduced.event) else {
+                let Some(key) = key_of(&reduced.event) else {
                     continue;
                 };
                 match objects.entry(key) {
@@ -211,21 +240,21 @@ fn objects(
             }
             Err(unusable) => {
                 complaints.push(unusable.to_string());
-                let name = unusable.object.map(|(kind, name)| Key {
-                    kind,
-                    name: (kind != Kind::Node).then_some(name),
-                });
-                let before = name.and_then(|key| known?.objects.get_key_value(&key));
-                if let Some((key, event)) = before {
-                    objects.entry(key.clone()).or_insert_with(|| event.clone());
-                }
+                kept.extend(unusable.object);
             }
         }
     }
-    (objects, complaints)
+    for (kind, name) in kept {
+        let name = (kind != Kind::Node).then_some(name);
+        let key = Key { kind, name };
+        if let Some(before) = known.and_then(|known| known.find(&key)) {
+            objects.entry(key).or_insert_with(|| before.clone());
+        }
+    }
+    (objects.into_values().collect(), complaints)
 }
 
-fn key(event: &Event) -> Option<Key> {
+fn key_of(event: &Event) -> Option<Key> {
     let (kind, name) = match event {
         Event::Service(service) => (Kind::Services, Some(service.name.clone())),
         Event::ServiceGone(name) => (Kind::Services, Some(name.clone())),
@@ -266,35 +295,36 @@ impl std::fmt::Display for Key {
 /// file by name has it.
 pub(super) fn plan(before: &Files, after: &Files) -> (Vec<Event>, Vec<String>) {
     let mut doubles = Vec::new();
-    let old = owned(before, |_, _, _| {});
+    let mut old = owned(before, |_, _, _| {});
     let new = owned(after, |key, first, second| {
         doubles.push(format!(
             "{key} is in {first} and in {second}; the former counts"
         ));
     });
-    let gone = old.keys().filter(|key| !new.contains_key(*key));
-    let mut news: Vec<_> = gone.map(|key| Key::clone(key).gone()).collect();
-    for (key, (_, event)) in &new {
-        let same = |(_, known): &(_, &Event)| std::ptr::eq(*known, *event) || known == event;
-        if !old.get(key).is_some_and(same) {
-            news.push(Event::clone(event));
+    let mut news = Vec::new();
+    for (key, (_, event)) in new {
+        match old.remove(&key) {
+            Some((_, known)) if std::ptr::eq(known, event) || known == event => {}
+            _ => news.push(event.clone()),
         }
     }
+    news.extend(old.into_keys().map(Key::gone));
     (news, doubles)
 }
 
-fn owned(
-    files: &Files,
-    mut double: impl FnMut(&Key, &str, &str),
-) -> BTreeMap<&Key, (&str, &Event)> {
-    let mut owned = BTreeMap::<&Key, (&str, &Event)>::new();
+/// Each object with the file that has it.
+fn owned(files: &Files, mut double: impl FnMut(&Key, &str, &str)) -> BTreeMap<Key, (&str, &Event)> {
+    let mut owned = BTreeMap::<Key, (&str, &Event)>::new();
     for (name, content) in files {
-        for (key, event) in &content.objects {
-            match owned.get(key) {
-                Some((first, _)) => double(key, first, name),
-                None => {
-                    owned.insert(key, (name, event));
+        for event in &content.objects {
+            let Some(key) = key_of(event) else {
+                continue;
+            };
+            match owned.entry(key) {
+                Entry::Vacant(entry) => {
+                    entry.insert((name, event));
                 }
+                Entry::Occupied(entry) => double(entry.key(), entry.get().0, name),
             }
         }
     }

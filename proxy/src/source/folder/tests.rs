@@ -1,15 +1,15 @@
 //! A real folder, changed in the ways editors, scripts and mounts change folders.
 
+mod bed;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::sync::mpsc;
 
 use super::*;
-use crate::model::{ObjectName, Slice};
+use crate::model::ObjectName;
+use bed::Bed;
 use document::Format;
 
 fn service(name: &str, ip: &str) -> String {
@@ -40,109 +40,6 @@ endpoints:
   nodeName: n1
 "
     )
-}
-
-/// A source that runs, and what it has said so far: Services with their first address.
-struct Bed {
-    folder: tempfile::TempDir,
-    events: mpsc::Receiver<Vec<Event>>,
-    services: BTreeMap<String, String>,
-    slices: BTreeMap<String, Slice>,
-    node: Option<String>,
-    listed: bool,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Bed {
-    fn start(prepare: impl FnOnce(&Path)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        prepare(folder.path());
-        let path = folder.path().join("manifests");
-        let (sender, events) = mpsc::channel(4);
-        let source = Folder {
-            path,
-            node: "n1".into(),
-        };
-        Self {
-            folder,
-            events,
-            services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            node: None,
-            listed: false,
-            task: tokio::spawn(source.run(sender)),
-        }
-    }
-
-    fn with_folder(prepare: impl FnOnce(&Path)) -> Self {
-        Self::start(|root| {
-            let path = root.join("manifests");
-            fs::create_dir(&path).unwrap();
-            prepare(&path);
-        })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join("manifests").join(name)
-    }
-
-    fn fold(&mut self, event: Event) {
-        match event {
-            Event::Service(service) => {
-                let address = service.cluster_ips[0].to_string();
-                self.services.insert(service.name.to_string(), address);
-            }
-            Event::ServiceGone(name) => {
-                self.services.remove(&name.to_string());
-            }
-            Event::Slice(slice) => {
-                self.slices.insert(slice.name.to_string(), slice);
-            }
-            Event::SliceGone(name) => {
-                self.slices.remove(&name.to_string());
-            }
-            Event::Node(node) => {
-                let zone = node.and_then(|node| node.zone);
-                self.node = zone.map(|zone| zone.to_string());
-            }
-            Event::Listed(_) => self.listed = true,
-            Event::Restarted(_) | Event::ServiceCidrs(_) => {}
-        }
-    }
-
-    /// Waits until what was said is so.
-    async fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
-        let end = tokio::time::Instant::now() + Duration::from_secs(10);
-        while !so(self) {
-            match tokio::time::timeout_at(end, self.events.recv()).await {
-                Ok(Some(batch)) => batch.into_iter().for_each(|event| self.fold(event)),
-                Ok(None) => panic!("the source ended before {what}"),
-                Err(_) => panic!("not {what}: {:?} {:?}", self.services, self.slices),
-            }
-        }
-    }
-
-    /// Whatever is said for a while.
-    async fn for_a_while(&mut self) {
-        let end = tokio::time::Instant::now() + Duration::from_millis(400);
-        while let Ok(Some(batch)) = tokio::time::timeout_at(end, self.events.recv()).await {
-            batch.into_iter().for_each(|event| self.fold(event));
-        }
-    }
-
-    async fn until_address(&mut self, name: &str, address: &str) {
-        let name = format!("shop/{name}");
-        self.until(&format!("{name} has {address}"), |bed| {
-            bed.services.get(&name).is_some_and(|now| now == address)
-        })
-        .await;
-    }
 }
 
 #[tokio::test]
@@ -298,6 +195,10 @@ async fn a_folder_may_come_late_and_leave() {
     bed.until_address("a", "10.0.0.2").await;
 }
 
+fn looked(folder: &Folder, before: &Files) -> Look {
+    look(folder, before, &mut Interner::default()).unwrap()
+}
+
 #[test]
 fn what_is_not_a_manifest_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -313,7 +214,7 @@ fn what_is_not_a_manifest_is_refused_by_name() {
         path: folder.path().to_owned(),
         node: "n1".into(),
     };
-    let found = look(&source, &Files::default()).unwrap();
+    let found = looked(&source, &Files::default());
     let problems: BTreeMap<_, _> = found.problems.into_iter().collect();
     let expected = [
         ("fifo.yaml", "not a regular file"),
@@ -338,11 +239,11 @@ fn a_file_that_was_written_within_a_tick_is_read_again() {
         node: "n1".into(),
     };
     fs::write(folder.path().join("a.yaml"), service("a", "10.0.0.1")).unwrap();
-    let first = look(&source, &Files::default()).unwrap();
+    let first = looked(&source, &Files::default());
     assert!(first.unsettled);
     // Same length, and perhaps the same time.
     fs::write(folder.path().join("a.yaml"), service("a", "10.0.0.2")).unwrap();
-    let second = look(&source, &first.files).unwrap();
+    let second = looked(&source, &first.files);
     let (news, doubles) = plan(&first.files, &second.files);
     assert_eq!((news.len(), doubles.len()), (1, 0), "{news:?}");
 }
@@ -357,7 +258,7 @@ fn names_of_two_files_with_one_object_are_told() {
     let twice = format!("{0}---\n{0}", service("a", "10.0.0.1"));
     fs::write(folder.path().join("1.yaml"), &twice).unwrap();
     fs::write(folder.path().join("2.yaml"), service("a", "10.0.0.2")).unwrap();
-    let found = look(&source, &Files::default()).unwrap();
+    let found = looked(&source, &Files::default());
     let (news, doubles) = plan(&Files::default(), &found.files);
     assert_eq!(news.len(), 1);
     let double = "Service shop/a is in 1.yaml and in 2.yaml; the former counts";

@@ -9,6 +9,11 @@ use tokio::time::Instant;
 const SHORTEST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(60);
+/// A failure this long after the one before is a new one; a watch of which nothing is heard may
+/// well have worked in between.
+const PAST: Duration = Duration::from_secs(120);
+/// A server that forgets where we are does it once; one that does it all the time has a problem.
+const FORGIVEN: u32 = 3;
 
 /// The failures of one watch.
 pub(super) struct Trouble {
@@ -16,6 +21,7 @@ pub(super) struct Trouble {
     what: String,
     /// Failures in a row.
     failures: u32,
+    last: Option<Instant>,
     said: Option<Instant>,
     /// The log says that it fails.
     is_known: bool,
@@ -27,6 +33,7 @@ impl Trouble {
         Self {
             what,
             failures: 0,
+            last: None,
             said: None,
             is_known: false,
             said_absent: false,
@@ -34,12 +41,17 @@ impl Trouble {
     }
 
     /// It has failed; returns how long to wait before the next attempt.
-    pub(super) fn begins(&mut self, error: &watcher::Error) -> Duration {
+    pub(super) fn begins(&mut self, error: &watcher::Error, now: Instant) -> Duration {
+        let last = self.last.replace(now);
+        if last.is_some_and(|last| now - last > PAST) {
+            self.failures = 0;
+        }
         // That the server has forgotten where we were is nothing but a reason to list anew.
-        if !is_expired(error) && self.said.is_none_or(|said| said.elapsed() >= QUIET) {
+        let harmless = is_expired(error) && self.failures < FORGIVEN;
+        if !harmless && self.said.is_none_or(|said| now - said >= QUIET) {
             let (what, cause) = (&self.what, cause(error));
             tracing::warn!("{what}: {cause}; what it said before stays, trying again");
-            self.said = Some(Instant::now());
+            self.said = Some(now);
             self.is_known = true;
         }
         let whole = SHORTEST.saturating_mul(2_u32.saturating_pow(self.failures));
@@ -111,16 +123,39 @@ mod tests {
         watcher::Error::NoResourceVersion
     }
 
+    fn expired() -> watcher::Error {
+        let status = kube::core::Status::failure("too old resource version", "Expired");
+        watcher::Error::WatchError(Box::new(status.with_code(410)))
+    }
+
     #[test]
     fn waits_grow_to_half_a_minute_and_start_anew() {
+        let now = Instant::now();
         let mut trouble = Trouble::new("watch it".to_owned());
-        let first = trouble.begins(&failure());
+        let first = trouble.begins(&failure(), now);
         assert!((SHORTEST / 2..=SHORTEST).contains(&first), "{first:?}");
         for _ in 0..100 {
-            assert!(trouble.begins(&failure()) <= LONGEST);
+            assert!(trouble.begins(&failure(), now) <= LONGEST);
         }
-        assert!(trouble.begins(&failure()) >= LONGEST / 2);
+        assert!(trouble.begins(&failure(), now) >= LONGEST / 2);
         trouble.is_over();
-        assert!(trouble.begins(&failure()) <= SHORTEST);
+        assert!(trouble.begins(&failure(), now) <= SHORTEST);
+        trouble.begins(&failure(), now);
+        assert!(trouble.begins(&failure(), now + PAST * 2) <= SHORTEST);
+    }
+
+    #[test]
+    fn a_history_that_is_too_short_is_told_only_when_it_does_not_stop() {
+        let now = Instant::now();
+        let mut trouble = Trouble::new("watch it".to_owned());
+        for _ in 0..FORGIVEN {
+            trouble.begins(&expired(), now);
+            assert!(!trouble.is_known);
+        }
+        trouble.begins(&expired(), now);
+        assert!(trouble.is_known);
+        let mut trouble = Trouble::new("watch it".to_owned());
+        trouble.begins(&failure(), now);
+        assert!(trouble.is_known);
     }
 }

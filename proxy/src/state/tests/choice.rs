@@ -131,8 +131,8 @@ fn endpoints_are_chosen_as_by_kube_proxy() {
                 service.internal_policy = Policy::Local;
             }
             state.apply(node("a"));
-            state.apply(Event::Slice(slice("a-1", "a", case.endpoints)));
-            state.apply(Event::Service(service));
+            state.apply(has_slice(slice("a-1", "a", case.endpoints)));
+            state.apply(has(service));
             state.take(Family::V4);
             let balancer = &state.wanted(Family::V4).unwrap().balancers[&port("a")];
             assert_eq!(shown(&balancer.cluster), case.cluster, "{}", case.what);
@@ -169,9 +169,9 @@ fn doubles_over_slices_count_once_and_the_better_one_wins() {
                 slices.reverse();
             }
             for (endpoints, name) in slices {
-                state.apply(Event::Slice(slice(name, "a", endpoints)));
+                state.apply(has_slice(slice(name, "a", endpoints)));
             }
-            state.apply(Event::Service(service("a", &["10.0.0.1"])));
+            state.apply(has(service("a", &["10.0.0.1"])));
             state.take(Family::V4);
             let balancer = &state.wanted(Family::V4).unwrap().balancers[&port("a")];
             assert_eq!(shown(&balancer.cluster), *expected);
@@ -188,9 +188,9 @@ fn each_endpoint_has_the_number_its_slice_gives_the_port() {
     udp.ports[0].protocol = Protocol::Udp;
     let mut unnamed = slice("a-4", "a", &["10.1.0.4"]);
     unnamed.ports[0].name = "".into();
-    state.apply(Event::Service(service("a", &["10.0.0.1"])));
+    state.apply(has(service("a", &["10.0.0.1"])));
     for slice in [slice("a-1", "a", &["10.1.0.1"]), other, udp, unnamed] {
-        state.apply(Event::Slice(slice));
+        state.apply(has_slice(slice));
     }
     state.take(Family::V4);
     let balancer = &state.wanted(Family::V4).unwrap().balancers[&port("a")];
@@ -212,10 +212,10 @@ fn each_family_has_its_own() {
     one.external_ips = both.external_ips.clone();
     one.ports[0].port = 81;
     one.ports[0].node_port = Some(30081);
-    state.apply(Event::Service(both));
-    state.apply(Event::Service(one));
-    state.apply(Event::Slice(slice("a-1", "a", &["10.1.0.1"])));
-    state.apply(Event::Slice(slice("a-2", "a", &["fd01::1"])));
+    state.apply(has(both));
+    state.apply(has(one));
+    state.apply(has_slice(slice("a-1", "a", &["10.1.0.1"])));
+    state.apply(has_slice(slice("a-2", "a", &["fd01::1"])));
     state.take(Family::V4);
     let expected = [
         "ClusterIp 10.0.0.1:80",
@@ -244,7 +244,7 @@ fn a_local_policy_without_local_endpoints_drops_and_is_counted() {
     let mut local = service("a", &["10.0.0.1"]);
     local.internal_policy = Policy::Local;
     local.external_policy = Policy::Local;
-    state.apply(Event::Service(local.clone()));
+    state.apply(has(local.clone()));
     state.take(Family::V4);
     let internal = |state: &State| {
         let balancers = &state.wanted(Family::V4).unwrap().balancers;
@@ -253,7 +253,7 @@ fn a_local_policy_without_local_endpoints_drops_and_is_counted() {
     assert_eq!(internal(&state), Fate::Reject);
     assert_eq!(state.no_local(Family::V4), NoLocal::default());
 
-    state.apply(Event::Slice(slice("a-1", "a", &["10.1.0.1 on=n2"])));
+    state.apply(has_slice(slice("a-1", "a", &["10.1.0.1 on=n2"])));
     state.take(Family::V4);
     assert_eq!(internal(&state), Fate::Drop);
     // Nobody can come from outside: there is no front for it.
@@ -262,11 +262,11 @@ fn a_local_policy_without_local_endpoints_drops_and_is_counted() {
     assert_eq!(state.no_local(Family::V6), no_local(0, 0));
 
     local.ports[0].node_port = Some(30080);
-    state.apply(Event::Service(local));
+    state.apply(has(local));
     state.take(Family::V4);
     assert_eq!(state.no_local(Family::V4), no_local(1, 1));
 
-    state.apply(Event::Slice(slice("a-1", "a", &["10.1.0.1 on=n1"])));
+    state.apply(has_slice(slice("a-1", "a", &["10.1.0.1 on=n1"])));
     state.take(Family::V4);
     assert_eq!(internal(&state), Fate::Balance(List::Local));
     assert_eq!(state.no_local(Family::V4), no_local(0, 0));
@@ -278,17 +278,17 @@ fn health_ports_count_distinct_local_addresses_that_are_ready() {
     let mut balanced = service("a", &["10.0.0.1", "fd00::1"]);
     balanced.external_policy = Policy::Local;
     balanced.health_check_node_port = Some(32000);
-    state.apply(Event::Service(balanced.clone()));
+    state.apply(has(balanced.clone()));
     let here = [
         "10.1.0.1 on=n1",
         "10.1.0.2 on=n1 drains",
         "10.1.0.3 on=n2",
         "10.1.0.4 on=n1 unready",
     ];
-    state.apply(Event::Slice(slice("a-1", "a", &here)));
+    state.apply(has_slice(slice("a-1", "a", &here)));
     let mut second_port = slice("a-2", "a", &["10.1.0.1 on=n1", "10.1.0.5 on=n1"]);
     second_port.ports[0].port = 9090;
-    state.apply(Event::Slice(second_port));
+    state.apply(has_slice(second_port));
     state.take(Family::V4);
     let health = |state: &State, family| {
         let health = state
@@ -300,7 +300,7 @@ fn health_ports_count_distinct_local_addresses_that_are_ready() {
     assert_eq!(health(&state, Family::V4), Some((32000, 2)));
     assert_eq!(health(&state, Family::V6), Some((32000, 0)));
     balanced.cluster_ips.pop();
-    state.apply(Event::Service(balanced.clone()));
+    state.apply(has(balanced.clone()));
     state.take(Family::V4);
     assert_eq!(health(&state, Family::V6), None);
     state.apply(Event::ServiceGone(balanced.name));
@@ -312,17 +312,14 @@ fn health_ports_count_distinct_local_addresses_that_are_ready() {
 fn another_zone_changes_what_it_changes_and_nothing_else() {
     let mut state = state();
     for name in ["a", "b"] {
-        state.apply(Event::Service(service(
-            name,
-            &[&format!("10.0.0.{}", name.len())],
-        )));
+        state.apply(has(service(name, &[&format!("10.0.0.{}", name.len())])));
     }
-    state.apply(Event::Slice(slice(
+    state.apply(has_slice(slice(
         "a-1",
         "a",
         &["10.1.0.1 zone=x", "10.1.0.2 zone=y"],
     )));
-    state.apply(Event::Slice(slice("b-1", "b", &["10.1.0.3"])));
+    state.apply(has_slice(slice("b-1", "b", &["10.1.0.3"])));
     state.take(Family::V4);
     state.apply(node("y"));
     let Some(Update::Ports(ports)) = state.take(Family::V4) else {

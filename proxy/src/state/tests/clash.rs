@@ -19,7 +19,7 @@ fn the_older_one_has_it_and_the_clash_is_told_once() {
     let mut young = aged("a", "10.0.0.1", 20);
     // The other's cluster IP as one of its own external ones.
     young.external_ips = vec!["10.0.0.2".parse().unwrap(), "192.0.2.1".parse().unwrap()];
-    state.apply(Event::Service(young));
+    state.apply(has(young));
     state.take(Family::V4);
     let mine = [
         "ClusterIp 10.0.0.1:80",
@@ -29,7 +29,7 @@ fn the_older_one_has_it_and_the_clash_is_told_once() {
     assert_eq!(shown_fronts(&state, Family::V4, "a"), mine);
     assert_eq!(state.take_clash_news(), ClashNews::default());
 
-    state.apply(Event::Service(aged("b", "10.0.0.2", 10)));
+    state.apply(has(aged("b", "10.0.0.2", 10)));
     let Some(Update::Ports(ports)) = state.take(Family::V4) else {
         panic!("no ports");
     };
@@ -50,7 +50,7 @@ fn the_older_one_has_it_and_the_clash_is_told_once() {
     assert_eq!(state.take_clash_news(), ClashNews::default());
 
     // What does not touch the claim does not tell it again.
-    state.apply(Event::Slice(slice("b-1", "b", &["10.1.0.1"])));
+    state.apply(has_slice(slice("b-1", "b", &["10.1.0.1"])));
     state.take(Family::V4);
     assert_eq!(state.take_clash_news(), ClashNews::default());
     assert_eq!(state.clashes().count(), 1);
@@ -68,7 +68,7 @@ fn of_one_age_the_name_decides_and_a_third_inherits() {
     for name in ["c", "a", "b"] {
         let mut one = service(name, &[&format!("10.0.1.{}", name.as_bytes()[0])]);
         one.ports[0].node_port = Some(30080);
-        state.apply(Event::Service(one));
+        state.apply(has(one));
     }
     state.take(Family::V4);
     let owners = |state: &State| {
@@ -103,7 +103,7 @@ fn ports_and_protocols_of_one_address_do_not_clash() {
     other_protocol.load_balancer_ips = shared;
     other_protocol.ports[0].protocol = Protocol::Udp;
     for service in [one, other_port, other_protocol] {
-        state.apply(Event::Service(service));
+        state.apply(has(service));
     }
     state.take(Family::V4);
     assert_eq!(state.clashes().count(), 0);
@@ -115,7 +115,7 @@ fn an_address_that_is_given_twice_is_one_front() {
     let mut one = service("a", &["10.0.0.1"]);
     one.external_ips = vec!["192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
     one.load_balancer_ips = vec!["192.0.2.1".parse().unwrap()];
-    state.apply(Event::Service(one));
+    state.apply(has(one));
     state.take(Family::V4);
     // The load balancer's: its source ranges have to hold.
     let expected = ["ClusterIp 10.0.0.1:80", "LoadBalancer 192.0.2.1:80"];
@@ -130,7 +130,7 @@ fn many_that_claim_one_spot_are_no_burden() {
         let [high, low] = number.to_be_bytes();
         let mut one = service(&format!("s{number:05}"), &[&format!("10.1.{high}.{low}")]);
         one.external_ips = vec!["192.0.2.1".parse().unwrap()];
-        state.apply(Event::Service(one));
+        state.apply(has(one));
     }
     state.take(Family::V4);
     assert_eq!(state.clashes().count(), 2999);

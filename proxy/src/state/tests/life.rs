@@ -9,12 +9,12 @@ fn nothing_goes_before_the_new_list_is_whole() {
     assert!(!state.ready());
     let start = [
         Event::Restarted(Kind::Services),
-        Event::Service(service("a", &["10.0.0.1"])),
-        Event::Service(service("b", &["10.0.0.2"])),
+        has(service("a", &["10.0.0.1"])),
+        has(service("b", &["10.0.0.2"])),
         Event::Listed(Kind::Services),
         Event::Restarted(Kind::Slices),
-        Event::Slice(slice("a-1", "a", &["10.1.0.1"])),
-        Event::Slice(slice("a-2", "a", &["10.1.0.2"])),
+        has_slice(slice("a-1", "a", &["10.1.0.1"])),
+        has_slice(slice("a-2", "a", &["10.1.0.2"])),
     ];
     start.into_iter().for_each(|event| state.apply(event));
     assert!(!state.ready());
@@ -25,10 +25,10 @@ fn nothing_goes_before_the_new_list_is_whole() {
 
     // A list that breaks off half-way, and begins again.
     state.apply(Event::Restarted(Kind::Services));
-    state.apply(Event::Service(service("b", &["10.0.0.2"])));
+    state.apply(has(service("b", &["10.0.0.2"])));
     state.apply(Event::Restarted(Kind::Services));
     assert_eq!(state.take(Family::V4), None);
-    state.apply(Event::Service(service("a", &["10.0.0.1"])));
+    state.apply(has(service("a", &["10.0.0.1"])));
     state.apply(Event::Listed(Kind::Services));
     let Some(Update::Ports(ports)) = state.take(Family::V4) else {
         panic!("b stays");
@@ -36,7 +36,7 @@ fn nothing_goes_before_the_new_list_is_whole() {
     assert_eq!(ports, BTreeMap::from([(port("b"), None)]));
 
     state.apply(Event::Restarted(Kind::Slices));
-    state.apply(Event::Slice(slice("a-2", "a", &["10.1.0.2"])));
+    state.apply(has_slice(slice("a-2", "a", &["10.1.0.2"])));
     state.apply(Event::Listed(Kind::Slices));
     state.take(Family::V4);
     let balancer = &state.wanted(Family::V4).unwrap().balancers[&port("a")];
@@ -59,11 +59,11 @@ fn the_own_node_goes_when_a_list_does_not_name_it() {
 #[test]
 fn a_slice_may_move_to_another_service() {
     let mut state = state();
-    state.apply(Event::Service(service("a", &["10.0.0.1"])));
-    state.apply(Event::Service(service("b", &["10.0.0.2"])));
-    state.apply(Event::Slice(slice("x", "a", &["10.1.0.1"])));
+    state.apply(has(service("a", &["10.0.0.1"])));
+    state.apply(has(service("b", &["10.0.0.2"])));
+    state.apply(has_slice(slice("x", "a", &["10.1.0.1"])));
     state.take(Family::V4);
-    state.apply(Event::Slice(slice("x", "b", &["10.1.0.1"])));
+    state.apply(has_slice(slice("x", "b", &["10.1.0.1"])));
     state.take(Family::V4);
     let cluster = |name| {
         let balancers = &state.wanted(Family::V4).unwrap().balancers;
@@ -77,10 +77,10 @@ fn a_slice_may_move_to_another_service() {
 fn a_copy_follows_by_updates() {
     let mut state = state();
     let mut copy = None;
-    state.apply(Event::Service(service("a", &["10.0.0.1"])));
+    state.apply(has(service("a", &["10.0.0.1"])));
     let changed = state.take(Family::V4).unwrap().apply(&mut copy);
     assert_eq!(changed, Changed::All);
-    state.apply(Event::Service(service("b", &["10.0.0.2"])));
+    state.apply(has(service("b", &["10.0.0.2"])));
     state.apply(Event::ServiceGone(ObjectName::new("shop", "a")));
     let changed = state.take(Family::V4).unwrap().apply(&mut copy);
     assert_eq!(changed, Changed::Ports([port("a"), port("b")].into()));
@@ -125,8 +125,8 @@ fn another_site_is_everything_and_the_same_site_is_nothing() {
 fn another_node_has_other_local_endpoints() {
     let [site, _] = sites();
     let mut state = state();
-    state.apply(Event::Service(service("a", &["10.0.0.1"])));
-    state.apply(Event::Slice(slice("a-1", "a", &["10.1.0.1 on=n2"])));
+    state.apply(has(service("a", &["10.0.0.1"])));
+    state.apply(has_slice(slice("a-1", "a", &["10.1.0.1 on=n2"])));
     state.take(Family::V4);
     state.set_site(Site {
         node: "n2".into(),
@@ -141,12 +141,12 @@ fn another_node_has_other_local_endpoints() {
 fn changes_and_triggers_are_counted_per_family() {
     let mut state = state();
     let both = service("a", &["10.0.0.1", "fd00::1"]);
-    state.apply(Event::Service(both.clone()));
-    state.apply(Event::Service(both));
+    state.apply(has(both.clone()));
+    state.apply(has(both));
     let mut one = slice("a-1", "a", &["10.1.0.1"]);
     one.triggered = Some(1_000);
-    state.apply(Event::Slice(one.clone()));
-    state.apply(Event::Slice(one));
+    state.apply(has_slice(one.clone()));
+    state.apply(has_slice(one));
     let counts = |services_pending, services_total, endpoints_pending, endpoints_total| Counts {
         services_pending,
         services_total,
@@ -168,8 +168,8 @@ fn changes_and_triggers_are_counted_per_family() {
 fn a_family_that_is_not_served_is_left_alone() {
     let [site, _] = sites();
     let mut state = State::new([site]);
-    state.apply(Event::Service(service("a", &["10.0.0.1", "fd00::1"])));
-    state.apply(Event::Slice(slice("a-2", "a", &["fd01::1"])));
+    state.apply(has(service("a", &["10.0.0.1", "fd00::1"])));
+    state.apply(has_slice(slice("a-2", "a", &["fd01::1"])));
     assert!(state.take(Family::V4).is_some());
     assert_eq!(state.take(Family::V6), None);
     assert!(state.wanted(Family::V6).is_none());
@@ -181,8 +181,8 @@ fn nothing_is_kept_of_what_is_gone() {
     let mut state = state();
     for round in 0..3 {
         let name = format!("a{round}");
-        state.apply(Event::Service(service(&name, &["10.0.0.1"])));
-        state.apply(Event::Slice(slice("x", &name, &["10.1.0.1"])));
+        state.apply(has(service(&name, &["10.0.0.1"])));
+        state.apply(has_slice(slice("x", &name, &["10.1.0.1"])));
         state.take(Family::V4);
         state.apply(Event::ServiceGone(ObjectName::new("shop", &name)));
         state.take(Family::V4);

@@ -122,9 +122,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     };
     let kind = || prop_oneof![Just(Kind::Services), Just(Kind::Slices), Just(Kind::Node)];
     prop_oneof![
-        6 => any_service().prop_map(Event::Service),
+        6 => any_service().prop_map(has),
         2 => name(&NAMES).prop_map(Event::ServiceGone),
-        6 => any_slice().prop_map(Event::Slice),
+        6 => any_slice().prop_map(has_slice),
         2 => name(&["s1", "s2", "s3", "s4"]).prop_map(Event::SliceGone),
         1 => node.prop_map(Event::Node),
         1 => kind().prop_map(Event::Restarted),
@@ -135,8 +135,8 @@ fn any_event() -> impl Strategy<Value = Event> {
 /// The objects that are there after all events, by the plainest reading of what events mean.
 #[derive(Default)]
 struct Objects {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, Slice>,
+    services: BTreeMap<ObjectName, Arc<Service>>,
+    slices: BTreeMap<ObjectName, Arc<Slice>>,
     node: Option<NodeInfo>,
     /// Since the last `Restarted`; `None`: none is under way.
     named: BTreeMap<Kind, BTreeSet<ObjectName>>,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
-use super::super::{Options, trace::Chains};
+use super::super::{Options, Parts, plan, trace::Chains};
 use crate::model::{
     Balancer, Endpoint, Family, Front, FrontKind, LocalDetector, NodePortAddresses, ObjectName,
     Policy, PortName, Protocol, Site, Wanted,
@@ -175,10 +175,47 @@ fn several_cluster_networks_and_loopback_node_ports() {
 }
 
 #[test]
+fn a_cluster_that_is_all_networks() {
+    let mut site = site(Family::V4);
+    site.local = LocalDetector::Cidrs(vec!["0.0.0.0/0".parse().unwrap()]);
+    let mut balancer = exposed(balancer(&TWO));
+    balancer.external_policy = Policy::Local;
+    let wanted = wanted(site, Protocol::Tcp, balancer);
+    let rules = Chains::planned(&wanted, &Options::default()).text();
+    // Words that iptables-save leaves out would be a difference at every restart.
+    assert!(!rules.contains("0.0.0.0/0"), "{rules}");
+    assert!(rules.contains("pod traffic for"), "{rules}");
+}
+
+#[test]
 fn interface_detectors() {
     let mut site = site(Family::V4);
     site.local = LocalDetector::InterfacePrefix("veth".into());
     check("interface", &wanted(site, Protocol::Udp, balancer(&TWO)));
+}
+
+#[test]
+fn without_the_parts_that_old_programs_lack() {
+    let mut balancer = exposed(balancer(&TWO));
+    balancer.affinity = Some(60);
+    let wanted = wanted(site(Family::V4), Protocol::Tcp, balancer);
+    let bare = Parts {
+        comment: false,
+        recent: false,
+        random_fully: false,
+    };
+    let rules: String = plan::all_chains(&wanted, bare, 2000)
+        .into_values()
+        .collect();
+    for part in ["comment", "recent", "random-fully"] {
+        assert!(!rules.contains(part), "{rules}");
+    }
+    let whole: String = plan::all_chains(&wanted, Parts::default(), 2000)
+        .into_values()
+        .collect();
+    for part in ["comment", "recent", "random-fully"] {
+        assert!(whole.contains(part), "{whole}");
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn balancer(number: u8, shape: u8, endpoints: u8) -> Balancer {
     };
     // Few low bytes, so that branches fill up.
     let low = number % 7 * 16 + number % 3;
+    let node_port = 30000 + u16::from(number % 4) * 600 + u16::from(number);
     let mut fronts = vec![Front {
         kind: FrontKind::ClusterIp,
         ip: Some([172, 30, number, low].into()),
@@ -69,7 +70,7 @@ fn balancer(number: u8, shape: u8, endpoints: u8) -> Balancer {
         fronts.push(Front {
             kind: FrontKind::NodePort,
             ip: None,
-            port: 30000 + u16::from(number),
+            port: node_port,
         });
     }
     let cluster: Vec<_> = (0..endpoints)
@@ -120,7 +121,7 @@ fn from_scratch(wanted: &Wanted) -> Tables {
 
 fn full(wanted: &Wanted, tables: &Tables) -> (Committed, Script) {
     let observed = Observed::new(
-        super::super::names::Whose::Ours,
+        super::super::ownership::Whose::Ours,
         tables.save(Table::Filter),
         tables.save(Table::Nat),
     );
@@ -173,7 +174,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn bit_by_bit_is_from_scratch(steps in prop::collection::vec(step(), 1..12), lines in 1usize..400) {
         let mut balancers = BTreeMap::new();

@@ -29,7 +29,7 @@ enum Test {
         prefix: bool,
     },
     Protocol(String),
-    DestinationPort(u16),
+    DestinationPort(u16, u16),
     SourceLocal,
     DestinationLocal,
     Mark {
@@ -104,7 +104,11 @@ impl Rule {
                 }
             }
             "-p" => Test::Protocol(words.next()?.to_owned()),
-            "--dport" => Test::DestinationPort(words.next()?.parse().ok()?),
+            "--dport" => {
+                let ports = words.next()?;
+                let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
+                Test::DestinationPort(first.parse().ok()?, last.parse().ok()?)
+            }
             "--src-type" => {
                 words.next().filter(|kind| *kind == "LOCAL")?;
                 Test::SourceLocal
@@ -174,7 +178,9 @@ impl Rule {
                     None => false,
                 },
                 Test::Protocol(name) => name == packet.protocol.word(),
-                Test::DestinationPort(port) => destination.port() == *port,
+                Test::DestinationPort(first, last) => {
+                    (*first..=*last).contains(&destination.port())
+                }
                 Test::SourceLocal => packet.source_is_local,
                 Test::DestinationLocal => {
                     packet.destination_is_local && destination == packet.destination

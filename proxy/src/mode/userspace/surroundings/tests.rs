@@ -128,6 +128,7 @@ fn source_ranges_are_for_load_balancers_only() {
 fn the_gate_agrees_with_the_verdict() {
     use Policy::{Cluster, Local};
     let clients = [
+        "127.0.0.9",
         "10.244.0.9",
         "192.0.2.1",
         "198.51.100.1",

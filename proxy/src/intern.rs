@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{ObjectName, Service, Slice};
+use crate::model::{Event, ObjectName, Service, Slice};
 
 /// The texts in use. Those that nobody uses any more are dropped when the number has doubled.
 #[derive(Debug, Default)]
-pub(super) struct Interner {
+pub(crate) struct Interner {
     texts: BTreeSet<Arc<str>>,
     after_sweep: usize,
 }
@@ -17,7 +17,20 @@ impl Interner {
     /// A sweep below this number gains nothing.
     const FEW: usize = 1024;
 
-    pub(super) fn service(&mut self, service: &mut Service) {
+    /// The texts of an object, unless someone else holds it too.
+    pub(crate) fn event(&mut self, event: &mut Event) {
+        match event {
+            Event::Service(service) => self.service(service),
+            Event::Slice(slice) => self.slice(slice),
+            _ => {}
+        }
+    }
+
+    /// The texts of a Service, unless someone else holds it too.
+    pub(crate) fn service(&mut self, service: &mut Arc<Service>) {
+        let Some(service) = Arc::get_mut(service) else {
+            return;
+        };
         self.object(&mut service.name);
         for port in &mut service.ports {
             self.text(&mut port.name);
@@ -25,7 +38,11 @@ impl Interner {
         self.sweep();
     }
 
-    pub(super) fn slice(&mut self, slice: &mut Slice) {
+    /// The texts of a slice, unless someone else holds it too.
+    pub(crate) fn slice(&mut self, slice: &mut Arc<Slice>) {
+        let Some(slice) = Arc::get_mut(slice) else {
+            return;
+        };
         self.object(&mut slice.name);
         self.object(&mut slice.service);
         for port in &mut slice.ports {
