@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # usage: sudo scripts/demo.sh [--nodes N] [--backend vxlan|udp|host-gw] [--keep]
 # A cluster of N (3) nodes in network namespaces of this machine: flanneld-rs over a real etcd, two
-# Pods a node, and the proof that they reach each other. Cleans up; --keep waits for Ctrl-C first.
+# Pods a node, weft-proxy with a Service before them, and the proof that all reach each other. Cleans
+# up; --keep waits for Ctrl-C first.
 set -euo pipefail
 
-case "${1:-}" in -h | --help) sed -n '2,4s/^# //p' "$0" && exit ;; esac
+case "${1:-}" in -h | --help) sed -n '2,5s/^# //p' "$0" && exit ;; esac
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 

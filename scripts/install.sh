@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # usage: sudo scripts/install.sh [--prefix DIR] [--uninstall]
-# Installs the CNI plugins to /opt/cni/bin, the daemon to /usr/local/bin, a systemd unit (not
-# started) and a sample conflist to /usr/local/share/weft; --uninstall removes them and puts back
-# plugins of the same name that were there before. With --prefix everything goes below DIR.
+# Installs the CNI plugins to /opt/cni/bin, the daemons flanneld-rs and weft-proxy to /usr/local/bin,
+# their systemd units (not started) and a sample conflist to /usr/local/share/weft; --uninstall removes
+# them and puts back plugins of the same name that were there before. With --prefix everything goes
+# below DIR.
 set -euo pipefail
 
-usage() { sed -n '2,5s/^# //p' "$0"; }
+usage() { sed -n '2,6s/^# //p' "$0"; }
 prefix='' uninstall=''
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -20,6 +21,7 @@ done
 plugins="$prefix/opt/cni/bin" bin="$prefix/usr/local/bin" share="$prefix/usr/local/share/weft"
 units="$prefix/etc/systemd/system"
 saved="$share/plugins-before"
+daemons=(flanneld-rs weft-proxy)
 
 reload_units() {
     if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
@@ -27,7 +29,7 @@ reload_units() {
 
 if [ -n "$uninstall" ]; then
     if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then
-        systemctl disable --now flanneld-rs.service 2>/dev/null || true
+        systemctl disable --now "${daemons[@]/%/.service}" 2>/dev/null || true
     fi
     # Only what is ours: the links to weft-cni.
     if [ -e "$plugins/weft-cni" ]; then
@@ -36,16 +38,16 @@ if [ -n "$uninstall" ]; then
     fi
     [ ! -d "$saved" ] || find "$saved" -type f -exec mv -n -t "$plugins" {} +
     rm -rf "$share"
-    rm -f "$bin/flanneld-rs" "$units/flanneld-rs.service"
+    for daemon in "${daemons[@]}"; do rm -f "$bin/$daemon" "$units/$daemon.service"; done
     reload_units
-    echo "removed. What the daemon made in the kernel goes with 'flanneld-rs cleanup', run before this."
+    echo "removed. What the daemons made in the kernel goes with 'flanneld-rs cleanup' and 'weft-proxy cleanup', run before this."
     exit
 fi
 
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 need_rust
-build_release flanneld-rs
+build_release flanneld-rs proxy
 built="$(target_folder)/release"
 install -d "$plugins" "$bin" "$units" "$share"
 # Another vendor's plugin under one of our names is kept, once, for --uninstall.
@@ -56,14 +58,20 @@ for name in $("$built/weft-cni" list); do
     fi
 done
 "$built/weft-cni" install "$plugins"
-install -m 755 "$built/flanneld-rs" "$bin/flanneld-rs"
-install -m 644 "$REPOSITORY/scripts/install/flanneld-rs.service" "$units/"
+for daemon in "${daemons[@]}"; do
+    install -m 755 "$built/$daemon" "$bin/$daemon"
+    install -m 644 "$REPOSITORY/scripts/install/$daemon.service" "$units/"
+done
 install -m 644 "$REPOSITORY/scripts/install/10-flannel.conflist" "$REPOSITORY/README.md" "$share/"
 reload_units
 cat <<END
-installed the daemon to $bin, the unit to $units.
+installed the daemons to $bin, their units to $units.
 next:  put FLANNELD_ETCD_ENDPOINTS=… into /etc/default/flanneld-rs
        write the network: etcdctl put /coreos.com/network/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
        cp $share/10-flannel.conflist /etc/cni/net.d/
        systemctl enable --now flanneld-rs
+and for Services, in place of kube-proxy (remove what it left: weft-proxy cleanup --kube-proxy):
+       put WEFT_PROXY_FLAGS=… into /etc/default/weft-proxy, at the least --kubeconfig=FILE, or
+       --source=dir:/etc/weft/services where there is no API server
+       systemctl enable --now weft-proxy
 END

@@ -12,6 +12,7 @@ case "${1:-}" in -h | --help) sed -n '2,5s/^# //p' "$0" && exit ;; esac
 need ip=iproute2 ping=iputils-ping ss=iproute2 etcd=etcd-server etcdctl=etcd-client \
     tcpdump=tcpdump iptables=iptables nft=nftables conntrack=conntrack setpriv=util-linux \
     containerd=containerd runc=runc podman=podman busybox=busybox-static
+need iptables-legacy=iptables ip6tables-legacy=iptables iptables-nft=iptables
 need ethtool=ethtool bpftool=bpftool tc=iproute2 iperf3=iperf3
 need openssl=openssl /bin/kill=procps /usr/lib/cni/bridge=containernetworking-plugins
 need containerd=containerd ctr=containerd runc=runc podman=podman busybox=busybox-static

@@ -1,5 +1,6 @@
 //! The overlay daemon on one node: start, stop, crash, restart, readiness.
 
+use crate::http;
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::subject;
@@ -85,7 +86,8 @@ impl Flanneld {
 
     /// Asks `/healthz`, `/readyz` or `/metrics`; returns status and body.
     pub fn health(&self, path: &str) -> Result<(u16, String)> {
-        self.node.run(|| http_get("127.0.0.1:8471", path))
+        let page = self.node.run(|| http::get("127.0.0.1:8471", path))?;
+        Ok((page.status, page.body))
     }
 
     /// The value of a key of subnet.env.
@@ -104,21 +106,4 @@ impl Flanneld {
 pub fn terminate(mut daemon: Daemon) -> Result<ExitStatus> {
     daemon.signal(Signal::SIGTERM)?;
     daemon.wait(Duration::from_secs(10))
-}
-
-/// A plain HTTP/1.0 GET.
-fn http_get(server: &str, path: &str) -> Result<(u16, String)> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(server)
-        .with_context(|| format!("connect to http://{server}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {server}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .with_context(|| format!("not HTTP: {answer:?}"))?;
-    let status = head.split_whitespace().nth(1);
-    let status = status.with_context(|| format!("no status in {head:?}"))?;
-    Ok((status.parse()?, body.to_owned()))
 }

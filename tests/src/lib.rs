@@ -1,4 +1,4 @@
-//! The test bed: nodes, Pods, etcd and flanneld-rs in network namespaces of one machine.
+//! The test bed: nodes, Pods, etcd, flanneld-rs and weft-proxy in network namespaces of one machine.
 //!
 //! A [`Run`] owns everything that a test makes; when it is dropped, or when the test process dies
 //! in any way, all of it goes. Nothing is made in the machine's own network namespace: links live
@@ -14,9 +14,11 @@ pub mod container;
 pub mod etcd;
 pub mod flanneld;
 pub mod flat_network;
+pub mod http;
 pub mod namespace;
 pub mod pod;
 pub mod process;
+pub mod proxy;
 pub mod requirement;
 pub mod run;
 pub mod snapshot;

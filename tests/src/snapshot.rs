@@ -4,6 +4,7 @@
 use crate::namespace::Namespace;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Links with their addresses, routes, the rules of both firewalls, and forwarding.
@@ -35,6 +36,59 @@ pub fn of(namespace: &Namespace) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// What a Service proxy may leave: rules, chains, sets and tables of nftables and of both kinds of
+/// iptables, and local routes. Empty tables and built-in chains of iptables do not count, since
+/// merely looking makes them.
+pub fn of_firewall(namespace: &Namespace) -> Result<Vec<String>> {
+    let ruleset = namespace.sh("nft -j -t list ruleset")?;
+    let ruleset: Value = serde_json::from_str(&ruleset).context("output of nft -j")?;
+    let objects = ruleset["nftables"].as_array().context("nft -j: no list")?;
+    let mut lines: Vec<_> = objects.iter().filter_map(nft_object).collect();
+    for program in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+        let text = namespace.sh(program)?;
+        let is_ours = |line: &&str| line.starts_with("-A") || line.contains(" - [");
+        let kept = text.lines().filter(is_ours);
+        lines.extend(kept.map(|line| format!("{program}: {}", line.replace(" [0:0]", ""))));
+    }
+    for command in ["ip route show table local", "ip -6 route show table local"] {
+        let text = namespace.sh(command)?;
+        let kept = text.lines().filter(|line| !line.contains("fe80::"));
+        lines.extend(kept.map(|line| format!("{command}: {}", line.trim())));
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+/// An object of `nft -j list ruleset` without what the kernel numbers, or `None` if it is only the
+/// frame of iptables.
+fn nft_object(object: &Value) -> Option<String> {
+    let (kind, value) = object.as_object()?.iter().next()?;
+    let of_iptables = |name: &Value| {
+        matches!(
+            name.as_str(),
+            Some("nat" | "filter" | "mangle" | "raw" | "security")
+        )
+    };
+    let is_frame = match kind.as_str() {
+        "metainfo" => true,
+        "table" => of_iptables(&value["name"]),
+        "chain" => of_iptables(&value["table"]) && value.get("hook").is_some(),
+        _ => false,
+    };
+    if is_frame {
+        return None;
+    }
+    let mut value = value.clone();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("handle");
+        if let Some(parts) = fields.get_mut("expr").and_then(Value::as_array_mut) {
+            // What it has counted is no part of a rule.
+            parts.retain(|part| part.get("counter").is_none());
+        }
+    }
+    Some(format!("nft {kind} {value}"))
+}
+
 /// The files below a folder with their contents.
 pub fn of_folder(folder: &Path) -> Result<Vec<String>> {
     let mut lines = Vec::new();
@@ -58,7 +112,9 @@ pub fn of_folder(folder: &Path) -> Result<Vec<String>> {
 /// Fails and shows what differs.
 pub fn ensure_same(what: &str, expected: &[String], found: &[String]) -> Result<()> {
     let only = |a: &[String], b: &[String]| -> Vec<String> {
-        a.iter().filter(|line| !b.contains(line)).cloned().collect()
+        let known: HashSet<_> = b.iter().collect();
+        let rest = a.iter().filter(|line| !known.contains(line));
+        rest.cloned().collect()
     };
     let (missing, extra) = (only(expected, found), only(found, expected));
     ensure!(

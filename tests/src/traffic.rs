@@ -5,14 +5,18 @@
 //! them are ordinary ones.
 
 mod exchange;
+mod knock;
+mod knocker;
 mod ping;
 mod server;
 mod stream;
 
 pub use exchange::{UdpEcho, exchange, exchange_datagrams};
+pub use knock::{Answer, Outcome, Transport, UdpClient, knock, knock_from};
+pub use knocker::{Knocker, KnockerReport};
 pub use ping::{Ping, PingReport};
 pub use server::{TcpServer, UdpServer, bulk, seen_as, seen_as_udp};
-pub use stream::{Stream, StreamReport};
+pub use stream::{Conversation, Stream, StreamReport};
 
 use crate::namespace::Namespace;
 use anyhow::Result;

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(super) const WHO_AM_I: u8 = b'w';
 /// The server sends back what it gets.
 pub(super) const ECHO: u8 = b'e';
+/// The server answers with its own address and the client's.
+pub(super) const WHO_ANSWERS: u8 = b'n';
 /// The server reads to the end and then answers with the number of bytes.
 const SINK: u8 = b's';
 
@@ -75,6 +77,7 @@ fn serve(mut stream: TcpStream, peer: SocketAddr) {
         stream.read_exact(&mut order)?;
         match order[0] {
             WHO_AM_I => write!(stream, "{peer}"),
+            WHO_ANSWERS => write!(stream, "{} {peer}", stream.local_addr()?),
             ECHO => std::io::copy(&mut stream.try_clone()?, &mut stream).map(drop),
             SINK => {
                 let bytes = std::io::copy(&mut stream, &mut std::io::sink())?;
@@ -141,7 +144,8 @@ pub fn bulk(from: &Namespace, server: SocketAddr, bytes: usize) -> Result<Durati
     Ok(started.elapsed())
 }
 
-/// Answers each datagram with its sender's address until dropped.
+/// Answers each datagram with its sender's address until dropped; one that asks who answers also
+/// gets the server's own.
 #[derive(Debug)]
 pub struct UdpServer {
     /// Where it listens.
@@ -164,9 +168,14 @@ impl UdpServer {
             let mut buffer = [0; 2048];
             while !stopped.load(Ordering::Relaxed) {
                 // A time-out is the moment to look at `stopped`.
-                if let Ok((_, peer)) = socket.recv_from(&mut buffer)
-                    && let Err(error) = socket.send_to(peer.to_string().as_bytes(), peer)
-                {
+                let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                let answer = match buffer[..length].first() {
+                    Some(&WHO_ANSWERS) => format!("{address} {peer}"),
+                    _ => peer.to_string(),
+                };
+                if let Err(error) = socket.send_to(answer.as_bytes(), peer) {
                     eprintln!("test server: answer to {peer}: {error}");
                 }
             }

@@ -1,21 +1,24 @@
 //! The benchmarks behind SPECIFICATION.md: ours and the reference in one run, medians and ratios.
 
 mod cni;
+mod connections;
+mod lines;
 mod outcome;
 mod overlay;
 mod peers;
 mod plot;
 mod promise;
+mod proxy;
 
 use anyhow::{Context, Result, bail, ensure};
 use overlay::Subject;
 use std::path::PathBuf;
 
 const USAGE: &str = "\
-usage: bench [--folder DIR] [--strict] [--rounds N] [cni|peers|overlay]…
-       bench … overlay [--quick] [--peers N] [--subject NAME[,NAME]…]…";
+usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy]…
+       bench … overlay [--peers N] [--subject NAME[,NAME]…]…";
 
-const NAMES: [&str; 3] = ["cni", "peers", "overlay"];
+const NAMES: [&str; 4] = ["cni", "peers", "overlay", "proxy"];
 
 struct Arguments {
     folder: PathBuf,
@@ -25,7 +28,15 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let arguments = parse(std::env::args().skip(1))?;
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    // Started by the benchmark itself, as the other side of a comparison.
+    if let Some(("copy-loop", rest)) = words
+        .split_first()
+        .map(|(word, rest)| (word.as_str(), rest))
+    {
+        return proxy::copy_loop(rest);
+    }
+    let arguments = parse(words.into_iter())?;
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmarks need root: sudo scripts/bench.sh"
@@ -39,6 +50,7 @@ fn main() -> Result<()> {
         let outcome = match name.as_str() {
             "cni" => cni::run(rounds.unwrap_or(40))?,
             "peers" => peers::run(rounds.unwrap_or(5))?,
+            "proxy" => proxy::run(arguments.overlay.quick, rounds)?,
             _ => {
                 missed += overlay::run(&arguments.overlay, folder)?;
                 continue;

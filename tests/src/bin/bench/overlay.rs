@@ -6,7 +6,6 @@
 
 mod bounds;
 mod chart;
-mod connections;
 mod cpu;
 mod lab;
 mod machine;

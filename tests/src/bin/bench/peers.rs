@@ -1,12 +1,12 @@
 //! 5,000 leases at once: how long until the kernel has them all, against bare `ip` and `bridge`.
 
+use crate::lines::Lines;
 use crate::outcome::{Outcome, Series};
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::io::{Read, Write};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::cluster::{PREFIX, config_key};
 use tests::{Cluster, Namespace, Options, eventually, process};
@@ -252,58 +252,4 @@ fn watch_command(key: &str) -> Vec<&str> {
         "watch",
         key,
     ]
-}
-
-/// The lines of a background program, each with the time it came.
-struct Lines {
-    child: Child,
-    lines: Receiver<(Instant, String)>,
-}
-
-impl Lines {
-    fn start(namespace: &Namespace, words: &[&str]) -> Result<Self> {
-        let (program, args) = words.split_first().context("no program")?;
-        let mut child = namespace.run(|| {
-            Command::new(program)
-                .args(args)
-                .env("ETCDCTL_API", "3")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("start {program}"))
-        })?;
-        let output = child.stdout.take().context("no standard output")?;
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send((Instant::now(), line)).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { child, lines })
-    }
-
-    /// When the next line that contains `part` came.
-    fn first(&mut self, part: &str, limit: Duration) -> Result<Instant> {
-        let end = Instant::now() + limit;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let (when, line) = self
-                .lines
-                .recv_timeout(left)
-                .with_context(|| format!("no line with {part:?} within {limit:?}"))?;
-            if line.contains(part) {
-                return Ok(when);
-            }
-        }
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("end a watcher: {error}");
-        }
-    }
 }

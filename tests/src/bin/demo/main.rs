@@ -2,11 +2,13 @@
 
 mod report;
 mod screen;
+mod services;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use report::Placed;
 use screen::Screen;
+use services::Services;
 use std::time::{Duration, Instant};
 use tests::cluster::{NETWORK, config_key, kube_flannel_conflist};
 use tests::pod::Family;
@@ -75,7 +77,7 @@ fn main() -> Result<()> {
     });
 
     let mut screen = Screen::new();
-    let (cluster, pods, failures) = show(&mut screen, &arguments)?;
+    let (cluster, pods, services, failures) = show(&mut screen, &arguments)?;
     if arguments.keep {
         screen.headline("The cluster stays until Ctrl-C (or SIGTERM to this process)");
         screen.line("In another terminal, as root:");
@@ -93,6 +95,9 @@ fn main() -> Result<()> {
                 node.number
             ));
         }
+        for line in services.invitation() {
+            screen.line(&line);
+        }
         screen.line(&format!(
             "files and logs: {}",
             cluster.run.folder().display()
@@ -103,6 +108,7 @@ fn main() -> Result<()> {
     }
     screen.headline("Clean up");
     let since = Instant::now();
+    drop(services);
     drop(cluster);
     screen.done("nothing is left", since);
     ensure!(failures == 0, "{failures} of the checks above failed");
@@ -110,7 +116,10 @@ fn main() -> Result<()> {
 }
 
 /// Builds the cluster and proves it; returns it with the number of failed checks.
-fn show(screen: &mut Screen, arguments: &Arguments) -> Result<(Cluster, Vec<Placed>, usize)> {
+fn show(
+    screen: &mut Screen,
+    arguments: &Arguments,
+) -> Result<(Cluster, Vec<Placed>, Services, usize)> {
     let options = Options::new(&arguments.backend).nodes(arguments.nodes);
 
     screen.headline("Underlay 192.168.66.0/24 and etcd, each in a namespace of its own");
@@ -175,7 +184,10 @@ fn show(screen: &mut Screen, arguments: &Arguments) -> Result<(Cluster, Vec<Plac
     report::path(screen, &cluster, &pods, &arguments.backend)?;
     screen.headline("Addresses");
     failures += report::addresses(screen, &cluster, &pods)?;
-    Ok((cluster, pods, failures))
+    screen.headline("A Service before the Pods of all nodes, weft-proxy on each node");
+    let services = Services::start(screen, &cluster, &pods)?;
+    failures += services.prove(screen, &cluster, &pods)?;
+    Ok((cluster, pods, services, failures))
 }
 
 /// Every node must know the way to every other one's subnet.

@@ -1,10 +1,12 @@
 //! What is measured of each subject, step by step.
 
+use super::cpu;
 use super::rtt;
 use super::site::Ready;
 use super::traffic::Load;
-use super::{connections, cpu};
+use crate::connections;
 use anyhow::{Context, Result, ensure};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One figure of one subject and round.
@@ -195,8 +197,9 @@ impl Step {
                 Ok(figures)
             }
             Self::Connections => {
+                let listen = SocketAddr::new(far.address.into(), 0);
                 let rate =
-                    connections::measure(&near.namespace, &far.namespace, far.address, time / 2)?;
+                    connections::measure(&near.namespace, &far.namespace, listen, None, time / 2)?;
                 Ok(vec![(Metric::Connections, rate)])
             }
         }

@@ -6,7 +6,7 @@
 use ::tests::Namespace;
 use anyhow::{Context, Result, bail};
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,25 @@ use std::time::{Duration, Instant};
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Connections a second from `from` to `address` in `to`, counted for `time`.
-pub fn measure(from: &Namespace, to: &Namespace, address: Ipv4Addr, time: Duration) -> Result<f64> {
-    let listener = to.run(|| Ok(TcpListener::bind((address, 0))?))?;
+/// Connections a second from `from` to a listener on `listen` in `to`, counted for `time`. Clients
+/// ask for `front`, where there is one, and for the listener's own address otherwise.
+pub fn measure(
+    from: &Namespace,
+    to: &Namespace,
+    listen: SocketAddr,
+    front: Option<SocketAddr>,
+    time: Duration,
+) -> Result<f64> {
+    let listener = to.run(|| Ok(TcpListener::bind(listen)?))?;
     let server = listener.local_addr()?;
+    let asked = front.unwrap_or(server);
     let stop = AtomicBool::new(false);
     let stop = &stop;
     let counted = std::thread::scope(|scope| {
         let acceptor = scope.spawn(move || accept(&listener, stop));
         let started = Instant::now();
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(move || from.run(|| client(server, time))))
+            .map(|_| scope.spawn(move || from.run(|| client(asked, time))))
             .collect();
         let mut sum = 0;
         let mut failure = None;
