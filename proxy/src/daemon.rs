@@ -107,6 +107,8 @@ struct Daemon {
     said: BTreeMap<Family, BTreeSet<String>>,
     /// Families of which the other modes' leftovers have been removed.
     cleaned: BTreeSet<Family>,
+    /// Families that have been sent to their drivers.
+    programmed: BTreeSet<Family>,
     node_listed: bool,
     /// When the objects were counted.
     counted: Option<Instant>,
@@ -157,6 +159,7 @@ impl Daemon {
             done,
             said: BTreeMap::new(),
             cleaned: BTreeSet::new(),
+            programmed: BTreeSet::new(),
             node_listed: false,
             counted: None,
             health_listener: None,
@@ -259,7 +262,11 @@ impl Daemon {
             let Some(update) = self.state.take(*family) else {
                 continue;
             };
-            let triggers = self.state.take_triggers(*family);
+            let mut triggers = self.state.take_triggers(*family);
+            if self.programmed.insert(*family) {
+                // What was triggered before we were there tells nothing of us.
+                triggers.clear();
+            }
             self.health.queued(*family);
             driver.send(Command::Update(update, triggers));
         }
@@ -371,7 +378,9 @@ impl Daemon {
         self.udp_flows
             .look(family, udp, self.neighbourhood.addresses());
         if self.cleaned.insert(family) {
-            modes::remove_others(self.mode, family);
+            let mode = self.mode;
+            // Starts programs and waits for them; the events must not wait with us.
+            tokio::task::spawn_blocking(move || modes::remove_others(mode, family));
         }
     }
 
