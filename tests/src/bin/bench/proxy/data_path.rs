@@ -96,9 +96,11 @@ pub fn nftables(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
     against(text, classic_more, 1.0, outcome);
 
     let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, ENDPOINT_PORT));
+    // A rate swings more than a packet's cost: many short turns rather than a few long ones.
+    let turns = scale.rounds * 3;
     let mut ratios = Vec::new();
     let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..scale.rounds {
+    for round in 0..turns {
         let mut pair = [(0, few), (1, classic_few)];
         if round % 2 == 1 {
             pair.reverse();
@@ -107,7 +109,7 @@ pub fn nftables(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
         for (index, Candidate { host, .. }) in pair {
             let front = Some(PROBE_TCP.into());
             let (near, far) = (&host.namespace, &host.peer);
-            found[index] = connections::measure(near, far, listen, front, scale.time)?;
+            found[index] = connections::measure(near, far, listen, front, scale.time / 2)?;
             rates[index].push(found[index]);
             host.forget_flows()?;
         }
