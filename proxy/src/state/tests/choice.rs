@@ -335,3 +335,22 @@ fn another_zone_changes_what_it_changes_and_nothing_else() {
     let balancer = &state.wanted(Family::V4).unwrap().balancers[&port("a")];
     assert_eq!(balancer.cluster.len(), 2);
 }
+
+#[test]
+fn flows_of_udp_may_go_on_to_what_drains() {
+    for (protocol, draining) in [(Protocol::Udp, 1), (Protocol::Tcp, 0)] {
+        let mut state = state();
+        let mut dns = service("dns", &["10.96.0.10"]);
+        dns.ports[0].protocol = protocol;
+        let endpoints = ["10.1.0.1", "10.1.0.2 drains", "10.1.0.3 gone"];
+        let mut slice = slice("dns-1", "dns", &endpoints);
+        slice.ports[0].protocol = protocol;
+        state.apply(has(dns));
+        state.apply(has_slice(slice));
+        state.take(Family::V4);
+        let wanted = state.wanted(Family::V4).unwrap();
+        let balancer = wanted.balancers.values().next().unwrap();
+        assert_eq!(balancer.cluster.len(), 1, "{protocol}");
+        assert_eq!(balancer.draining.len(), draining, "{protocol}");
+    }
+}
