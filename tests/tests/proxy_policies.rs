@@ -49,12 +49,7 @@ fn internal_local(mode: Mode) -> Result<()> {
     for &family in site.families() {
         let at = SocketAddr::new(cluster_ip(family, 1), 80);
         for (client, server) in [(&client1, &near), (&client2, &far)] {
-            site.answers(&client.namespace, at, Tcp, &[server.address(family)?])?;
-            let counts = site.spread(&client.namespace, at, Tcp, 10)?;
-            ensure!(
-                counts.len() == 1,
-                "{mode}: a Local policy spread {counts:?}"
-            );
+            site.answers_alone(&client.namespace, at, Tcp, server.address(family)?)?;
         }
     }
     Ok(())
@@ -260,16 +255,7 @@ fn terminating_fallback(mode: Mode) -> Result<()> {
             .at_being(&far.pod, of_far)
     };
     let at = SocketAddr::new(cluster_ip(Family::V4, 1), 80);
-    let only = |from: &Namespace, server| -> Result<()> {
-        site.answers(from, at, Tcp, &[server])?;
-        let counts = site.spread(from, at, Tcp, 12)?;
-        ensure!(
-            counts.keys().all(|by| *by == server),
-            "{mode}: not only {server} answered: {counts:?}\n{}",
-            site.logs()
-        );
-        Ok(())
-    };
+    let only = |from: &Namespace, server| site.answers_alone(from, at, Tcp, server);
     let (ready, leaving) = (Conditions::READY, Conditions::TERMINATING);
     let service = Service::web("web", &site.cluster_ips(1));
     site.manifests.service(&service)?;
@@ -338,17 +324,7 @@ fn topology_hints(mode: Mode) -> Result<()> {
     let crossed = |server: usize| -> Result<()> {
         for (index, client) in clients.iter().enumerate() {
             let server = backends[index ^ server].address(Family::V4)?;
-            site.answers(&client.namespace, at, Tcp, &[server])?;
-            let only = eventually(
-                "only one answers",
-                std::time::Duration::from_secs(5),
-                || {
-                    let counts = site.spread(&client.namespace, at, Tcp, 16)?;
-                    ensure!(counts.keys().all(|by| *by == server), "{counts:?}");
-                    Ok(())
-                },
-            );
-            only.with_context(|| format!("{mode}: only {server}\n{}", site.logs()))?;
+            site.answers_alone(&client.namespace, at, Tcp, server)?;
         }
         Ok(())
     };

@@ -59,6 +59,25 @@ impl Site {
         Ok(())
     }
 
+    /// Waits until `server` answers, and in a row of knocks nobody else: by chance of two it would
+    /// come to pass once in thirty thousand.
+    pub fn answers_alone(
+        &self,
+        from: &Namespace,
+        at: SocketAddr,
+        transport: Transport,
+        server: SocketAddr,
+    ) -> Result<()> {
+        self.answers(from, at, transport, &[server])?;
+        let what = format!("{server} alone answers");
+        eventually(&what, LIMIT, || {
+            let counts = self.spread(from, at, transport, 15)?;
+            ensure!(counts.keys().all(|by| *by == server), "{counts:?}");
+            Ok(())
+        })
+        .with_context(|| format!("{}: {at}\n{}", self.mode, self.logs()))
+    }
+
     /// Waits until the client is told at once that nobody listens.
     pub fn refused(&self, from: &Namespace, at: SocketAddr, transport: Transport) -> Result<()> {
         let wanted = ("refused", REFUSAL);

@@ -29,7 +29,7 @@ pub struct Scale {
     pub most: u32,
     /// Repetitions; of the long ones at most three.
     pub rounds: u32,
-    /// Packets a round.
+    /// Packets in one turn of a candidate; it has [`TURNS`] in a round.
     pub packets: u16,
     /// Of connections and of a stream.
     pub time: Duration,
@@ -42,7 +42,7 @@ const FULL: Scale = Scale {
     more: 10_000,
     most: 20_000,
     rounds: 5,
-    packets: 20_000,
+    packets: 4_000,
     time: Duration::from_secs(2),
     churn: Duration::from_secs(20),
 };
@@ -52,10 +52,13 @@ const QUICK: Scale = Scale {
     more: 2_000,
     most: 4_000,
     rounds: 2,
-    packets: 5_000,
+    packets: 2_000,
     time: Duration::from_secs(1),
     churn: Duration::from_secs(4),
 };
+
+/// Short turns find the quiet moments of a busy machine better than long ones.
+const TURNS: u32 = 5;
 
 /// Few Services, in every comparison.
 const FEW: u32 = 10;

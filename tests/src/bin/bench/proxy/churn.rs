@@ -3,7 +3,8 @@
 //!
 //! A change gives one endpoint of a Service an address that nobody had before, so that the line of
 //! `nft monitor` that names the address is that change's. The time runs from the rename of the
-//! manifest until the line is read: it holds the folder watch's pause too, and the monitor's.
+//! manifest until the line is read: it holds the folder watch's pause too, and the monitor's. A change
+//! that a later one of the same Service overtook is in the kernel when that one is.
 
 use super::Scale;
 use super::host::Host;
@@ -53,7 +54,7 @@ pub fn run(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
         let ip = Ipv4Addr::from_bits(FRESH.to_bits() + number);
         service.endpoints[0] = SocketAddrV4::new(ip, world::ENDPOINT_PORT);
         let slice = service.slice();
-        sent.insert(ip, Instant::now());
+        sent.insert(number, Instant::now());
         world::place(&host.manifests(), &service.name, &slice)?;
         // Events are read while we wait for the next change's time.
         listen(
@@ -89,7 +90,7 @@ pub fn run(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
 fn listen(
     monitor: &mut Lines,
     end: Instant,
-    sent: &mut BTreeMap<Ipv4Addr, Instant>,
+    sent: &mut BTreeMap<u32, Instant>,
     series: &mut Series,
 ) {
     while let Some((when, line)) = monitor.next_before(end) {
@@ -98,8 +99,14 @@ fn listen(
         }
         let words = line.split(|c: char| !c.is_ascii_digit() && c != '.');
         for ip in words.filter_map(|word| word.parse::<Ipv4Addr>().ok()) {
-            if let Some(renamed) = sent.remove(&ip) {
-                series.push(when.saturating_duration_since(renamed));
+            let Some(last) = ip.to_bits().checked_sub(FRESH.to_bits()) else {
+                continue;
+            };
+            for number in (0..=last).rev().step_by(CHANGING) {
+                match sent.remove(&number) {
+                    Some(renamed) => series.push(when.saturating_duration_since(renamed)),
+                    None => break,
+                }
             }
         }
     }

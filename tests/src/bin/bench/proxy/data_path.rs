@@ -5,7 +5,7 @@
 
 use super::host::{Host, Served};
 use super::world::{self, ENDPOINT_PORT, PROBE_TCP};
-use super::{FEW, Scale, best, classic_iptables, classic_nft, median, packet};
+use super::{FEW, Scale, TURNS, best, classic_iptables, classic_nft, median, packet};
 use crate::connections;
 use crate::outcome::Outcome;
 use ::tests::Run;
@@ -18,7 +18,7 @@ struct Candidate {
     name: String,
     host: Host,
     _served: Option<Served>,
-    /// Microseconds a packet, by round.
+    /// Microseconds a packet, by turn.
     packets: Vec<f64>,
 }
 
@@ -50,12 +50,12 @@ impl Candidate {
     }
 }
 
-/// One round of packets for each; the first candidate has no rules and no connection tracking.
+/// Packets of each, in turns; the first candidate has no rules and no connection tracking.
 fn packets(candidates: &mut [Candidate], scale: &Scale) -> Result<()> {
-    for round in 0..scale.rounds {
+    for turn in 0..scale.rounds * TURNS {
         for (index, candidate) in candidates.iter_mut().enumerate() {
             let cost = packet::measure(&candidate.host, scale.packets, index > 0)
-                .with_context(|| format!("round {round} of {}", candidate.name))?;
+                .with_context(|| format!("turn {turn} of {}", candidate.name))?;
             candidate.packets.push(cost);
         }
     }
@@ -96,9 +96,10 @@ pub fn nftables(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
     against(text, classic_more, 1.0, outcome);
 
     let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, ENDPOINT_PORT));
+    // A rate swings more than a packet's cost: many short turns rather than a few long ones.
     let mut ratios = Vec::new();
     let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..scale.rounds {
+    for round in 0..scale.rounds * TURNS {
         let mut pair = [(0, few), (1, classic_few)];
         if round % 2 == 1 {
             pair.reverse();
@@ -107,7 +108,7 @@ pub fn nftables(run: &Run, scale: &Scale, outcome: &mut Outcome) -> Result<()> {
         for (index, Candidate { host, .. }) in pair {
             let front = Some(PROBE_TCP.into());
             let (near, far) = (&host.namespace, &host.peer);
-            found[index] = connections::measure(near, far, listen, front, scale.time)?;
+            found[index] = connections::measure(near, far, listen, front, scale.time / 4)?;
             rates[index].push(found[index]);
             host.forget_flows()?;
         }
