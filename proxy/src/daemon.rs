@@ -303,10 +303,12 @@ impl Daemon {
         self.counted = Some(Instant::now());
         for family in self.drivers.keys() {
             if let Some(wanted) = self.state.wanted(*family) {
-                let services: BTreeSet<_> = wanted.balancers.keys().map(|name| &name.service).collect();
+                let services: BTreeSet<_> =
+                    wanted.balancers.keys().map(|name| &name.service).collect();
                 let endpoints = wanted.balancers.values().map(|each| each.cluster.len());
                 let (services, ports) = (services.len(), wanted.balancers.len());
-                self.metrics.sizes(*family, services, ports, endpoints.sum());
+                self.metrics
+                    .sizes(*family, services, ports, endpoints.sum());
             }
         }
     }
@@ -374,6 +376,9 @@ impl Daemon {
                 family.label()
             ),
             false => tracing::debug!("{}: {changes} changes in {took:.1?}", family.label()),
+        }
+        if report.full {
+            crate::sys::trim();
         }
         self.udp_flows
             .look(family, udp, self.neighbourhood.addresses());

@@ -7,8 +7,10 @@
 mod address;
 mod datagrams;
 mod filter;
+mod memory;
 mod option;
 
 pub(crate) use datagrams::Datagrams;
 pub(crate) use filter::{Instruction, attach_filter, detach_filter};
+pub(crate) use memory::trim;
 pub(crate) use option::set_option;

@@ -42,7 +42,12 @@ pub fn choose(checked: &Checked) -> anyhow::Result<(ModeName, String)> {
 
 /// A site of the mode, before anything is known of the node.
 fn site(checked: &Checked, family: Family) -> Site {
-    config::site(checked, ModeName::Nftables, &config::Surroundings::default(), family)
+    config::site(
+        checked,
+        ModeName::Nftables,
+        &config::Surroundings::default(),
+        family,
+    )
 }
 
 /// The families that this host has.

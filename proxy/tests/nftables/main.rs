@@ -61,7 +61,10 @@ fn damage_is_noticed_and_mended_without_a_flush() {
             format!("flush map {ip} weft-proxy endpoints"),
             format!("flush chain {ip} weft-proxy services"),
             format!("add rule {ip} weft-proxy services counter drop"),
-            format!("add element {ip} weft-proxy cluster-ips {{ {} }}", place.cluster_ip(99)),
+            format!(
+                "add element {ip} weft-proxy cluster-ips {{ {} }}",
+                place.cluster_ip(99)
+            ),
             format!("delete table {ip} weft-proxy"),
             "flush ruleset".to_owned(),
         ];
@@ -97,7 +100,10 @@ fn what_others_change_while_a_port_is_written_does_no_harm() {
         place.sync(&wanted, &Changed::All);
         // An element that the next change would delete is gone already.
         let front = format!("{} . tcp . 80", place.cluster_ip(1));
-        place.nft(&format!("delete element {} weft-proxy service-ips {{ {front} }}", place.word()));
+        place.nft(&format!(
+            "delete element {} weft-proxy service-ips {{ {front} }}",
+            place.word()
+        ));
         let gone = wanted.balancers.remove(&port(1));
         assert!(gone.is_some());
         let report = place.sync(&wanted, &Changed::Ports([port(1)].into()));
@@ -127,7 +133,10 @@ fn changes_one_by_one_end_where_a_restart_finds_nothing_to_do() {
             place.sync(&wanted, &Changed::Ports([name.clone()].into()));
         }
         let mut socket = Socket::open().unwrap();
-        for set in Set::all().into_iter().filter(|set| *set != Set::NodePortIps) {
+        for set in Set::all()
+            .into_iter()
+            .filter(|set| *set != Set::NodePortIps)
+        {
             let left = socket.elements(&table(place.family), set.name()).unwrap();
             assert_eq!(left.map(|left| left.len()), Some(0), "{}", set.name());
         }
@@ -152,14 +161,20 @@ fn a_client_of_an_endpoint_that_is_gone_is_forgotten() {
         for (client, endpoint) in clients.iter().zip(&endpoints) {
             let (key, _) = Key::From(*client, at).encode();
             let data = proxy::mode::nftables::layout::Data::Endpoint(endpoint.ip, endpoint.port);
-            note.add(Set::Affinity.name(), &Element::of_map(key, data.encode().unwrap()));
+            note.add(
+                Set::Affinity.name(),
+                &Element::of_map(key, data.encode().unwrap()),
+            );
         }
         socket.commit(&note).unwrap();
         place.change(&mut wanted, 0, |balancer| {
             balancer.cluster.remove(0);
         });
         place.sync(&wanted, &Changed::Ports([port(0)].into()));
-        let left = socket.elements(&table(place.family), Set::Affinity.name()).unwrap().unwrap();
+        let left = socket
+            .elements(&table(place.family), Set::Affinity.name())
+            .unwrap()
+            .unwrap();
         let keys: Vec<_> = left.iter().map(|each| each.key.to_vec()).collect();
         assert_eq!(keys, [Key::From(clients[1], at).encode().0]);
     });
@@ -185,7 +200,9 @@ fn a_table_of_another_form_is_replaced() {
     Place::each(|place| {
         let ip = place.word();
         place.nft(&format!("add table {ip} weft-proxy"));
-        place.nft(&format!("add set {ip} weft-proxy service-ips {{ type mark; }}"));
+        place.nft(&format!(
+            "add set {ip} weft-proxy service-ips {{ type mark; }}"
+        ));
         let wanted = place.variety();
         let report = place.sync(&wanted, &Changed::All);
         assert!(report.changes > 0);
@@ -214,7 +231,10 @@ fn source_ranges_that_overlap_those_before_replace_them() {
             balancer.source_ranges = vec![wide.parse().unwrap()];
         });
         place.restart();
-        assert_eq!(place.sync(&wanted, &Changed::All).errors, Vec::<String>::new());
+        assert_eq!(
+            place.sync(&wanted, &Changed::All).errors,
+            Vec::<String>::new()
+        );
         assert!(place.listing().contains(wide));
     });
 }

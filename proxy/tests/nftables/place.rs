@@ -89,7 +89,11 @@ impl Place {
         let text = self.nft(&format!("list table {} weft-proxy", self.word()));
         let mut words: Vec<&str> = text
             .split([',', '\n'])
-            .map(|line| line.trim().trim_start_matches("elements = { ").trim_end_matches(" }"))
+            .map(|line| {
+                line.trim()
+                    .trim_start_matches("elements = { ")
+                    .trim_end_matches(" }")
+            })
             .collect();
         words.sort_unstable();
         words.join("\n")
@@ -144,7 +148,9 @@ impl Place {
             external_policy: Policy::Cluster,
             affinity: None,
             source_ranges: Vec::new(),
-            cluster: (0..endpoints).map(|n| self.endpoint(1 + number * 8 + n)).collect(),
+            cluster: (0..endpoints)
+                .map(|n| self.endpoint(1 + number * 8 + n))
+                .collect(),
             local: Vec::new(),
             draining: Vec::new(),
             any_endpoint: endpoints > 0,
@@ -189,7 +195,12 @@ impl Place {
         };
         let mut all = self.load_balancer(range);
         all.external_policy = Policy::Local;
-        all.local = all.cluster.iter().copied().filter(|each| each.local).collect();
+        all.local = all
+            .cluster
+            .iter()
+            .copied()
+            .filter(|each| each.local)
+            .collect();
         self.change(&mut wanted, 0, |balancer| *balancer = all);
         self.change(&mut wanted, 2, |balancer| balancer.affinity = Some(10_800));
         self.change(&mut wanted, 3, |balancer| {
@@ -198,7 +209,9 @@ impl Place {
         });
         let crowd = self.balancer(4, 40);
         self.change(&mut wanted, 4, |balancer| *balancer = crowd);
-        self.change(&mut wanted, 5, |balancer| balancer.internal_policy = Policy::Local);
+        self.change(&mut wanted, 5, |balancer| {
+            balancer.internal_policy = Policy::Local
+        });
         wanted
     }
 }

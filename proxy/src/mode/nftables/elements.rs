@@ -154,12 +154,12 @@ impl Writer<'_> {
                     Data::None,
                 );
                 match balancer.internal() {
-                    Fate::Balance(list) if self.detours() => {
-                        self.push(
-                            Set::Services(at.place()),
-                            Key::At(at),
-                            Data::Goto(Chain::Pick(list)),
-                        );
+                    Fate::Balance(list) if self.detours(list) => {
+                        let first = match list {
+                            List::Cluster => Chain::Pick(list),
+                            List::Local => Chain::InternalLocal,
+                        };
+                        self.push(Set::Services(at.place()), Key::At(at), Data::Goto(first));
                         self.list(at, list);
                     }
                     Fate::Balance(list) => {
@@ -203,9 +203,10 @@ impl Writer<'_> {
         }
     }
 
-    /// A cluster IP goes to its list's chain at once unless clients must be looked for first.
-    fn detours(&self) -> bool {
-        self.balancer.affinity.is_some() && !self.hash
+    /// A cluster IP leads to its list's chain at once, unless clients must be looked for first, or
+    /// the chain is one whose clients keep their addresses.
+    fn detours(&self, list: List) -> bool {
+        list == List::Local || (self.balancer.affinity.is_some() && !self.hash)
     }
 
     fn chain(&self, list: List, place: Place) -> Chain {

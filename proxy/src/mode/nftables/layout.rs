@@ -298,6 +298,8 @@ pub enum Chain {
     Hash(List, Place, u32),
     /// Looks for a known client, then for the size of the list.
     Pick(List),
+    /// A client of a cluster IP with the Local policy.
+    InternalLocal,
     /// A client of a front that is not a cluster IP: masquerade, then [`Chain::Pick`].
     ExternalCluster,
     /// The same with the Local policy.
@@ -322,6 +324,7 @@ impl fmt::Display for Chain {
             Self::Size(of, at, size) => write!(out, "{}{}-{size}", list(of), place(at)),
             Self::Hash(of, at, size) => write!(out, "{}{}-hash-{size}", list(of), place(at)),
             Self::Pick(of) => write!(out, "pick-{}", list(of)),
+            Self::InternalLocal => out.write_str("internal-local"),
             Self::ExternalCluster => out.write_str("external-cluster"),
             Self::ExternalLocal => out.write_str("external-local"),
             Self::Note(seconds) => write!(out, "note-client-{seconds}"),
@@ -336,6 +339,7 @@ impl Chain {
         Some(match name {
             "pick-cluster" => Self::Pick(List::Cluster),
             "pick-local" => Self::Pick(List::Local),
+            "internal-local" => Self::InternalLocal,
             "external-cluster" => Self::ExternalCluster,
             "external-local" => Self::ExternalLocal,
             "reject-chain" => Self::Reject,

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! prerouting, output   firewall-check        source ranges, before any translation
-//!                      services              cluster IPs to be masqueraded are marked, then
-//!                                            front → chain, by service-ips or service-nodeports
-//!                        cluster-5           draws one of five slots, translates (see `slots`)
+//!                      services              front → chain, by service-ips or service-nodeports
+//!                        cluster-5           marks what comes from elsewhere for masquerade, draws
+//!                                            one of five slots, translates (see `slots`)
 //!                        pick-cluster        known client → its endpoint; else list → cluster-5
+//!                        internal-local      a cluster IP with the Local policy: marks, pick-local
 //!                        external-cluster    marks for masquerade, then as pick-cluster
 //!                        external-local      Pods and the node: as pick-cluster; others: pick-local
 //! input, forward,      service-endpoints-check, nodeport-endpoints-check
@@ -163,18 +164,19 @@ pub fn ruleset(basis: &Basis) -> Ruleset {
     let mut chains = vec![chain(Chain::Reject, vec![rule([], [Action::Reject])])];
     for list in [List::Cluster, List::Local] {
         for place in [Place::Ip, Place::NodePort] {
-            chains.extend(slots::sizes().map(|size| size_chain(list, place, size)));
+            chains.extend(slots::sizes().map(|size| size_chain(site, list, place, size)));
             if site.affinity_by_hash {
-                chains.extend(slots::hash_sizes().map(|size| {
-                    let translate =
-                        Action::Translate(Set::Endpoints(list, place), Draw::Hash(size));
-                    chain(Chain::Hash(list, place, size), vec![rule([], [translate])])
-                }));
+                chains.extend(slots::hash_sizes().map(|size| hash_chain(site, list, place, size)));
             }
         }
-        chains.push(pick_chain(list));
+        chains.push(pick_chain(site, list));
     }
-    chains.extend([external_cluster(site), external_local(site), services(site)]);
+    chains.extend([
+        internal_local(site),
+        external_cluster(site),
+        external_local(site),
+        services(site),
+    ]);
     chains.extend(checks(site));
     chains.extend(basis.timeouts.iter().map(|seconds| note_chain(*seconds)));
     chains.push(masquerading(site));
@@ -185,26 +187,71 @@ pub fn ruleset(basis: &Basis) -> Ruleset {
     }
 }
 
-fn size_chain(list: List, place: Place, size: u32) -> ChainRules {
+/// The mark for what comes from elsewhere to a cluster IP, if that is told at all.
+///
+/// It stands at the head of the cluster list's chains, which saves every connection a look-up of its
+/// own: whoever gets there by another front is marked already, or is of this node and not from
+/// elsewhere. The local list's chains serve clients whose address must stay, so cluster IPs with the
+/// Local policy pass by [`internal_local`].
+fn mark_if_from_elsewhere(site: &Site) -> Option<Rule> {
+    let matches = local_matches(site, false);
+    let marks = site.masquerade_all || !matches.is_empty();
+    marks.then(|| Rule {
+        matches: if site.masquerade_all {
+            Vec::new()
+        } else {
+            matches
+        },
+        actions: vec![Action::Mark(site.masquerade_mark)],
+    })
+}
+
+/// The head of a chain that cluster IPs lead to directly.
+fn head(site: &Site, list: List, place: Place) -> Vec<Rule> {
+    match (list, place) {
+        (List::Cluster, Place::Ip) => mark_if_from_elsewhere(site).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn size_chain(site: &Site, list: List, place: Place, size: u32) -> ChainRules {
     let draw = |below| {
         let translate = Action::Translate(Set::Endpoints(list, place), Draw::Random(below));
         rule([], [translate])
     };
-    let mut rules = vec![draw(size)];
+    let mut rules = head(site, list, place);
+    rules.push(draw(size));
     if size > slots::EXACT {
-        rules = vec![draw(size); slots::TRIES as usize];
+        rules.extend(vec![draw(size); slots::TRIES as usize - 1]);
         rules.push(draw(size / 2));
     }
     chain(Chain::Size(list, place, size), rules)
 }
 
-fn pick_chain(list: List) -> ChainRules {
-    let rules = vec![
+fn hash_chain(site: &Site, list: List, place: Place, size: u32) -> ChainRules {
+    let translate = Action::Translate(Set::Endpoints(list, place), Draw::Hash(size));
+    let mut rules = head(site, list, place);
+    rules.push(rule([], [translate]));
+    chain(Chain::Hash(list, place, size), rules)
+}
+
+fn pick_chain(site: &Site, list: List) -> ChainRules {
+    let mut rules = head(site, list, Place::Ip);
+    rules.extend([
         rule([], [Action::Translate(Set::Affinity, Draw::Client)]),
         rule([], [Action::Verdict(Set::Lists(list, Place::Ip))]),
         rule([], [Action::Verdict(Set::Lists(list, Place::NodePort))]),
-    ];
+    ]);
     chain(Chain::Pick(list), rules)
+}
+
+fn internal_local(site: &Site) -> ChainRules {
+    let mut rules: Vec<Rule> = mark_if_from_elsewhere(site).into_iter().collect();
+    rules.push(rule(
+        [],
+        [Action::Goto(Chain::Pick(List::Local).to_string())],
+    ));
+    chain(Chain::InternalLocal, rules)
 }
 
 fn external_cluster(site: &Site) -> ChainRules {
@@ -246,24 +293,13 @@ fn local_matches(site: &Site, yes: bool) -> Vec<Match> {
 }
 
 fn services(site: &Site) -> ChainRules {
-    let mut rules = Vec::new();
-    let mark = Action::Mark(site.masquerade_mark);
-    let elsewhere = local_matches(site, false);
-    if site.masquerade_all || !elsewhere.is_empty() {
-        let mut matches = vec![Match::In(Set::ClusterIps, true)];
-        if !site.masquerade_all {
-            matches.extend(elsewhere);
-        }
-        rules.push(Rule {
-            matches,
-            actions: vec![mark],
-        });
-    }
-    rules.push(rule([], [Action::Verdict(Set::Services(Place::Ip))]));
-    rules.push(Rule {
-        matches: node_port_matches(site),
-        actions: vec![Action::Verdict(Set::Services(Place::NodePort))],
-    });
+    let rules = vec![
+        rule([], [Action::Verdict(Set::Services(Place::Ip))]),
+        Rule {
+            matches: node_port_matches(site),
+            actions: vec![Action::Verdict(Set::Services(Place::NodePort))],
+        },
+    ];
     chain("services", rules)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -113,6 +114,11 @@ fn manifests(folder: &Path) -> std::io::Result<BTreeSet<Arc<str>>> {
         }
     }
     Ok(names)
+}
+
+/// Whether a file of this name is read.
+pub(super) fn is_manifest(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| format_of(name).is_some())
 }
 
 fn format_of(name: &str) -> Option<Format> {

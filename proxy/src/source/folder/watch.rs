@@ -1,19 +1,25 @@
-//! Waits until something stirs in a folder: inotify, and a moment of quiet after it.
+//! Waits until something stirs in a folder: inotify, and the end of what is half written.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Writers write in pieces, and several files at once.
+use super::files::is_manifest;
+
+/// Several files change at once.
+const GATHER: Duration = Duration::from_millis(5);
+/// A file that is being written is waited for, piece by piece.
 const QUIET: Duration = Duration::from_millis(50);
-/// A file that is written all the time does not keep the others waiting for ever.
-const LONGEST_STIR: Duration = Duration::from_secs(2);
+/// One that is written all the time does not keep the others waiting for ever.
+const LONGEST_STIR: Duration = Duration::from_millis(250);
 
 /// A watch on a folder; without inotify it only waits.
 pub(super) struct Watch {
@@ -85,39 +91,63 @@ impl Watch {
         }
     }
 
-    /// Returns when something has stirred and is quiet again, or when the pause is over.
+    /// Returns when something has stirred and no manifest is half written, or when the pause is over.
     pub(super) async fn stirred(&mut self, pause: Duration) {
         let Some(inotify) = &self.inotify else {
             return sleep(pause).await;
         };
-        if timeout_at(Instant::now() + pause, drain(inotify))
+        let mut writing = BTreeSet::new();
+        if timeout_at(Instant::now() + pause, drain(inotify, &mut writing))
             .await
             .is_err()
         {
             return;
         }
         let end = Instant::now() + LONGEST_STIR;
-        while Instant::now() < end
-            && timeout_at(Instant::now() + QUIET, drain(inotify))
-                .await
-                .is_ok()
-        {}
+        loop {
+            let patience = if writing.is_empty() { GATHER } else { QUIET };
+            let until = (Instant::now() + patience).min(end);
+            let stirs = timeout_at(until, drain(inotify, &mut writing)).await;
+            // Quiet, or long enough. What is gathered beside a finished file is not waited for twice.
+            if stirs.is_err() || writing.is_empty() {
+                return;
+            }
+        }
     }
 }
 
-/// Waits for events and reads them all; what they say does not matter.
-async fn drain(inotify: &AsyncFd<Descriptor>) {
+/// Waits for events and reads them all. `writing` are the manifests that somebody has begun to write
+/// and not closed.
+async fn drain(inotify: &AsyncFd<Descriptor>, writing: &mut BTreeSet<OsString>) {
     loop {
         let Ok(mut guard) = inotify.readable().await else {
             // The runtime is shutting down.
             return std::future::pending().await;
         };
         match guard.get_inner().0.read_events() {
-            Ok(_) => return,
+            Ok(events) => {
+                for event in events {
+                    note(writing, event);
+                }
+                return;
+            }
             Err(Errno::EAGAIN) => guard.clear_ready(),
             Err(Errno::EINTR) => {}
             // Not of a kind that passes; the slow looks remain.
             Err(_) => return std::future::pending().await,
         }
+    }
+}
+
+fn note(writing: &mut BTreeSet<OsString>, event: InotifyEvent) {
+    let Some(name) = event.name.filter(|name| is_manifest(name)) else {
+        return;
+    };
+    let begun = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY;
+    let over = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE;
+    if event.mask.intersects(over) {
+        writing.remove(&name);
+    } else if event.mask.intersects(begun) {
+        writing.insert(name);
     }
 }

@@ -85,6 +85,7 @@ fn names_of_chains_come_back() {
     let mut all = vec![
         Chain::Pick(List::Cluster),
         Chain::Pick(List::Local),
+        Chain::InternalLocal,
         Chain::ExternalCluster,
         Chain::ExternalLocal,
         Chain::Reject,

@@ -27,14 +27,25 @@ fn chains_as_an_operator_sees_them() {
     assert_eq!(
         text_of(&rules, "services"),
         [
-            "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000",
             "ip daddr . meta l4proto . th dport vmap @service-ips",
             "ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports",
         ]
     );
     assert_eq!(
         text_of(&rules, "cluster-5"),
-        ["dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 5 map @endpoints"]
+        [
+            "ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000",
+            "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 5 map @endpoints",
+        ]
+    );
+    assert_eq!(text_of(&rules, "local-5").len(), 1);
+    assert_eq!(text_of(&rules, "cluster-nodeport-5").len(), 1);
+    assert_eq!(
+        text_of(&rules, "internal-local"),
+        [
+            "ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x4000",
+            "goto pick-local",
+        ]
     );
     assert_eq!(
         text_of(&rules, "external-local"),
