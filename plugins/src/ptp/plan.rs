@@ -131,9 +131,9 @@ mod tests {
             [
                 "set link dev0 up",
                 "add address 10.1.0.1/32 dev dev0",
-                "add route 10.1.0.5/32 dev dev0",
+                "add route 10.1.0.5/32 dev dev0 scope host",
                 "add address fd00::1/128 dev dev0",
-                "add route fd00::5/128 dev dev0",
+                "add route fd00::5/128 dev dev0 scope host",
             ]
         );
         assert_eq!(
