@@ -9,7 +9,7 @@ use tests::proxy::{
     Backend, Conditions, Endpoints, Mode, Options, Pod, Port, Service, Site, cluster_ip,
 };
 use tests::traffic::Transport::{Tcp, Udp};
-use tests::traffic::{Outcome, Stream, UdpClient};
+use tests::traffic::{Outcome, Stream, UdpClient, UdpServer};
 use tests::{Namespace, eventually};
 
 tests::on_every_mode!(
@@ -250,6 +250,13 @@ fn udp_follows_its_endpoint(mode: Mode) -> Result<()> {
             "{mode}: {outcome}"
         );
     }
+    site.manifests.endpoints(&only(&first, Conditions::READY))?;
+    all_reach(one)?;
+    // The same endpoint on another port.
+    let moved = UdpServer::start(&first.pod.namespace, one.ip(), 9090)?;
+    let endpoints = Endpoints::of("web").port(Port::udp("dns", 9090));
+    site.manifests.endpoints(&endpoints.at(&first.pod))?;
+    all_reach(moved.address)?;
     site.manifests.endpoints(&only(&first, Conditions::READY))?;
     all_reach(one)?;
     // A client that is served well stays where it is when others come.

@@ -16,6 +16,7 @@ tests::on_every_mode!(
     cluster_ip_dual_stack,
     node_ports,
     node_port_addresses,
+    node_ports_on_loopback,
     host_network_endpoints,
     external_addresses,
     ports_and_large_requests; kernel: hairpin
@@ -153,6 +154,44 @@ fn node_port_addresses(mode: Mode) -> Result<()> {
         site.answers(&client.namespace, at, Transport::Tcp, &[server])?;
         let other = SocketAddr::new(site.nodes[0].ip(family), 30080);
         site.refused(&client.namespace, other, Transport::Tcp)?;
+    }
+    Ok(())
+}
+
+/// On 127.0.0.1 by rules in iptables mode (IPv4 only, as kube-proxy's default has it), by a small
+/// forwarder elsewhere, and there only when it is asked for.
+fn node_ports_on_loopback(mode: Mode) -> Result<()> {
+    let by_rules = matches!(mode, Mode::IptablesNft | Mode::IptablesLegacy);
+    let options = match by_rules {
+        true => Options::new(mode),
+        false => Options::new(mode).flag("--localhost-nodeports"),
+    };
+    let Some(site) = Site::start(&options)? else {
+        return Ok(());
+    };
+    let backend = site.backend(1, 8080)?;
+    let service = Service::new("web", &site.cluster_ips(1)).node_port(Port::tcp("http", 80), 30080);
+    site.manifests.service(&service)?;
+    site.manifests
+        .endpoints(&Endpoints::web("web", &[&backend]))?;
+    let node = &site.nodes[0].namespace;
+    for (&family, loopback) in site.families().iter().zip(["127.0.0.1", "::1"]) {
+        let at = SocketAddr::new(loopback.parse()?, 30080);
+        if by_rules && family == Family::V6 {
+            site.refused(node, at, Transport::Tcp)?;
+        } else {
+            let seen = site.masqueraded(0, &backend.pod, family);
+            let server = backend.address(family)?;
+            site.answers_seeing(node, at, Transport::Tcp, server, seen)?;
+        }
+        // The node's own addresses answer all the same.
+        let at = SocketAddr::new(site.nodes[0].ip(family), 30080);
+        site.answers(
+            &site.underlay.outside,
+            at,
+            Transport::Tcp,
+            &[backend.address(family)?],
+        )?;
     }
     Ok(())
 }
