@@ -385,7 +385,8 @@ impl Daemon {
         if self.cleaned.insert(family) {
             let mode = self.mode;
             // Starts programs and waits for them; the events must not wait with us.
-            tokio::task::spawn_blocking(move || modes::remove_others(mode, family));
+            let iptables = modes::iptables_options(&self.checked);
+            tokio::task::spawn_blocking(move || modes::remove_others(mode, family, &iptables));
         }
     }
 

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tests::cluster::Stack;
 use tests::pod::Family;
 use tests::proxy::{Endpoints, Mode, Options, Port, Service, Site, cluster_ip};
 use tests::traffic::Transport::Tcp;
-use tests::{http, snapshot};
+use tests::{eventually, http, snapshot};
 
 tests::on_every_mode!(show_trace_and_pages; kernel: dry_run_and_once);
 
@@ -113,6 +114,14 @@ fn show_trace_and_pages(mode: Mode) -> Result<()> {
         let page: serde_json::Value = serde_json::from_str(&get("127.0.0.1:10256", path)?)?;
         ensure!(page["healthy"] == true, "{mode}: /{path}: {page}");
     }
+    // One change beyond what the first list had.
+    let more = Service::new("more", &site.cluster_ips(2)).port(Port::tcp("http", 80));
+    site.manifests.service(&more)?;
+    let partial = "kubeproxy_sync_partial_proxy_rules_duration_seconds_count";
+    eventually("a partial sync", Duration::from_secs(5), || {
+        ensure!(node.proxy.metric(partial)? > 0.0, "none yet");
+        Ok(())
+    })?;
     let said = get("127.0.0.1:10249", "proxyMode")?;
     let word = mode.to_string();
     let word = word.split(' ').next().context("a mode has a name")?;

@@ -121,8 +121,13 @@ pub fn iptables_options(checked: &Checked) -> iptables::Options {
     }
 }
 
-/// Removes what the modes other than `mode` left for a family.
-pub fn remove_others(mode: ModeName, family: Family) {
+/// Removes what the modes other than `mode` left for a family, and what iptables mode left in the
+/// form of iptables that it does not use.
+pub fn remove_others(mode: ModeName, family: Family, iptables: &iptables::Options) {
+    if mode == ModeName::Iptables {
+        let report = iptables::remove_other_form(family, iptables);
+        log(mode, family, &report);
+    }
     for other in [ModeName::Nftables, ModeName::Iptables, ModeName::Userspace] {
         if other != mode {
             log(other, family, &cleanup(other, family));

@@ -105,7 +105,7 @@ pub async fn once(checked: &Checked) -> anyhow::Result<()> {
         })?;
         tracing::info!("{}: {} changes", family.label(), report.changes);
         match report.errors.is_empty() {
-            true => modes::remove_others(snapshot.mode, family),
+            true => modes::remove_others(snapshot.mode, family, &snapshot.iptables),
             false => errors.extend(report.errors),
         }
     }

@@ -49,7 +49,7 @@ use observed::Observed;
 use ownership::Whose;
 use plan::Committed;
 pub use programs::Choice;
-pub use remove::remove_kube_proxy;
+pub use remove::{remove_kube_proxy, remove_other_form};
 use script::Script;
 pub use terms::Parts;
 

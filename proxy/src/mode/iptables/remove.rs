@@ -7,7 +7,7 @@ use kernel::iptables::{Iptables, Variant, legacy_tables};
 use crate::{mode::Report, model::Family};
 
 use super::{
-    canonical,
+    Options, canonical,
     jumps::{FIREWALL, firewall_rule},
     names::Table,
     observe,
@@ -25,12 +25,34 @@ pub fn remove_kube_proxy(family: Family) -> Report {
     remove(family, Whose::KubeProxys, Duration::from_secs(5))
 }
 
+/// Removes what the mode left in the form of iptables that it does not use with these options: a
+/// switch from one form to the other must leave nothing that still translates.
+pub fn remove_other_form(family: Family, options: &Options) -> Report {
+    match programs::choose(family, options.choice) {
+        Ok(used) => {
+            let other = match used.variant() {
+                Variant::Nft => Variant::Legacy,
+                Variant::Legacy => Variant::Nft,
+            };
+            remove_from_forms(&[other], family, Whose::Ours, options.lock_wait)
+        }
+        Err(error) => Report {
+            errors: vec![error.to_string()],
+            ..Report::default()
+        },
+    }
+}
+
 pub(super) fn remove(family: Family, whose: Whose, wait: Duration) -> Report {
+    remove_from_forms(&[Variant::Nft, Variant::Legacy], family, whose, wait)
+}
+
+fn remove_from_forms(forms: &[Variant], family: Family, whose: Whose, wait: Duration) -> Report {
     let mut report = Report {
         full: true,
         ..Report::default()
     };
-    for variant in [Variant::Nft, Variant::Legacy] {
+    for &variant in forms {
         // Without the program there is no way that rules of it were made, or could be removed.
         let Ok(iptables) = Iptables::find_variant(family == Family::V6, variant) else {
             continue;
