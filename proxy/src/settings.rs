@@ -221,6 +221,13 @@ pub fn run(wanted: &BTreeMap<Setting, Value>) {
     let (found, mut problems) = observe(wanted);
     problems.extend(apply(&plan(wanted, &found)));
     let (refused, failed): (Vec<_>, Vec<_>) = problems.into_iter().partition(Problem::is_refused);
+    // Which process the kernel ends when memory is short is no matter of the network.
+    let (harmless, refused): (Vec<_>, Vec<_>) = refused
+        .into_iter()
+        .partition(|problem| problem.what.contains(OOM_SCORE_ADJ));
+    for problem in harmless {
+        tracing::debug!("{problem}");
+    }
     for problem in failed {
         tracing::error!("{problem}");
     }

@@ -46,11 +46,10 @@ fn port(
     let family = wanted.site.family.label();
     let _ = writeln!(out, "{name} ({}, {family})", name.protocol);
     for front in &balancer.fronts {
-        let (kind, fate) = match front.kind {
-            FrontKind::ClusterIp => ("cluster IP", balancer.internal()),
-            FrontKind::ExternalIp => ("external IP", balancer.external()),
-            FrontKind::LoadBalancer => ("load balancer IP", balancer.external()),
-            FrontKind::NodePort => ("node port", balancer.external()),
+        let kind = kind_word(front.kind);
+        let fate = match front.kind {
+            FrontKind::ClusterIp => balancer.internal(),
+            _ => balancer.external(),
         };
         let at = match front.ip {
             Some(ip) => SocketAddr::new(ip, front.port).to_string(),
@@ -166,9 +165,40 @@ pub fn trace(snapshot: &Snapshot, asked: &Trace) -> anyhow::Result<String> {
         ),
     };
     let mut text = format!("{packet}\n");
+    for (name, kind) in owners(wanted, &packet) {
+        let _ = writeln!(text, "  {kind} of {name}");
+    }
     for step in &outcome.steps {
         let _ = writeln!(text, "  {step}");
     }
     let _ = writeln!(text, "{outcome}");
     Ok(text)
+}
+
+/// Whose front the packet is for: one Service port's, or nobody's.
+fn owners<'a>(wanted: &'a Wanted, packet: &Packet) -> Vec<(&'a PortName, &'static str)> {
+    let to = packet.destination;
+    let mut found = Vec::new();
+    for (name, balancer) in &wanted.balancers {
+        for front in &balancer.fronts {
+            let same = front.port == to.port() && name.protocol == packet.protocol;
+            let here = match front.ip {
+                Some(ip) => ip == to.ip(),
+                None => packet.destination_is_local,
+            };
+            if same && here {
+                found.push((name, kind_word(front.kind)));
+            }
+        }
+    }
+    found
+}
+
+fn kind_word(kind: FrontKind) -> &'static str {
+    match kind {
+        FrontKind::ClusterIp => "cluster IP",
+        FrontKind::ExternalIp => "external IP",
+        FrontKind::LoadBalancer => "load balancer IP",
+        FrontKind::NodePort => "node port",
+    }
 }

@@ -264,6 +264,12 @@ impl Expressions {
         })
     }
 
+    /// Refuses a packet of TCP by a reset.
+    pub fn reset(&mut self) -> &mut Self {
+        // NFT_REJECT_TCP_RST.
+        self.push("reject", |out| push_u32(out, 1, 1))
+    }
+
     /// Ends the rule with a verdict.
     pub fn verdict(&mut self, verdict: &Verdict) -> &mut Self {
         self.push("immediate", |out| {

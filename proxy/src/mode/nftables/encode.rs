@@ -5,7 +5,7 @@ use kernel::nft::{self, Base, Connection, Expressions, Meta, Of, Register, Verdi
 
 use super::layout::{Place, Set};
 use super::ruleset::{Action, Draw, HASH_SEED, Match, Rule, place_of};
-use crate::model::Family;
+use crate::model::{Family, Protocol};
 
 /// Bits of a connection's state and status (linux/netfilter/nf_conntrack_common.h).
 const STATE_NEW: u32 = 8;
@@ -160,6 +160,12 @@ impl Encoder {
             }
             Match::LocalSource => drop(self.out.is_local(Of::Source, FIRST)),
             Match::LocalDestination => drop(self.out.is_local(Of::Destination, FIRST)),
+            Match::Tcp => {
+                let tcp = Protocol::Tcp.number();
+                self.out
+                    .meta(Meta::Protocol, FIRST)
+                    .compare(FIRST, true, &[tcp]);
+            }
             Match::Marked(mark) => {
                 self.out.meta(Meta::Mark, FIRST);
                 self.has_bit(*mark);
@@ -184,6 +190,7 @@ impl Encoder {
             Action::Masquerade => drop(self.out.masquerade()),
             Action::Drop => drop(self.out.verdict(&Verdict::Drop)),
             Action::Reject => drop(self.out.reject(family(self.family))),
+            Action::Reset => drop(self.out.reset()),
             Action::Jump(chain) => {
                 let chain = chain.as_str().into();
                 self.out.verdict(&Verdict::Jump(chain));

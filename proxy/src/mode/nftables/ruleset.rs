@@ -63,6 +63,8 @@ pub enum Match {
     LocalDestination,
     /// It has the mark.
     Marked(u32),
+    /// It is of TCP.
+    Tcp,
 }
 
 /// Something done to a packet.
@@ -78,6 +80,8 @@ pub enum Action {
     Drop,
     /// Refuses it by ICMP.
     Reject,
+    /// Refuses it as TCP does.
+    Reset,
     /// Into a chain and back.
     Jump(String),
     /// On to a chain.
@@ -161,7 +165,7 @@ const SRCNAT: i32 = 100;
 /// The rules.
 pub fn ruleset(basis: &Basis) -> Ruleset {
     let site = &basis.site;
-    let mut chains = vec![chain(Chain::Reject, vec![rule([], [Action::Reject])])];
+    let mut chains = vec![reject_chain()];
     for list in [List::Cluster, List::Local] {
         for place in [Place::Ip, Place::NodePort] {
             chains.extend(slots::sizes().map(|size| size_chain(site, list, place, size)));
@@ -185,6 +189,17 @@ pub fn ruleset(basis: &Basis) -> Ruleset {
         family: site.family,
         chains,
     }
+}
+
+/// A client of TCP is refused by a reset: what ICMP says of a connection that is just being made is
+/// lost where the client is on this machine (its socket is busy), and held back where the kernel has
+/// sent it a redirect.
+fn reject_chain() -> ChainRules {
+    let rules = vec![
+        rule([Match::Tcp], [Action::Reset]),
+        rule([], [Action::Reject]),
+    ];
+    chain(Chain::Reject, rules)
 }
 
 /// The mark for what comes from elsewhere to a cluster IP, if that is told at all.
@@ -324,7 +339,10 @@ fn checks(site: &Site) -> Vec<ChainRules> {
         ],
         [Action::Drop],
     );
-    let mut cluster_ips = vec![rule([Match::In(Set::ClusterIps, true)], [Action::Reject])];
+    let mut cluster_ips = vec![rule(
+        [Match::In(Set::ClusterIps, true)],
+        [Action::Goto(Chain::Reject.to_string())],
+    )];
     let nets = site.service_cidrs.iter().map(IpNet::trunc);
     for net in nets.filter(|net| Family::of_net(net) == site.family) {
         cluster_ips.push(rule([Match::Destination(net, true)], [Action::Drop]));

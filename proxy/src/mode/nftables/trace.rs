@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::book::{self, Contents};
 use super::layout::{At, Data, Key, Place, Set};
 use super::ruleset::{Action, Basis, Draw, Match, Rule, Ruleset, place_of, render, ruleset};
-use crate::model::Wanted;
+use crate::model::{Protocol, Wanted};
 use crate::trace::{Outcome, Packet, Verdict};
 
 /// Chains may not lead into each other so often; ours do not come near.
@@ -124,7 +124,7 @@ impl Walk<'_> {
                     self.step(chain, &text, "dropped");
                     return Some(End::Stop(Verdict::Drop));
                 }
-                Action::Reject => {
+                Action::Reject | Action::Reset => {
                     self.step(chain, &text, "rejected");
                     return Some(End::Stop(Verdict::Reject));
                 }
@@ -258,6 +258,7 @@ impl Walk<'_> {
             Match::LocalSource => packet.source_is_local,
             Match::LocalDestination => packet.destination_is_local,
             Match::Marked(_) => self.marked,
+            Match::Tcp => packet.protocol == Protocol::Tcp,
         }
     }
 }

@@ -77,6 +77,7 @@ fn render_match(each: &Match, family: Family) -> String {
         Match::Interface(name, yes) => format!("iifname {}\"{name}\"", not(yes)),
         Match::LocalSource => "fib saddr type local".to_owned(),
         Match::LocalDestination => "fib daddr type local".to_owned(),
+        Match::Tcp => "meta l4proto tcp".to_owned(),
         Match::Marked(mark) => format!("meta mark & {mark:#x} != 0"),
     }
 }
@@ -97,6 +98,7 @@ fn render_action(each: &Action, family: Family) -> String {
         Action::Masquerade => "masquerade fully-random".to_owned(),
         Action::Drop => "drop".to_owned(),
         Action::Reject => "reject".to_owned(),
+        Action::Reset => "reject with tcp reset".to_owned(),
         Action::Jump(name) => format!("jump {name}"),
         Action::Goto(name) => format!("goto {name}"),
         Action::Verdict(set) => {
