@@ -10,21 +10,24 @@ mod files;
 mod tests;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Events;
 use super::said::Said;
 use crate::intern::Interner;
 use crate::model::{Event, Kind};
-use files::{Files, Look, look, plan};
+use files::{Files, Look, look, look_at_some, plan, plan_some};
 use watch::Watch;
 
 /// A look without cause, for what inotify does not see: files behind links, network file systems.
 const SLOW_LOOK: Duration = Duration::from_secs(30);
 /// While the folder is away there is nothing to watch.
 const ABSENT_LOOK: Duration = Duration::from_secs(1);
+/// At the latest after so long everything is looked at, whatever inotify names.
+const WHOLE_LOOK: Duration = Duration::from_secs(2);
 /// Objects in a batch, so that a large folder does not have to be copied at once.
 const BATCH: usize = 1000;
 
@@ -47,13 +50,23 @@ impl Folder {
         let mut files = Files::default();
         let mut interner = Interner::default();
         let mut listed = false;
+        // Which files the next look is for; `None`: all.
+        let mut names = None;
+        let mut whole = Instant::now();
         loop {
             watch.cover(&self.path);
             let folder = self.clone();
             let before = files.clone();
             let mut texts = std::mem::take(&mut interner);
+            let some = names.clone();
             let looked = tokio::task::spawn_blocking(move || {
-                let found = look(&folder, &before, &mut texts);
+                let found = match &some {
+                    // Files of a folder that is gone are not gone.
+                    Some(names) if folder.path.is_dir() => {
+                        Ok(look_at_some(&folder, names, &before, &mut texts))
+                    }
+                    _ => look(&folder, &before, &mut texts),
+                };
                 (found, texts)
             });
             let found = match looked.await {
@@ -72,12 +85,12 @@ impl Folder {
                     if said.settle("folder") {
                         tracing::info!("folder {} is there again", self.path.display());
                     }
-                    let pause = if found.unsettled {
+                    let pause = if found.unsettled || names.is_some() {
                         ABSENT_LOOK
                     } else {
                         SLOW_LOOK
                     };
-                    let news = self.take_in(found, &mut said, &mut files);
+                    let news = self.take_in(found, &mut said, &mut files, names.as_ref());
                     if send(&events, news, listed).await.is_err() {
                         return;
                     }
@@ -86,7 +99,13 @@ impl Folder {
                 }
             };
             tokio::select! {
-                () = watch.stirred(pause) => {}
+                stirred = watch.stirred(pause) => {
+                    if names.is_none() {
+                        whole = Instant::now();
+                    }
+                    // Steady changes do not put off the look at everything.
+                    names = stirred.filter(|_| listed && whole.elapsed() < WHOLE_LOOK);
+                }
                 () = events.closed() => return,
             }
         }
@@ -104,7 +123,13 @@ impl Folder {
     }
 
     /// Logs what a look has to complain of, and returns what has changed.
-    fn take_in(&self, found: Look, said: &mut Said, files: &mut Files) -> Vec<Event> {
+    fn take_in(
+        &self,
+        found: Look,
+        said: &mut Said,
+        files: &mut Files,
+        names: Option<&BTreeSet<Arc<str>>>,
+    ) -> Vec<Event> {
         for (name, problem) in found.problems {
             for line in said.news(&format!("problem {name}"), problem.into_iter().collect()) {
                 tracing::warn!("{}: {line}", self.path.join(&*name).display());
@@ -121,6 +146,12 @@ impl Folder {
                 let path = self.path.join(&*name);
                 tracing::info!("{}: no concern of a proxy: {kinds}", path.display());
             }
+        }
+        if let Some(names) = names
+            && let Some(news) = plan_some(files, &found.files, names)
+        {
+            *files = found.files;
+            return news;
         }
         let (news, doubles) = plan(files, &found.files);
         for line in said.news("doubles", doubles) {

@@ -79,8 +79,37 @@ pub(super) fn look(
     before: &Files,
     interner: &mut Interner,
 ) -> Result<Look, String> {
-    let mut look = Look::default();
-    for name in manifests(&folder.path).map_err(|error| error.to_string())? {
+    let names = manifests(&folder.path).map_err(|error| error.to_string())?;
+    Ok(look_at(folder, names, Look::default(), before, interner))
+}
+
+/// The same for these files only; of the others nothing is asked.
+pub(super) fn look_at_some(
+    folder: &Folder,
+    names: &BTreeSet<Arc<str>>,
+    before: &Files,
+    interner: &mut Interner,
+) -> Look {
+    let mut look = Look {
+        files: before.clone(),
+        ..Look::default()
+    };
+    let is_there = |name: &Arc<str>| folder.path.join(&**name).symlink_metadata().is_ok();
+    let (there, gone): (BTreeSet<_>, BTreeSet<_>) = names.iter().cloned().partition(is_there);
+    for name in gone {
+        look.files.remove(&name);
+    }
+    look_at(folder, there, look, before, interner)
+}
+
+fn look_at(
+    folder: &Folder,
+    names: BTreeSet<Arc<str>>,
+    mut look: Look,
+    before: &Files,
+    interner: &mut Interner,
+) -> Look {
+    for name in names {
         let known = before.get(&name);
         match stamped(&folder.path.join(&*name)) {
             Err(problem) => look.keep(name, known, problem),
@@ -100,7 +129,7 @@ pub(super) fn look(
         look.complaints.push((name.clone(), Vec::new()));
         look.ignored.push((name.clone(), Vec::new()));
     }
-    Ok(look)
+    look
 }
 
 /// Names of manifests, sorted. Names with a dot in front are editors' and mounts' own; names that
@@ -316,6 +345,45 @@ pub(super) fn plan(before: &Files, after: &Files) -> (Vec<Event>, Vec<String>) {
     }
     news.extend(old.into_keys().map(Key::gone));
     (news, doubles)
+}
+
+/// The same where only these files can differ: `None` if one of their objects is in another file too,
+/// which takes a look at all of them.
+pub(super) fn plan_some(
+    before: &Files,
+    after: &Files,
+    names: &BTreeSet<Arc<str>>,
+) -> Option<Vec<Event>> {
+    let of = |files: &Files| -> Option<BTreeMap<Key, Event>> {
+        let mut all = BTreeMap::new();
+        for content in names.iter().filter_map(|name| files.get(name)) {
+            for event in &content.objects {
+                if all.insert(key_of(event)?, event.clone()).is_some() {
+                    return None;
+                }
+            }
+        }
+        Some(all)
+    };
+    let (mut old, new) = (of(before)?, of(after)?);
+    let others = after.iter().filter(|(name, _)| !names.contains(*name));
+    for (_, content) in others {
+        if old
+            .keys()
+            .chain(new.keys())
+            .any(|key| content.find(key).is_some())
+        {
+            return None;
+        }
+    }
+    let mut news = Vec::new();
+    for (key, event) in new {
+        if old.remove(&key).as_ref() != Some(&event) {
+            news.push(event);
+        }
+    }
+    news.extend(old.into_keys().map(Key::gone));
+    Some(news)
 }
 
 /// Each object with the file that has it.

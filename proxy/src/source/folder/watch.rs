@@ -1,10 +1,11 @@
 //! Waits until something stirs in a folder: inotify, and the end of what is half written.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -92,33 +93,47 @@ impl Watch {
     }
 
     /// Returns when something has stirred and no manifest is half written, or when the pause is over.
-    pub(super) async fn stirred(&mut self, pause: Duration) {
+    /// Says which manifests stirred; `None`: any, or nothing did.
+    pub(super) async fn stirred(&mut self, pause: Duration) -> Option<BTreeSet<Arc<str>>> {
         let Some(inotify) = &self.inotify else {
-            return sleep(pause).await;
+            sleep(pause).await;
+            return None;
         };
-        let mut writing = BTreeSet::new();
-        if timeout_at(Instant::now() + pause, drain(inotify, &mut writing))
+        let mut stir = Stir::default();
+        if timeout_at(Instant::now() + pause, drain(inotify, &mut stir))
             .await
             .is_err()
         {
-            return;
+            return None;
         }
         let end = Instant::now() + LONGEST_STIR;
         loop {
-            let patience = if writing.is_empty() { GATHER } else { QUIET };
+            let patience = if stir.is_over() { GATHER } else { QUIET };
             let until = (Instant::now() + patience).min(end);
-            let stirs = timeout_at(until, drain(inotify, &mut writing)).await;
+            let stirs = timeout_at(until, drain(inotify, &mut stir)).await;
             // Quiet, or long enough. What is gathered beside a finished file is not waited for twice.
-            if stirs.is_err() || writing.is_empty() {
-                return;
+            if stirs.is_err() || stir.is_over() {
+                return (!stir.anything).then_some(stir.names);
             }
         }
     }
 }
 
-/// Waits for events and reads them all. `writing` are the manifests that somebody has begun to write
-/// and not closed.
-async fn drain(inotify: &AsyncFd<Descriptor>, writing: &mut BTreeSet<OsString>) {
+/// What has stirred.
+#[derive(Default)]
+struct Stir {
+    /// Manifests.
+    names: BTreeSet<Arc<str>>,
+    /// Those that somebody has begun to write and not closed.
+    writing: BTreeSet<Arc<str>>,
+    /// A file went: perhaps the folder goes with all that is in it.
+    removing: bool,
+    /// The folder itself, a mount's links, or more than could be told.
+    anything: bool,
+}
+
+/// Waits for events and reads them all.
+async fn drain(inotify: &AsyncFd<Descriptor>, stir: &mut Stir) {
     loop {
         let Ok(mut guard) = inotify.readable().await else {
             // The runtime is shutting down.
@@ -127,7 +142,7 @@ async fn drain(inotify: &AsyncFd<Descriptor>, writing: &mut BTreeSet<OsString>) 
         match guard.get_inner().0.read_events() {
             Ok(events) => {
                 for event in events {
-                    note(writing, event);
+                    stir.note(&event);
                 }
                 return;
             }
@@ -139,15 +154,30 @@ async fn drain(inotify: &AsyncFd<Descriptor>, writing: &mut BTreeSet<OsString>) 
     }
 }
 
-fn note(writing: &mut BTreeSet<OsString>, event: InotifyEvent) {
-    let Some(name) = event.name.filter(|name| is_manifest(name)) else {
-        return;
-    };
-    let begun = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY;
-    let over = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE;
-    if event.mask.intersects(over) {
-        writing.remove(&name);
-    } else if event.mask.intersects(begun) {
-        writing.insert(name);
+impl Stir {
+    fn is_over(&self) -> bool {
+        self.writing.is_empty() && !self.removing
+    }
+
+    fn note(&mut self, event: &InotifyEvent) {
+        let name = event.name.as_deref().and_then(OsStr::to_str);
+        let Some(name) = name.filter(|name| !name.starts_with("..")) else {
+            self.anything = true;
+            return;
+        };
+        if !is_manifest(OsStr::new(name)) {
+            return;
+        }
+        let name: Arc<str> = name.into();
+        let begun = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY;
+        let over =
+            AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE;
+        if event.mask.intersects(over) {
+            self.writing.remove(&name);
+        } else if event.mask.intersects(begun) {
+            self.writing.insert(Arc::clone(&name));
+        }
+        self.removing |= event.mask.intersects(AddWatchFlags::IN_DELETE);
+        self.names.insert(name);
     }
 }
