@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How long the kernel is given to forget a large ruleset.
+const TAKING_APART: Duration = Duration::from_secs(3);
+
 /// A host and its peer.
 pub struct Host {
     pub namespace: Namespace,
@@ -56,7 +59,10 @@ impl Host {
         run.remove(&self.namespace)?;
         run.remove(&self.peer)?;
         std::fs::remove_dir_all(&self.folder)
-            .with_context(|| format!("remove {}", self.folder.display()))
+            .with_context(|| format!("remove {}", self.folder.display()))?;
+        // The kernel takes the rules of a namespace apart behind our back, on the same two cores.
+        std::thread::sleep(TAKING_APART);
+        Ok(())
     }
 
     /// Loads a ruleset by a program that reads it from its standard input, a file; how long that
