@@ -1,5 +1,6 @@
 use super::super::book::tests::site;
 use super::*;
+use crate::model::{LocalDetector, NodePortAddresses};
 
 fn basis() -> Basis {
     Basis {
