@@ -96,12 +96,11 @@ impl Nftables {
             self.monitor = None;
         }
         let socket = self.socket()?;
-        let before = socket.generation()?;
-        let commits = write::delta(socket, family, &delta)?;
+        let tally = Tally::before(socket)?;
+        write::delta(socket, family, &delta)?;
         if self.monitor.is_none() {
             self.monitor = Some(Monitor::open()?);
-            let after = self.socket()?.generation()?;
-            if after.wrapping_sub(before) > commits {
+            if tally.has_foreign(self.socket()?)? {
                 tracing::info!("others changed rules while much was written; comparing everything");
                 return self.look(wanted);
             }
@@ -137,20 +136,19 @@ impl Nftables {
         let basis = self.basis_for(&wanted.site, timeouts.collect());
         let mut changes = self.write_rules(&basis)?;
         let socket = self.socket()?;
-        let before = socket.generation()?;
+        let tally = Tally::before(socket)?;
         let observed = observe::contents(socket, family)?;
         let mut writer = write::Writer::new(socket, family);
         let book = writer.bring(observed, wanted);
         changes += writer.changes();
-        let commits = writer.commits();
         report.errors.extend(writer.into_errors());
         affinity::purge(socket, family, &Purge::everything(wanted))?;
-        self.monitor = Some(Monitor::open()?);
-        let socket = self.socket()?;
-        let after = socket.generation()?;
+        // At a second look it listens already.
+        if self.monitor.is_none() {
+            self.monitor = Some(Monitor::open()?);
+        }
         self.book = book;
-        // Purging commits too; one look too many does no harm.
-        Ok((changes, after.wrapping_sub(before) > commits))
+        Ok((changes, tally.has_foreign(self.socket()?)?))
     }
 
     fn basis_for(&self, site: &Site, timeouts: BTreeSet<u32>) -> Basis {
@@ -177,13 +175,35 @@ impl Nftables {
         if found.must_go() {
             let mut transaction = Transaction::new(&ruleset::table(family));
             transaction.delete_table();
-            socket.commit(&transaction)?;
+            write::counted(socket, &transaction)?;
         }
-        socket.commit(&found.transaction(&rules))?;
+        write::counted(socket, &found.transaction(&rules))?;
         let seal = observe::rules(socket, family)?.seal();
-        socket.commit(&seal)?;
+        write::counted(socket, &seal)?;
         self.basis = Some(basis.clone());
         Ok(rules.chains.len())
+    }
+}
+
+/// Tells whether somebody else has changed rules since: the generation counts everybody's
+/// transactions, and we know how many were ours, of both families. One of ours that falls between the
+/// two readings looks like somebody else's, never the other way round.
+struct Tally {
+    generation: u32,
+    own: u32,
+}
+
+impl Tally {
+    fn before(socket: &mut Socket) -> Result<Self, Failed> {
+        Ok(Self {
+            generation: socket.generation()?,
+            own: write::own_transactions(),
+        })
+    }
+
+    fn has_foreign(&self, socket: &mut Socket) -> Result<bool, Failed> {
+        let own = write::own_transactions().wrapping_sub(self.own);
+        Ok(socket.generation()?.wrapping_sub(self.generation) > own)
     }
 }
 

@@ -12,6 +12,7 @@ use super::elements::at;
 use super::layout::{At, Data, Key, Set};
 use super::ruleset::table;
 use super::slots::Target;
+use super::write;
 use crate::model::{Balancer, Family, PortName, Wanted};
 
 /// Which clients have to go.
@@ -131,14 +132,14 @@ pub fn purge(socket: &mut Socket, family: Family, purge: &Purge) -> kernel::Resu
     for element in &gone {
         transaction.delete(set.name(), element);
     }
-    match socket.commit(&transaction) {
+    match write::counted(socket, &transaction) {
         Ok(_) => {}
         // One has run out meanwhile, and took all others' deletion with it: one by one.
         Err(error) if error.is_not_found() => {
             for element in &gone {
                 let mut single = Transaction::new(&table);
                 single.delete(set.name(), element);
-                match socket.commit(&single) {
+                match write::counted(socket, &single) {
                     Err(error) if !error.is_not_found() => return Err(error),
                     _ => {}
                 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kernel::nft::{Socket, Transaction};
 
@@ -20,9 +21,24 @@ use crate::model::{Balancer, Family, List, Protocol, Wanted};
 /// Changes in one transaction, unless they belong together.
 pub const CHUNK: usize = 8_192;
 
-/// Writes a difference: endpoints that come first, those that go last, everything else at once. Says
-/// how many transactions it took.
-pub fn delta(socket: &mut Socket, family: Family, delta: &Delta) -> kernel::Result<u32> {
+/// How many transactions this process has made, of both families: the ruleset's generation counts
+/// them all, and only what is beyond them was somebody else.
+static OWN: AtomicU32 = AtomicU32::new(0);
+
+/// The number of transactions that this process has made.
+pub fn own_transactions() -> u32 {
+    OWN.load(Ordering::SeqCst)
+}
+
+/// Commits and counts.
+pub fn counted(socket: &mut Socket, transaction: &Transaction) -> kernel::Result<u32> {
+    let generation = socket.commit(transaction)?;
+    OWN.fetch_add(1, Ordering::SeqCst);
+    Ok(generation)
+}
+
+/// Writes a difference: endpoints that come first, those that go last, everything else at once.
+pub fn delta(socket: &mut Socket, family: Family, delta: &Delta) -> kernel::Result<()> {
     if delta.len() <= CHUNK {
         return commit(socket, family, &delta.delete, &delta.add);
     }
@@ -37,24 +53,23 @@ pub fn delta(socket: &mut Socket, family: Family, delta: &Delta) -> kernel::Resu
         delta.add.iter().partition(|each| alone(each, &leaving));
     let (behind, delete): (Vec<Element>, Vec<Element>) =
         delta.delete.iter().partition(|each| alone(each, &coming));
-    let mut commits = 0;
     for chunk in ahead.chunks(CHUNK) {
-        commits += commit(socket, family, &[], chunk)?;
+        commit(socket, family, &[], chunk)?;
     }
-    commits += commit(socket, family, &delete, &add)?;
+    commit(socket, family, &delete, &add)?;
     for chunk in behind.chunks(CHUNK) {
-        commits += commit(socket, family, chunk, &[])?;
+        commit(socket, family, chunk, &[])?;
     }
-    Ok(commits)
+    Ok(())
 }
 
-/// One transaction, or none if there is nothing to do; says how many.
+/// One transaction, or none if there is nothing to do.
 fn commit(
     socket: &mut Socket,
     family: Family,
     delete: &[Element],
     add: &[Element],
-) -> kernel::Result<u32> {
+) -> kernel::Result<()> {
     let mut transaction = Transaction::new(&table(family));
     for element in delete {
         transaction.delete(element.set.name(), &raw(element));
@@ -63,8 +78,8 @@ fn commit(
         transaction.add(element.set.name(), &raw(element));
     }
     match transaction.is_empty() {
-        true => Ok(0),
-        false => socket.commit(&transaction).map(|_| 1),
+        true => Ok(()),
+        false => counted(socket, &transaction).map(drop),
     }
 }
 
@@ -84,7 +99,6 @@ pub struct Writer<'a> {
     family: Family,
     waiting: Vec<(String, Delta)>,
     changes: usize,
-    commits: u32,
     errors: Vec<String>,
 }
 
@@ -96,7 +110,6 @@ impl<'a> Writer<'a> {
             family,
             waiting: Vec::new(),
             changes: 0,
-            commits: 0,
             errors: Vec::new(),
         }
     }
@@ -104,11 +117,6 @@ impl<'a> Writer<'a> {
     /// How many changes were written.
     pub fn changes(&self) -> usize {
         self.changes
-    }
-
-    /// How many transactions it took; those that failed changed nothing.
-    pub fn commits(&self) -> u32 {
-        self.commits
     }
 
     /// What was refused.
@@ -135,8 +143,7 @@ impl<'a> Writer<'a> {
         for (set, element) in strange {
             transaction.delete(set.name(), element);
         }
-        self.commits += 1;
-        match self.socket.commit(&transaction) {
+        match counted(self.socket, &transaction) {
             Ok(_) => self.changes += strange.len(),
             Err(error) => self.errors.push(error.to_string()),
         }
@@ -171,7 +178,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, changes: &Delta) -> kernel::Result<()> {
-        self.commits += delta(self.socket, self.family, changes)?;
+        delta(self.socket, self.family, changes)?;
         self.changes += changes.len();
         Ok(())
     }
