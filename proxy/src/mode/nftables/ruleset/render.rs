@@ -19,7 +19,7 @@ impl Ruleset {
         out
     }
 
-    /// The rules as a script for a reader; sets are left out, elements too.
+    /// Sets, chains and rules as a script for a reader; elements are left out.
     pub fn script(&self) -> String {
         let table = format!("{} {TABLE}", ip_word(self.family));
         let mut out = format!("add table {table}\n");
