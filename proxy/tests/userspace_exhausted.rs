@@ -11,8 +11,15 @@ use lab::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::model::{Family, Protocol};
 
+/// A connection takes two descriptors: the last one left is wanted by an accept, or by the call to the endpoint.
 #[test]
 fn clients_beyond_the_limit_are_reset_and_the_rest_go_on() {
+    for descriptors in [20, 21] {
+        clients_beyond(descriptors);
+    }
+}
+
+fn clients_beyond(descriptors: u64) {
     let Some(mut lab) = Lab::new(Family::V4) else {
         return;
     };
@@ -25,7 +32,7 @@ fn clients_beyond_the_limit_are_reset_and_the_rest_go_on() {
     );
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    setrlimit(Resource::RLIMIT_NOFILE, open + 20, hard).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, open + descriptors, hard).unwrap();
     // The clients are in another process; each says whether its connection has ended.
     let script = "ulimit -n 1000
         for n in {1..40}; do exec {c[n]}<>/dev/tcp/10.96.0.10/80 || c[n]=; done

@@ -150,18 +150,16 @@ impl Dialer {
                     let (kind, at) = (listener.occupant.kind, listener.place.address.ip());
                     self.greet(caller, kind, at, now, epoll);
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return false,
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.counters.tcp_exhausted.add(1);
-                        tracing::debug!("accept on {}: {error}", listener.place);
-                        if !self.turn_away(key) {
-                            return false;
-                        }
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return false,
+                Err(error) if exhausted(&error) => {
+                    self.counters.tcp_exhausted.add(1);
+                    tracing::debug!("accept on {}: {error}", listener.place);
+                    if !self.turn_away(key) {
+                        return false;
                     }
-                    // The client has gone again, or the network has (accept(2): "treat like EAGAIN").
-                    _ => {}
-                },
+                }
+                // The client has gone again, or the network has (accept(2): "treat like EAGAIN").
+                Err(_) => {}
             }
         }
         true
@@ -246,6 +244,11 @@ impl Dialer {
                     });
                     return;
                 }
+                // Ours is the want, not the endpoint's: the others would fail alike, and the client keeps its own.
+                Err(error) if exhausted(&error) => {
+                    tracing::debug!("connect to endpoint {address}: {error}");
+                    return self.refuse(&caller, &self.counters.tcp_exhausted);
+                }
                 Err(error) => self.failed(address, &error),
             }
             at += 1;
@@ -295,6 +298,14 @@ impl Dialer {
         drop(call.socket);
         self.call(call.caller, call.endpoints, call.at + 1, now, epoll);
     }
+}
+
+/// Whether descriptors or memory are wanting.
+fn exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 impl Work for Dialer {
