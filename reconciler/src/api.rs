@@ -1,0 +1,5 @@
+//! The Kubernetes API: what comes over the wire, and what it does to the store.
+
+pub mod kinds;
+pub mod object;
+pub mod status;
