@@ -2,4 +2,5 @@
 
 pub mod kinds;
 pub mod object;
+pub mod schema;
 pub mod status;
