@@ -3,3 +3,4 @@
 pub mod kinds;
 pub mod object;
 pub mod status;
+pub mod tables;
