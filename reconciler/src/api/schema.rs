@@ -96,9 +96,16 @@ pub struct Type {
     /// For server-side apply: an object with one owner.
     pub atomic: bool,
     by_name: HashMap<&'static str, Field>,
+    always: Vec<Field>,
 }
 
 impl Type {
+    /// Fields that are written when nothing was set: those that may not be left out, and those of which Go does not
+    /// see that they are zero: structs (`"resources": {}`) and times (null).
+    pub fn always(&self) -> &[Field] {
+        &self.always
+    }
+
     /// A field by its JSON name, inline ones included.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.by_name.get(name)
@@ -131,12 +138,21 @@ pub fn object(name: &'static str) -> &'static Type {
 /// # Panics
 /// As [`object`].
 pub fn of(kind: &Kind) -> &'static Type {
-    let group = match kind.group {
+    in_group(kind.group, kind.version, kind.kind)
+        .unwrap_or_else(|| panic!("fields.txt has no {} {}", kind.group, kind.kind))
+}
+
+/// A type by its group, version and kind: `in_group("networking.k8s.io", "v1", "Ingress")`.
+pub fn in_group(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
+    named(&format!("{}/{version}.{kind}", package(group)))
+}
+
+/// What the table calls a group: `core`, `networking`.
+pub fn package(group: &str) -> &str {
+    match group {
         "" => "core",
         group => group.split('.').next().unwrap_or_default(),
-    };
-    let name = format!("{group}/{}.{}", kind.version, kind.kind);
-    named(&name).unwrap_or_else(|| panic!("fields.txt has no {name}"))
+    }
 }
 
 fn read(text: &'static str) -> HashMap<&'static str, Type> {
@@ -161,6 +177,7 @@ fn read(text: &'static str) -> HashMap<&'static str, Type> {
                 typed: flags.contains(&"typed"),
                 atomic: flags.contains(&"atomic"),
                 by_name: HashMap::new(),
+                always: Vec::new(),
             };
             types.insert(first, new);
         }
@@ -170,10 +187,26 @@ fn read(text: &'static str) -> HashMap<&'static str, Type> {
         let mut all = HashMap::new();
         flatten(&types, name, &mut all);
         if let Some(found) = types.get_mut(name) {
+            found.always = all
+                .values()
+                .filter(|field| written_always(field))
+                .cloned()
+                .collect();
             found.by_name = all;
         }
     }
     types
+}
+
+fn written_always(field: &Field) -> bool {
+    match field.shape {
+        // The only ones that can be zero (`targetPort`, `httpGet.port`) are defaulted or refused.
+        Shape::IntOrString | Shape::Quantity => false,
+        Shape::Object(_) if !field.pointer => true,
+        // The one time that is marked `omitzero`.
+        Shape::Time | Shape::MicroTime if !field.pointer => field.name != "creationTimestamp",
+        _ => !field.omit_empty,
+    }
 }
 
 fn field(name: &'static str, mut words: std::str::SplitWhitespace<'static>) -> Field {
