@@ -2,5 +2,6 @@
 
 pub mod kinds;
 pub mod object;
+pub mod patch;
 pub mod schema;
 pub mod status;
