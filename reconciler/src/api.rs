@@ -9,6 +9,7 @@ pub mod kinds;
 pub mod object;
 pub mod openapi;
 pub mod request;
+pub mod patch;
 pub mod schema;
 pub mod select;
 pub mod services;
