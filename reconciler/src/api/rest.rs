@@ -12,11 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::HeaderMap;
 
-use answer::{Look, Reply};
+use answer::{Form, Look, Reply};
 use write::Part;
 
 use super::Api;
-use super::accept;
 use super::auth::User;
 use super::kinds::{Subresource, Verbs};
 use super::request::{Query, Target};
@@ -58,13 +57,7 @@ impl Call<'_> {
 
     fn look(&self) -> Result<Look, Status> {
         let include = self.query.text("includeObject");
-        let form = if self.watches() {
-            accept::of_watch(self.header("accept"))?
-        } else if self.target.name.is_none() && self.method == "GET" {
-            accept::of_list(self.header("accept"))?
-        } else {
-            accept::of_object(self.header("accept"))?
-        };
+        let form = Form::of(self.header("accept"), self.watches())?;
         let include = Include::parse(include).ok_or_else(|| {
             let cause = Cause::not_supported("includeObject", &include.into(), &["None", "Metadata", "Object"]);
             Status::invalid("meta.k8s.io", "TableOptions", "", &[cause])

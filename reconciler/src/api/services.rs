@@ -357,6 +357,11 @@ impl Services {
     }
 }
 
+/// The first address of a range, which the Service `kubernetes` has.
+pub fn first_address(network: IpNet) -> IpAddr {
+    want::hosts(network).0
+}
+
 /// In whose name something is claimed.
 #[derive(Clone, Debug)]
 struct Owner {

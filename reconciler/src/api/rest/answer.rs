@@ -5,12 +5,13 @@ use std::convert::Infallible;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, VARY, WARNING};
 use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::api::accept::Form;
+use crate::api::accept::{self, Accepted, Encoding};
+use crate::api::document::Answer;
 use crate::api::kinds::Kind;
 use crate::api::status::Status;
 use crate::api::tables::{self, Include};
@@ -19,6 +20,40 @@ use crate::store::{Entry, Revision};
 
 /// A response; its body may be a stream.
 pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// What of objects is answered, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All, as JSON.
+    Json,
+    /// All, as YAML.
+    Yaml,
+    /// Cells in columns.
+    Table,
+    /// Only metadata.
+    Metadata,
+}
+
+impl Form {
+    /// What an `Accept` header asks for.
+    ///
+    /// # Errors
+    /// 406.
+    pub fn of(header: Option<&str>, watch: bool) -> Result<Self, Status> {
+        let Accepted { encoding, form } = accept::accept(header, watch)?;
+        Ok(match form {
+            accept::Form::Table(_) => Self::Table,
+            accept::Form::Metadata(_) => Self::Metadata,
+            accept::Form::Object if encoding == Encoding::Yaml => Self::Yaml,
+            accept::Form::Object => Self::Json,
+        })
+    }
+
+    /// For an answer that is no list: who deletes is not shown a table.
+    pub fn of_one_object(self) -> Self {
+        if self == Self::Table { Self::Json } else { self }
+    }
+}
 
 /// How an answer is to look.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +70,20 @@ pub fn reply(code: u16, content_type: &str, body: impl Into<Bytes>) -> Reply {
     *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(content_type) {
         reply.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    reply
+}
+
+/// A document that is the same for everybody.
+pub fn of_document(answer: Answer) -> Reply {
+    let mut reply = reply(answer.status, answer.content_type, answer.body);
+    let headers = reply.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&answer.etag) {
+        headers.insert(ETAG, tag);
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+    }
+    if let Some(control) = answer.cache_control {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(control));
     }
     reply
 }

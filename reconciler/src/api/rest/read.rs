@@ -5,9 +5,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::{self, ListMeta, Look, Reply};
+use super::answer::{self, Form, ListMeta, Look, Reply};
 use crate::api::Api;
-use crate::api::accept::Form;
 use crate::api::kinds::{Kind, Verbs};
 use crate::api::request::{Query, Target};
 use crate::api::select::Selector;

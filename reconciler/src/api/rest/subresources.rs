@@ -7,6 +7,7 @@ use super::answer::{self, Look, Reply};
 use super::delete::{self, Options};
 use super::write::{self, Part, Write};
 use crate::api::kinds::{self, Kind};
+use crate::api::select::labels;
 use crate::api::status::{Cause, Status};
 use crate::api::{Api, body, conform, object, patch, quantity, schema, tables};
 use crate::store::Range;
@@ -182,7 +183,7 @@ async fn spend(api: &Api, namespace: Option<&str>, name: &str, pod: &Value, dry_
     let mut budgets = Vec::new();
     for entry in api.store.list(range).await?.entries {
         if let Ok(budget) = object::decode(&entry.value, entry.revision)
-            && tables::selects(object::at(&budget, &["spec", "selector"]), object::at(pod, &["metadata", "labels"]))
+            && labels::selects(object::at(&budget, &["spec", "selector"]), object::at(pod, &["metadata", "labels"]))
         {
             budgets.push(budget);
         }

@@ -18,8 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::{Look, Reply};
-use crate::api::accept::Form;
+use super::answer::{Form, Look, Reply};
 use crate::api::changes::{Change, Start};
 use crate::api::kinds::{Kind, Verbs};
 use crate::api::request::{Query, Target};
@@ -156,6 +155,7 @@ struct Watcher {
 
 impl Watcher {
     async fn run(mut self, from: From, mark: bool) {
+        let _open = self.api.metrics.watch(self.lines.kind.plural);
         let mut ended = self.api.changes.end();
         let gone = self.to.clone();
         let until = self.until;

@@ -14,7 +14,7 @@ use crate::api::kinds::{self, Kind};
 use crate::api::object::{self, deleting};
 use crate::api::patch;
 use crate::api::status::{Cause, Status};
-use crate::api::{Api, fields, quantity, schema, validate, view};
+use crate::api::{Api, fields, quantity, schema, upkeep, validate, view};
 use crate::api::conform::conform;
 use crate::store;
 
@@ -88,6 +88,9 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
     let warnings = write.mode.judge(&expected, findings)?;
     view::store(kind, &mut value);
     let made = insert(api, view::stored(kind), call.target.namespace.as_deref(), value, &write).await?;
+    if kind.plural == "namespaces" && !write.dry_run {
+        upkeep::furnish(api, object::name(&made)).await?;
+    }
     let mut reply = answer::of_object(201, kind, made, look);
     answer::warn(&mut reply, &warnings);
     Ok(reply)

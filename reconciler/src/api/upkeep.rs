@@ -1,0 +1,159 @@
+//! What the server does by itself: the objects that a cluster begins with, and tidying.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::body::validation::Mode;
+use super::rest::write::{self, Write};
+use super::status::Status;
+use super::{Api, kinds, object};
+use crate::store::{self, Range};
+
+/// Namespaces that are always there.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// How long events are kept.
+const EVENT_SECONDS: i64 = 3600;
+const EVERY: Duration = Duration::from_secs(180);
+/// Of the store's history so much is kept: a round of tidying.
+const HISTORY: Duration = Duration::from_secs(300);
+
+fn write() -> Write {
+    Write {
+        dry_run: false,
+        manager: "kube-apiserver".into(),
+        mode: Mode::Ignore,
+    }
+}
+
+/// Makes an object unless it is there.
+async fn ensure(api: &Api, group: &str, plural: &str, namespace: Option<&str>, value: Value) -> Result<(), Status> {
+    let kind = kinds::find(group, "v1", plural).ok_or_else(Status::unknown_resource)?;
+    let key = kind.key(namespace, object::name(&value));
+    if api.store.get(&key).await?.is_some() {
+        return Ok(());
+    }
+    match write::insert(api, kind, namespace, value, &write()).await {
+        Err(status) if status.reason == "AlreadyExists" => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Makes what a cluster begins with.
+///
+/// # Errors
+/// The store's; also when the first service address belongs to somebody else.
+pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Status> {
+    for name in NAMESPACES {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        ensure(api, "", "namespaces", None, namespace).await?;
+    }
+    for name in NAMESPACES {
+        furnish(api, name).await?;
+    }
+    let first = api.services.ranges().networks.first().map(|network| super::services::first_address(*network));
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let ports = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {"clusterIP": first.map(|ip| ip.to_string()), "ports": ports, "type": "ClusterIP", "sessionAffinity": "None"},
+    });
+    ensure(api, "", "services", Some("default"), service).await?;
+    // An address of loopback means another machine in each Pod: then nothing is behind the Service.
+    let addresses: Vec<_> = endpoints.iter().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).collect();
+    let Some(ip) = addresses.first() else {
+        return Ok(());
+    };
+    let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    ensure(api, "discovery.k8s.io", "endpointslices", Some("default"), slice).await?;
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": ip.to_string()}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    });
+    ensure(api, "", "endpoints", Some("default"), endpoints).await
+}
+
+/// What each namespace begins with: its ServiceAccount `default`, and the certificate that its Pods trust.
+///
+/// # Errors
+/// The store's.
+pub async fn furnish(api: &Api, namespace: &str) -> Result<(), Status> {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    ensure(api, "", "serviceaccounts", Some(namespace), account).await?;
+    let certificate = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt",
+            "annotations": {"kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc."}},
+        "data": {"ca.crt": api.authority},
+    });
+    ensure(api, "", "configmaps", Some(namespace), certificate).await
+}
+
+/// Tidies for as long as the server runs.
+pub async fn run(api: Arc<Api>) {
+    let mut marks: Vec<(Timestamp, store::Revision)> = Vec::new();
+    loop {
+        if let Err(error) = api.services.repair().await {
+            tracing::warn!("compare Services with what is claimed for them: {error}");
+        }
+        if let Err(error) = expire(&api).await {
+            tracing::warn!("remove old events: {error}");
+        }
+        if let Err(error) = compact(&api, &mut marks).await {
+            tracing::warn!("compact the store: {error}");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Forgets the history that was there a while ago.
+async fn compact(api: &Api, marks: &mut Vec<(Timestamp, store::Revision)>) -> Result<(), store::Error> {
+    let now = Timestamp::now();
+    marks.push((now, api.store.revision().await?));
+    let old = |(time, _): &(Timestamp, u64)| now.as_second() - time.as_second() >= HISTORY.as_secs() as i64;
+    let Some(upto) = marks.iter().rposition(old) else {
+        return Ok(());
+    };
+    let (_, revision) = marks[upto];
+    marks.drain(..=upto);
+    match api.store.compact(revision).await {
+        // Another server was quicker.
+        Err(store::Error::Compacted { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+async fn expire(api: &Api) -> Result<(), store::Error> {
+    let Some(kind) = kinds::find("", "v1", "events") else {
+        return Ok(());
+    };
+    let range = Range {
+        prefix: kind.prefix(None),
+        ..Range::default()
+    };
+    let now = Timestamp::now().as_second();
+    for entry in api.store.list(range).await?.entries {
+        let Ok(event) = object::decode(&entry.value, entry.revision) else {
+            continue;
+        };
+        let times = [&["series", "lastObservedTime"][..], &["lastTimestamp"], &["eventTime"], &["metadata", "creationTimestamp"]];
+        let last = times.iter().filter_map(|path| object::text(&event, path).parse::<Timestamp>().ok()).max();
+        if last.is_some_and(|last| last.as_second() + EVENT_SECONDS > now) {
+            continue;
+        }
+        match api.store.delete(&entry.key, entry.revision).await {
+            Ok(_) | Err(store::Error::Changed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
