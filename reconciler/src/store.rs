@@ -6,6 +6,8 @@
 //! Invariants: revisions grow by at least one with each change and are never reused, also across restarts; a change
 //! that was answered is durable; a watch delivers every change under its prefix once, in order of revision.
 
+pub mod embedded;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
