@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reconciler::store::embedded::{self, Options};
+use reconciler::store::etcd::{self, Access};
 use reconciler::store::{Event, Store, Watch};
 use tempfile::TempDir;
 use tokio::time::timeout;
+
+use super::process;
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,6 +53,42 @@ impl Fixture for Embedded {
         self.store.close().await;
         let store = embedded::open(self.folder.path(), Options::default());
         self.store = Arc::new(store.expect("open the store again"));
+    }
+}
+
+/// An etcd of its own, used through one handle.
+pub struct Etcd {
+    pub process: process::Etcd,
+    store: Arc<dyn Store>,
+}
+
+impl Etcd {
+    pub async fn start() -> Self {
+        let process = process::Etcd::start(&[]).await;
+        let store = Self::connect(&process);
+        Self { process, store }
+    }
+
+    /// Another handle on the same etcd.
+    pub fn connect(process: &process::Etcd) -> Arc<dyn Store> {
+        let access = Access {
+            endpoints: vec![process.url()],
+            ..Access::default()
+        };
+        Arc::new(etcd::Etcd::new(access).expect("a handle"))
+    }
+}
+
+#[async_trait]
+impl Fixture for Etcd {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.process.restart().await;
+        self.store = Self::connect(&self.process);
     }
 }
 

@@ -1,7 +1,9 @@
 //! The stores against one specification: the same tests on the embedded store and on a real etcd.
 
 mod conformance;
+mod etcd;
 mod fixture;
+mod process;
 
 /// One test for each store and each function of [`conformance`].
 macro_rules! conformance {
@@ -10,6 +12,13 @@ macro_rules! conformance {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 super::conformance::$name(&mut super::fixture::Embedded::start()).await;
+            })*
+        }
+
+        mod etcd_conforms {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::conformance::$name(&mut super::fixture::Etcd::start().await).await;
             })*
         }
     };
