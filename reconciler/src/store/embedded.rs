@@ -5,6 +5,7 @@
 //! and lists of older revisions are answered.
 
 mod file;
+mod header;
 mod hub;
 mod reader;
 mod writer;

@@ -1,6 +1,7 @@
 //! The stores against one specification: the same tests on the embedded store and on a real etcd.
 
 mod conformance;
+mod embedded;
 mod etcd;
 mod fixture;
 mod process;

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
 };
 
-use super::{Error, closed};
+use super::{Error, closed, header};
 
 /// Key → the revision that wrote it, the value.
 pub(super) const OBJECTS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("objects");
@@ -179,25 +179,38 @@ fn open(path: &Path, cache: usize) -> Result<Database, Error> {
         .mode(0o700)
         .create(folder)
         .map_err(|error| explain(folder, &redb::Error::Io(error)))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(on_disk)?;
-    // Also a file that was copied here: it holds Secrets.
-    file.set_permissions(Permissions::from_mode(0o600))
-        .map_err(on_disk)?;
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(on_disk)?;
-    let database = redb::Builder::new()
-        .set_cache_size(cache)
-        .create_file(file)
-        .map_err(|error| explain(path, &error.into()))?;
-    let format = prepare(&database).map_err(|error| explain(path, &error))?;
+    let open = |path: &Path| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+    };
+    let database = if path.try_exists().map_err(on_disk)? {
+        let file = open(path).map_err(on_disk)?;
+        // Also a file that was copied here: it holds Secrets.
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(on_disk)?;
+        let length = file.metadata().map_err(on_disk)?.len();
+        let mut begin = [0; header::LENGTH];
+        file.read_exact_at(&mut begin, 0).map_err(on_disk)?;
+        header::check(&begin, length).map_err(|why| damaged(&path.display(), &why))?;
+        database(file, cache)
+    } else {
+        // Under another name until it is whole: a file is then either not there or a store.
+        let unfinished = path.with_extension("new");
+        let file = open(&unfinished).map_err(on_disk)?;
+        file.try_lock().map_err(|_| in_use(&unfinished))?;
+        file.set_len(0).map_err(on_disk)?;
+        let database = database(file, cache);
+        std::fs::rename(&unfinished, path)
+            .and_then(|()| std::fs::File::open(folder)?.sync_all())
+            .map_err(on_disk)?;
+        database
+    };
+    let (database, format) = database.map_err(|error| explain(path, &error))?;
     match format {
         Some(FORMAT_NOW) => Ok(database),
         Some(newer) => Err(Error::Broken(format!(
@@ -210,6 +223,14 @@ fn open(path: &Path, cache: usize) -> Result<Database, Error> {
             path.display()
         ))),
     }
+}
+
+fn database(file: std::fs::File, cache: usize) -> Result<(Database, Option<u64>), redb::Error> {
+    let database = redb::Builder::new()
+        .set_cache_size(cache)
+        .create_file(file)?;
+    let format = prepare(&database)?;
+    Ok((database, format))
 }
 
 /// The format of the file, after a new file has been given its tables; `None` for a stranger's file.
@@ -252,13 +273,13 @@ pub(super) fn number(
         .ok_or_else(|| redb::Error::Corrupted(format!("the table meta has no {name}")))
 }
 
-fn explain(path: &Path, error: &redb::Error) -> Error {
+fn explain(file: &Path, error: &redb::Error) -> Error {
     use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
-    let path = path.display();
+    let path = file.display();
     match error {
         redb::Error::Io(cause) => match cause.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Error::Full(format!("{path}: {cause}")),
-            // What redb says of a file without its mark, or shorter than its header says.
+            // What redb says of a file that ends too early.
             InvalidData | UnexpectedEof => damaged(&path, cause),
             _ => Error::Broken(format!(
                 "{path}: {cause}: check the disk and the folder's rights"
@@ -267,9 +288,7 @@ fn explain(path: &Path, error: &redb::Error) -> Error {
         redb::Error::PreviousIo | redb::Error::DatabaseClosed => Error::Away(format!(
             "{path} is being opened again after an error of the disk"
         )),
-        redb::Error::DatabaseAlreadyOpen => Error::Broken(format!(
-            "{path} is in use by another process: stop that API server, or choose another folder with --data"
-        )),
+        redb::Error::DatabaseAlreadyOpen => in_use(file),
         redb::Error::UpgradeRequired(version) => Error::Broken(format!(
             "{path} has version {version} of redb's file format, which this version of weft cannot read: start the \
              version that wrote it, or choose another folder with --data"
@@ -279,6 +298,13 @@ fn explain(path: &Path, error: &redb::Error) -> Error {
         }
         other => damaged(&path, other),
     }
+}
+
+fn in_use(path: &Path) -> Error {
+    Error::Broken(format!(
+        "{} is in use by another process: stop that API server, or choose another folder with --data",
+        path.display()
+    ))
 }
 
 fn damaged(path: &dyn std::fmt::Display, cause: &dyn std::fmt::Display) -> Error {
