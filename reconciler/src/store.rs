@@ -6,9 +6,15 @@
 //! Invariants: revisions grow by at least one with each change and are never reused, also across restarts; a change
 //! that was answered is durable; a watch delivers every change under its prefix once, in order of revision.
 
+pub mod embedded;
+pub mod etcd;
+mod open;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+
+pub use self::open::{Credentials, open};
 
 /// A point in the store's history. 0 is before everything.
 pub type Revision = u64;

@@ -1,0 +1,1 @@
+//! What only etcd can do to a store: go away, be shared, be full, ask who one is.
