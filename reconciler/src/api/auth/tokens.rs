@@ -17,9 +17,9 @@ use crate::api::pki::private;
 
 type Hash = [u8; 32];
 
-/// What of a file's metadata changes with it: device, inode, size, and times of change in nanoseconds.
+/// What of a file's metadata changes with it: device, inode, size, mode, and times of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp(u64, u64, u64, [i64; 4]);
+struct Stamp([u64; 4], [i64; 4]);
 
 struct Table {
     stamp: Option<Stamp>,
@@ -88,9 +88,12 @@ impl Tokens {
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some(Stamp(
-        metadata.dev(),
-        metadata.ino(),
-        metadata.size(),
+        [
+            metadata.dev(),
+            metadata.ino(),
+            metadata.size(),
+            metadata.mode().into(),
+        ],
         [
             metadata.mtime(),
             metadata.mtime_nsec(),
