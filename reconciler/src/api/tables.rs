@@ -110,17 +110,25 @@ pub fn row(kind: &Kind, object: Value, include: Include, now: Timestamp) -> Valu
         Include::Metadata => partial(object),
         Include::Object => object,
     };
-    let mut row = json!({"cells": cells, "object": object});
-    if let Some(conditions) = conditions {
-        row["conditions"] = conditions;
-    }
-    row
+    let mut row = vec![("cells", Value::Array(cells)), ("object", object)];
+    row.extend(conditions.map(|conditions| ("conditions", conditions)));
+    of(row)
+}
+
+/// An object of these parts. (`json!` would copy them.)
+fn of(parts: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    let parts = parts.into_iter();
+    Value::Object(parts.map(|(key, part)| (key.to_owned(), part)).collect())
 }
 
 /// An object's metadata alone, as a `PartialObjectMetadata`.
 pub fn partial(mut object: Value) -> Value {
-    let metadata = object::object(&mut object, "metadata");
-    json!({"kind": "PartialObjectMetadata", "apiVersion": API_VERSION, "metadata": std::mem::take(metadata)})
+    let metadata = std::mem::take(object::object(&mut object, "metadata"));
+    of([
+        ("kind", json!("PartialObjectMetadata")),
+        ("apiVersion", json!(API_VERSION)),
+        ("metadata", Value::Object(metadata)),
+    ])
 }
 
 /// A table of rows. `metadata` is the list's, or the object's for one object and for an event of a watch:
@@ -133,8 +141,11 @@ pub fn table(columns: Option<&[Column]>, metadata: &Value, rows: Vec<Value>) -> 
             kept.insert(key.to_owned(), value.clone());
         }
     }
-    json!({
-        "kind": "Table", "apiVersion": API_VERSION, "metadata": kept,
-        "columnDefinitions": columns, "rows": rows,
-    })
+    of([
+        ("kind", json!("Table")),
+        ("apiVersion", json!(API_VERSION)),
+        ("metadata", Value::Object(kept)),
+        ("columnDefinitions", json!(columns)),
+        ("rows", Value::Array(rows)),
+    ])
 }
