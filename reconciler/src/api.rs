@@ -4,6 +4,7 @@ pub mod accept;
 pub mod body;
 pub mod conform;
 pub mod discovery;
+pub mod document;
 pub mod kinds;
 pub mod object;
 pub mod openapi;
