@@ -2,11 +2,18 @@
 
 pub mod accept;
 pub mod body;
+pub mod changes;
 pub mod conform;
 pub mod discovery;
 pub mod document;
 pub mod kinds;
 pub mod object;
 pub mod openapi;
+pub mod request;
+pub mod patch;
 pub mod schema;
+pub mod select;
+pub mod services;
 pub mod status;
+pub mod tables;
+pub mod view;

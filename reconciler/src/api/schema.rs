@@ -61,6 +61,8 @@ pub struct Strategy {
     pub merge: Option<Option<&'static str>>,
     /// The patch names the fields that stay (`$retainKeys`).
     pub retain_keys: bool,
+    /// An object that is replaced, and not merged. (Lists without `merge` always are.)
+    pub replace: bool,
 }
 
 /// One field of a type.
@@ -231,7 +233,7 @@ fn field(name: &'static str, mut words: std::str::SplitWhitespace<'static>) -> F
             ("set", _) => field.list_type = ListType::Set,
             ("keys", keys) => field.list_type = ListType::Map(keys.split(',').collect()),
             ("atomic", _) => field.atomic_map = true,
-            // "replace" says what is so without it.
+            ("replace", _) => field.strategy.replace = true,
             _ => {}
         }
     }

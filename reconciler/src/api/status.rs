@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
+use crate::store;
 
 /// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,6 +284,42 @@ impl Status {
             value["code"] = json!(self.code);
         }
         value
+    }
+}
+
+impl From<store::Error> for Status {
+    /// What a store's error means to a client that did not ask for a certain revision.
+    fn from(error: store::Error) -> Self {
+        use store::Error::{Away, Broken, Changed, Compacted, Exists, Full, Future};
+        match error {
+            Exists(_) | Changed { .. } => Self::new(409, "Conflict", error.to_string()),
+            Compacted { .. } => {
+                Self::expired("The resourceVersion for the provided list is too old.")
+            }
+            Future { asked, newest } => {
+                let mut status = Self::new(
+                    504,
+                    "Timeout",
+                    format!("Timeout: Too large resource version: {asked}, current: {newest}"),
+                );
+                status.details = Some(json!({"causes": [
+                    {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+                ]}));
+                status.retry_after(1)
+            }
+            Full(text) => Self::new(
+                507,
+                "InsufficientStorage",
+                format!("the store is full: {text}; what was acknowledged is kept"),
+            ),
+            Away(text) => Self::new(
+                503,
+                "ServiceUnavailable",
+                format!("the store is away: {text}"),
+            )
+            .retry_after(1),
+            Broken(text) => Self::internal(text),
+        }
     }
 }
 

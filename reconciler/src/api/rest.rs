@@ -1,0 +1,120 @@
+//! The one path of all kinds: from a request for a resource to its answer.
+
+pub mod answer;
+pub mod delete;
+pub mod read;
+pub mod subresources;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+
+use answer::{Look, Reply};
+use write::Part;
+
+use super::Api;
+use super::accept;
+use super::auth::User;
+use super::kinds::{Subresource, Verbs};
+use super::request::{Query, Target};
+use super::status::{Cause, Status};
+use super::tables::Include;
+
+/// A request for a resource, with its body.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Where its path leads.
+    pub target: &'a Target,
+    /// `GET`, `POST`, `PUT`, `PATCH`, `DELETE`.
+    pub method: &'a str,
+    /// Its parameters.
+    pub query: &'a Query,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Empty for GET.
+    pub body: Bytes,
+    /// Who asks.
+    pub user: &'a User,
+}
+
+impl Call<'_> {
+    /// A header, if it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The object's name; empty for a collection.
+    pub fn name(&self) -> &str {
+        self.target.name.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is a watch.
+    pub fn watches(&self) -> bool {
+        self.method == "GET" && (self.target.watch || (self.target.name.is_none() && self.query.on("watch")))
+    }
+
+    fn look(&self) -> Result<Look, Status> {
+        let include = self.query.text("includeObject");
+        let form = if self.watches() {
+            accept::of_watch(self.header("accept"))?
+        } else if self.target.name.is_none() && self.method == "GET" {
+            accept::of_list(self.header("accept"))?
+        } else {
+            accept::of_object(self.header("accept"))?
+        };
+        let include = Include::parse(include).ok_or_else(|| {
+            let cause = Cause::not_supported("includeObject", &include.into(), &["None", "Metadata", "Object"]);
+            Status::invalid("meta.k8s.io", "TableOptions", "", &[cause])
+        })?;
+        Ok(Look { form, include })
+    }
+}
+
+/// Answers a request for a resource. Streams of a Pod's containers are handed on before.
+///
+/// # Errors
+/// Everything that is not to the client's liking.
+pub async fn answer(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
+    let look = call.look()?;
+    let (target, kind) = (call.target, call.target.kind);
+    if let Some(name) = &target.subresource {
+        let subresource = kind.subresources.iter().find(|known| known.name() == name);
+        let subresource = subresource.ok_or_else(Status::unknown_resource)?;
+        return below(api, call, *subresource, look).await;
+    }
+    if call.watches() {
+        return watch::watch(api, target, call.query, look).await;
+    }
+    let writable = kind.verbs != Verbs::ReadOnly;
+    match (call.method, &target.name) {
+        ("GET", Some(_)) => read::get(api, target, call.query, look).await,
+        ("GET", None) => read::list(api, target, call.query, look).await,
+        ("POST", None) if writable => write::create(api, call, look).await,
+        ("PUT", Some(_)) if writable => write::update(api, call, Part::Main, look).await,
+        ("PATCH", Some(_)) if writable => write::patch(api, call, Part::Main, look).await,
+        ("DELETE", Some(_)) if writable => delete::delete(api, call, look).await,
+        ("DELETE", None) if kind.verbs == Verbs::All => delete::collection(api, call, look).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+async fn below(api: &Arc<Api>, call: &Call<'_>, subresource: Subresource, look: Look) -> Result<Reply, Status> {
+    match (subresource, call.method) {
+        (Subresource::Status, "GET") => read::get(api, call.target, call.query, look).await,
+        (Subresource::Status, "PUT") => write::update(api, call, Part::Status, look).await,
+        (Subresource::Status, "PATCH") => write::patch(api, call, Part::Status, look).await,
+        (Subresource::Scale, _) => subresources::scale(api, call, look).await,
+        (Subresource::Binding, "POST") => subresources::bind(api, call).await,
+        (Subresource::Eviction, "POST") => subresources::evict(api, call).await,
+        (Subresource::EphemeralContainers, _) => {
+            subresources::part_of_pod(api, call, look, "ephemeralcontainers").await
+        }
+        (Subresource::Resize, _) => subresources::part_of_pod(api, call, look, "resize").await,
+        (Subresource::Finalize, "PUT") => delete::finalize(api, call, look).await,
+        (Subresource::Token, "POST") => super::reviews::token(api, call).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
