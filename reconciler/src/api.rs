@@ -5,6 +5,7 @@ pub mod body;
 pub mod changes;
 pub mod conform;
 pub mod discovery;
+pub mod document;
 pub mod kinds;
 pub mod object;
 pub mod openapi;

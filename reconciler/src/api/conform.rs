@@ -133,7 +133,7 @@ impl Walk {
             return false;
         }
         self.value(value, shape, place);
-        !value.is_null() && !(omit && is_zero(value))
+        !(value.is_null() || omit && is_zero(value))
     }
 
     fn value(&mut self, value: &mut Value, shape: &Shape, place: Place<'_>) {

@@ -103,7 +103,7 @@ pub struct Type {
 
 impl Type {
     /// Fields that are written when nothing was set: those that may not be left out, and those of which Go does not
-    /// see that they are zero: structs (`"resources": {}`) and times (null).
+    /// see that they are zero: structs (`"resources": {}`), times and raw JSON (null).
     pub fn always(&self) -> &[Field] {
         &self.always
     }
@@ -204,7 +204,7 @@ fn written_always(field: &Field) -> bool {
     match field.shape {
         // The only ones that can be zero (`targetPort`, `httpGet.port`) are defaulted or refused.
         Shape::IntOrString | Shape::Quantity => false,
-        Shape::Object(_) if !field.pointer => true,
+        Shape::Object(_) | Shape::Raw if !field.pointer => true,
         // The one time that is marked `omitzero`.
         Shape::Time | Shape::MicroTime if !field.pointer => field.name != "creationTimestamp",
         _ => !field.omit_empty,

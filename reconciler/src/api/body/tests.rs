@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::validation::{Mode, warning};
@@ -215,4 +216,39 @@ fn options_of_deletes_are_read() {
         400
     );
     assert_eq!(delete_options(None, b"[]").unwrap_err().code, 400);
+}
+
+/// YAML 1.1, as Kubernetes reads it.
+#[test]
+fn scalars_of_yaml_are_read_as_kubernetes_reads_them() {
+    let text = "a: 0644\nb: yes\nc: ~\nd: 0x10\ne: 1_000\n1: x\ntrue: y\nf: 2026-11-21T06:00:00Z\ng: .5\nh: '1'\ni: 1:30\nj: +1\nk: |\n  two\n  lines\n";
+    assert_eq!(
+        text::yaml(text.as_bytes()).unwrap().value,
+        json!({"a": 420, "b": true, "c": null, "d": 16, "e": 1000, "1": "x", "true": true,
+            "f": "2026-11-21T06:00:00Z", "g": 0.5, "h": "1", "i": "1:30", "j": 1, "k": "two\nlines\n"})
+    );
+    let twice = text::yaml(b"a:\n- b: 1\n  b: 2\n").unwrap();
+    assert_eq!(twice.findings, [r#"duplicate field "a[0].b""#]);
+    assert_eq!(twice.value, json!({"a": [{"b": 2}]}));
+}
+
+proptest! {
+    #[test]
+    fn odd_texts_do_no_harm(body in "[-{}\\[\\]:,&*a-c\"'#| \n0-9.?!~%<]{0,60}", bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        for body in [body.as_bytes(), &bytes] {
+            for content_type in [None, Some("application/yaml"), Some(PROTOBUF)] {
+                let read = read(content_type, body, &config_map(), |text| Some(text.into()));
+                prop_assert!(read.is_ok() || read.is_err_and(|status| status.code == 400));
+                let _ = delete_options(content_type, body);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_can_be_read_again(key in "[a-z]{1,3}", text in ".{0,8}") {
+        let body = json!({"metadata": {"name": text, "labels": {&key: &text}}, "data": {key: text}}).to_string();
+        let once = read_as(None, &body).unwrap().value;
+        let twice = read_as(Some("application/yaml"), &once.to_string()).unwrap();
+        prop_assert_eq!(twice, Decoded { value: once, findings: Vec::new() });
+    }
 }

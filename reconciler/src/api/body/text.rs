@@ -61,6 +61,8 @@ pub fn yaml(bytes: &[u8]) -> Result<Parsed, String> {
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
+        // `defaultMode: 0644`, as in YAML 1.1.
+        legacy_octal_numbers: true,
         budget: serde_saphyr::budget! {
             max_depth: DEPTH,
             max_documents: 1,
