@@ -6,6 +6,7 @@ pub mod changes;
 pub mod conform;
 pub mod discovery;
 pub mod document;
+pub mod fields;
 pub mod kinds;
 pub mod object;
 pub mod openapi;
