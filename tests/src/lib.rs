@@ -7,6 +7,7 @@
 //! The test bed looks at the kernel through `ip`, `bridge`, `nft` and `iptables`, not through the
 //! crates under test: an observer of its own.
 
+pub mod apiserver;
 pub mod capture;
 pub mod cluster;
 pub mod conflist;
@@ -28,6 +29,7 @@ pub mod topology;
 pub mod traffic;
 pub mod wait;
 
+pub use apiserver::ApiServer;
 pub use cluster::{Cluster, Options};
 pub use namespace::Namespace;
 pub use pod::Pod;

@@ -37,11 +37,16 @@ pub async fn handle(api: Arc<Api>, peer: Option<Arc<User>>, request: Request<Inc
     let path = request.uri().path().to_owned();
     let (words, reply) = respond(&api, peer.as_deref(), request, &path).await;
     let reply = reply.unwrap_or_else(Into::into);
-    api.metrics.answered(&words, reply.status().as_u16(), begun.elapsed());
+    api.metrics
+        .answered(&words, reply.status().as_u16(), begun.elapsed());
     if reply.status().as_u16() >= 500 {
         tracing::warn!("{method} {path}: {}", reply.status());
     } else {
-        tracing::debug!("{method} {path}: {} in {:?}", reply.status(), begun.elapsed());
+        tracing::debug!(
+            "{method} {path}: {} in {:?}",
+            reply.status(),
+            begun.elapsed()
+        );
     }
     reply
 }
@@ -57,7 +62,12 @@ pub struct Words {
     pub subresource: &'static str,
 }
 
-async fn respond(api: &Arc<Api>, peer: Option<&User>, request: Request<Incoming>, path: &str) -> (Words, Result<Reply, Status>) {
+async fn respond(
+    api: &Arc<Api>,
+    peer: Option<&User>,
+    request: Request<Incoming>,
+    path: &str,
+) -> (Words, Result<Reply, Status>) {
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let meaning = meaning(path);
     let words = words(request.method(), &meaning, &query);
@@ -67,7 +77,9 @@ async fn respond(api: &Arc<Api>, peer: Option<&User>, request: Request<Incoming>
     };
     let reply = match &meaning {
         Meaning::Resource(target) => resource(api, &user, target, &query, &words, request).await,
-        Meaning::Question(question, namespace) => ask(api, &user, question, namespace.as_deref(), &query, request).await,
+        Meaning::Question(question, namespace) => {
+            ask(api, &user, question, namespace.as_deref(), &query, request).await
+        }
         Meaning::Unknown => match allow(&user, &words, Asked::Path(path), None) {
             Ok(_) => Err(Status::unknown_resource()),
             Err(status) => Err(status),
@@ -88,13 +100,15 @@ enum Meaning {
 
 fn meaning(path: &str) -> Meaning {
     let question = |group: &str, plural: &str, namespaced: bool| {
-        QUESTIONS
-            .iter()
-            .find(|known| known.group == group && known.plural == plural && known.namespaced == namespaced)
+        QUESTIONS.iter().find(|known| {
+            known.group == group && known.plural == plural && known.namespaced == namespaced
+        })
     };
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let found = match segments.as_slice() {
-        ["api", "v1", "namespaces", namespace, plural] => question("", plural, true).map(|found| (found, Some((*namespace).to_owned()))),
+        ["api", "v1", "namespaces", namespace, plural] => {
+            question("", plural, true).map(|found| (found, Some((*namespace).to_owned())))
+        }
         ["apis", group, "v1", plural] => question(group, plural, false).map(|found| (found, None)),
         ["apis", group, "v1", "namespaces", namespace, plural] => {
             question(group, plural, true).map(|found| (found, Some((*namespace).to_owned())))
@@ -114,10 +128,25 @@ fn meaning(path: &str) -> Meaning {
 fn words(method: &Method, meaning: &Meaning, query: &Query) -> Words {
     let (resource, subresource, named, watch) = match meaning {
         Meaning::Resource(target) => {
-            let known = |name: &String| target.kind.subresources.iter().find(|sub| sub.name() == name);
-            let subresource = target.subresource.as_ref().and_then(known).map(|sub| sub.name());
+            let known = |name: &String| {
+                target
+                    .kind
+                    .subresources
+                    .iter()
+                    .find(|sub| sub.name() == name)
+            };
+            let subresource = target
+                .subresource
+                .as_ref()
+                .and_then(known)
+                .map(|sub| sub.name());
             let watch = target.watch || (target.name.is_none() && query.on("watch"));
-            (target.kind.plural, subresource.unwrap_or_default(), target.name.is_some(), watch)
+            (
+                target.kind.plural,
+                subresource.unwrap_or_default(),
+                target.name.is_some(),
+                watch,
+            )
         }
         Meaning::Question(question, _) => (question.plural, "", false, false),
         Meaning::Unknown | Meaning::Document => ("", "", true, false),
@@ -142,7 +171,9 @@ fn words(method: &Method, meaning: &Meaning, query: &Query) -> Words {
 
 /// Who asks.
 async fn authenticate(api: &Api, peer: Option<&User>, headers: &HeaderMap) -> Result<User, Status> {
-    let header = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let header = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
     if let Some(token) = header.and_then(auth::bearer) {
         let identity = api.authenticator.token(token, Timestamp::now());
         let identity = identity.ok_or_else(Status::unauthorized)?;
@@ -168,7 +199,11 @@ pub async fn alive(api: &Api, identity: &Identity) -> Result<bool, Status> {
         let Some(kind) = kinds::find("", "v1", plural) else {
             return Ok(false);
         };
-        let Some(entry) = api.store.get(&kind.key(Some(&bound.namespace), &reference.name)).await? else {
+        let Some(entry) = api
+            .store
+            .get(&kind.key(Some(&bound.namespace), &reference.name))
+            .await?
+        else {
             return Ok(false);
         };
         let same = |value: Value| object::uid(&value) == reference.uid;
@@ -180,7 +215,12 @@ pub async fn alive(api: &Api, identity: &Identity) -> Result<bool, Status> {
 }
 
 /// Fails with 403 unless a user may do that.
-fn allow<'a>(user: &'a User, words: &Words, asked: Asked<'_>, kind: Option<&'static kinds::Kind>) -> Result<Verdict<'a>, Status> {
+fn allow<'a>(
+    user: &'a User,
+    words: &Words,
+    asked: Asked<'_>,
+    kind: Option<&'static kinds::Kind>,
+) -> Result<Verdict<'a>, Status> {
     let verb = match (words.verb, words.subresource) {
         // Who runs something in a Pod makes something, however it is asked for.
         ("GET", "exec" | "attach" | "portforward") => "create",
@@ -188,7 +228,10 @@ fn allow<'a>(user: &'a User, words: &Words, asked: Asked<'_>, kind: Option<&'sta
         ("PUT", _) if matches!(asked, Asked::Resource(_)) => "update",
         (verb, _) => &verb.to_ascii_lowercase(),
     };
-    let attributes = Attributes { verb, target: asked };
+    let attributes = Attributes {
+        verb,
+        target: asked,
+    };
     roles::allowed(user, &attributes).map_err(|message| {
         let name = match &attributes.target {
             Asked::Resource(resource) => resource.name.unwrap_or_default(),
@@ -214,11 +257,16 @@ async fn document(
     if let Some(reply) = health::page(api, path, query).await {
         return Ok(reply);
     }
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let (accept, known) = (header("accept"), header("if-none-match"));
     let found = match discovery::respond(path, accept, known) {
         Some(answer) => Some(answer),
-        None => openapi::respond(path, accept, known),
+        None => openapi::respond(path, request.uri().query(), accept, known),
     };
     Ok(found.map_or_else(answer::nothing_here, answer::of_document))
 }
@@ -238,7 +286,11 @@ async fn resource(
         group: kind.group,
         resource: kind.plural,
         subresource: target.subresource.as_deref().unwrap_or_default(),
-        namespace: if kind.plural == "namespaces" { target.name.as_deref() } else { target.namespace.as_deref() },
+        namespace: if kind.plural == "namespaces" {
+            target.name.as_deref()
+        } else {
+            target.namespace.as_deref()
+        },
         name: named,
     };
     let verdict = allow(user, words, Asked::Resource(asked), Some(kind))?;
@@ -273,33 +325,59 @@ fn method(method: &Method) -> Result<&str, Status> {
 }
 
 fn too_slow() -> Status {
-    Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout").retry_after(1)
+    Status::new(
+        504,
+        "Timeout",
+        "Timeout: request did not complete within the allotted timeout",
+    )
+    .retry_after(1)
 }
 
 async fn turn(api: &Api) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
     match tokio::time::timeout(QUEUE_TIME, api.turns.acquire()).await {
         Ok(Ok(turn)) => Ok(turn),
-        _ => Err(Status::new(429, "TooManyRequests", "too many requests, please try again later").retry_after(1)),
+        _ => Err(Status::new(
+            429,
+            "TooManyRequests",
+            "too many requests, please try again later",
+        )
+        .retry_after(1)),
     }
 }
 
 fn stream(target: &Target) -> Option<Subresource> {
     let name = target.subresource.as_deref()?;
-    let streams = [Subresource::Log, Subresource::Exec, Subresource::Attach, Subresource::PortForward];
-    streams.into_iter().find(|stream| stream.name() == name && target.kind.has(*stream))
+    let streams = [
+        Subresource::Log,
+        Subresource::Exec,
+        Subresource::Attach,
+        Subresource::PortForward,
+    ];
+    streams
+        .into_iter()
+        .find(|stream| stream.name() == name && target.kind.has(*stream))
 }
 
 /// The whole body, if it is not too large.
 async fn body(request: &mut Request<Incoming>) -> Result<Bytes, Status> {
     let too_large = || {
-        Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {BODY}"))
+        Status::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {BODY}"),
+        )
     };
     if request.body().size_hint().lower() > BODY as u64 {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(request.body_mut(), BODY).collect());
+    let collected =
+        tokio::time::timeout(BODY_TIME, Limited::new(request.body_mut(), BODY).collect());
     match collected.await {
-        Err(_) => Err(Status::new(408, "Timeout", "the body did not arrive in time")),
+        Err(_) => Err(Status::new(
+            408,
+            "Timeout",
+            "the body did not arrive in time",
+        )),
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Status::bad_request(format!("read the body: {error}"))),
@@ -307,12 +385,23 @@ async fn body(request: &mut Request<Incoming>) -> Result<Bytes, Status> {
 }
 
 /// What a role allows only for some objects.
-async fn verify(api: &Api, call: &Call<'_>, verdict: Verdict<'_>, asked: &Resource<'_>, words: &Words) -> Result<(), Status> {
+async fn verify(
+    api: &Api,
+    call: &Call<'_>,
+    verdict: Verdict<'_>,
+    asked: &Resource<'_>,
+    words: &Words,
+) -> Result<(), Status> {
     let holds = match verdict {
         Verdict::Allowed => true,
         Verdict::IfNamed(name) => {
             let target = super::body::Target::of(call.target.kind);
-            let read = super::body::read(call.header("content-type"), &call.body, &target, super::quantity::canonical)?;
+            let read = super::body::read(
+                call.header("content-type"),
+                &call.body,
+                &target,
+                super::quantity::canonical,
+            )?;
             object::name(&read.value) == name
         }
         Verdict::IfBoundTo(node) => bound(api, call, asked, node).await?,
@@ -325,11 +414,20 @@ async fn verify(api: &Api, call: &Call<'_>, verdict: Verdict<'_>, asked: &Resour
         target: Asked::Resource(*asked),
     };
     let message = roles::forbidden(call.user, &attributes);
-    Err(Status::forbidden(Some(call.target.kind), asked.name.unwrap_or_default(), message))
+    Err(Status::forbidden(
+        Some(call.target.kind),
+        asked.name.unwrap_or_default(),
+        message,
+    ))
 }
 
 /// Whether the Pod that a request is about runs on a node.
-async fn bound(api: &Api, call: &Call<'_>, asked: &Resource<'_>, node: &str) -> Result<bool, Status> {
+async fn bound(
+    api: &Api,
+    call: &Call<'_>,
+    asked: &Resource<'_>,
+    node: &str,
+) -> Result<bool, Status> {
     let Some(pods) = kinds::find("", "v1", "pods") else {
         return Ok(false);
     };
@@ -342,7 +440,8 @@ async fn bound(api: &Api, call: &Call<'_>, asked: &Resource<'_>, node: &str) -> 
     };
     let entry = api.store.get(&pods.key(asked.namespace, &name)).await?;
     let entry = entry.ok_or_else(|| Status::not_found(pods, &name))?;
-    let pod = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&entry.key, &error))?;
+    let pod = object::decode(&entry.value, entry.revision)
+        .map_err(|error| answer::unreadable(&entry.key, &error))?;
     Ok(object::text(&pod, &["spec", "nodeName"]) == node)
 }
 

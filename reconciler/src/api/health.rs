@@ -14,7 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub async fn page(api: &Api, path: &str, query: &Query) -> Option<Reply> {
     if path == "/metrics" {
         let text = api.metrics.render();
-        return Some(answer::reply(200, "text/plain; version=0.0.4; charset=utf-8", text));
+        return Some(answer::reply(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            text,
+        ));
     }
     let (page, one) = match path.strip_prefix('/')?.split_once('/') {
         Some((page, one)) => (page, Some(one)),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use super::handler::Words;
 
@@ -26,24 +28,43 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             requests: IntCounterVec::new(
-                Opts::new("apiserver_request_total", "Requests answered, by verb, resource and code."),
+                Opts::new(
+                    "apiserver_request_total",
+                    "Requests answered, by verb, resource and code.",
+                ),
                 &["verb", "resource", "subresource", "code"],
             )?,
             durations: HistogramVec::new(
-                HistogramOpts::new("apiserver_request_duration_seconds", "From a request's headers to its answer's.")
-                    .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0]),
+                HistogramOpts::new(
+                    "apiserver_request_duration_seconds",
+                    "From a request's headers to its answer's.",
+                )
+                .buckets(vec![
+                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+                ]),
                 &words,
             )?,
             watches: IntGaugeVec::new(
-                Opts::new("apiserver_longrunning_requests", "Watches that are open, by resource."),
+                Opts::new(
+                    "apiserver_longrunning_requests",
+                    "Watches that are open, by resource.",
+                ),
                 &["resource"],
             )?,
             connections: IntGauge::new("weft_apiserver_connections", "Connections that are open.")?,
         };
-        metrics.registry.register(Box::new(metrics.requests.clone()))?;
-        metrics.registry.register(Box::new(metrics.durations.clone()))?;
-        metrics.registry.register(Box::new(metrics.watches.clone()))?;
-        metrics.registry.register(Box::new(metrics.connections.clone()))?;
+        metrics
+            .registry
+            .register(Box::new(metrics.requests.clone()))?;
+        metrics
+            .registry
+            .register(Box::new(metrics.durations.clone()))?;
+        metrics
+            .registry
+            .register(Box::new(metrics.watches.clone()))?;
+        metrics
+            .registry
+            .register(Box::new(metrics.connections.clone()))?;
         Ok(metrics)
     }
 
@@ -54,7 +75,9 @@ impl Metrics {
         self.requests
             .with_label_values(&[labels[0], labels[1], labels[2], &code])
             .inc();
-        self.durations.with_label_values(&labels).observe(after.as_secs_f64());
+        self.durations
+            .with_label_values(&labels)
+            .observe(after.as_secs_f64());
     }
 
     /// Counts a watch for as long as the answer lives.

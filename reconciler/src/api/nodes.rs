@@ -49,8 +49,13 @@ pub async fn stream(
     }
     let name = target.name.as_deref().unwrap_or_default();
     let key = target.kind.key(target.namespace.as_deref(), name);
-    let entry = api.store.get(&key).await?.ok_or_else(|| Status::not_found(target.kind, name))?;
-    let pod = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&key, &error))?;
+    let entry = api
+        .store
+        .get(&key)
+        .await?
+        .ok_or_else(|| Status::not_found(target.kind, name))?;
+    let pod = object::decode(&entry.value, entry.revision)
+        .map_err(|error| answer::unreadable(&key, &error))?;
     if stream == Subresource::Log {
         log_options(name, query)?;
     }
@@ -62,7 +67,9 @@ pub async fn stream(
     if node.is_empty() {
         return match stream {
             Subresource::Log => Ok(answer::reply(204, "text/plain", "")),
-            _ => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+            _ => Err(Status::bad_request(format!(
+                "pod {name} does not have a host assigned"
+            ))),
         };
     }
     let upgrades = request.headers().contains_key(UPGRADE);
@@ -86,18 +93,26 @@ pub async fn stream(
     }
     let place = place(api, &node).await?;
     let away = |error: String| {
-        Status::new(503, "ServiceUnavailable", format!("error dialing backend: node {node}: {error}")).retry_after(1)
+        Status::new(
+            503,
+            "ServiceUnavailable",
+            format!("error dialing backend: node {node}: {error}"),
+        )
+        .retry_after(1)
     };
     let mut onward = Request::new(Empty::<Bytes>::new());
     *onward.method_mut() = method;
-    *onward.uri_mut() = path.parse().map_err(|error| Status::bad_request(format!("{path}: {error}")))?;
+    *onward.uri_mut() = path
+        .parse()
+        .map_err(|error| Status::bad_request(format!("{path}: {error}")))?;
     *onward.headers_mut() = request.headers().clone();
     for header in ["authorization", "accept-encoding"] {
         onward.headers_mut().remove(header);
     }
     onward.headers_mut().remove(CONTENT_LENGTH);
     onward.headers_mut().remove(TRANSFER_ENCODING);
-    let host = HeaderValue::from_str(&place.to_string()).map_err(|error| away(error.to_string()))?;
+    let host =
+        HeaderValue::from_str(&place.to_string()).map_err(|error| away(error.to_string()))?;
     onward.headers_mut().insert(HOST, host);
     let reply = send(api, &place, onward).await.map_err(away)?;
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -113,13 +128,14 @@ fn pass_on(reply: Response<Incoming>) -> Reply {
     parts.headers.remove(TRANSFER_ENCODING);
     let body = body.map_err(|error| tracing::debug!("the answer of a node broke off: {error}"));
     // What has been sent of it is all there is: the stream just ends.
-    let body = http_body_util::StreamBody::new(futures_util::stream::unfold(Some(body), async |body| {
-        let mut body = body?;
-        match body.frame().await {
-            Some(Ok(frame)) => Some((Ok(frame), Some(body))),
-            Some(Err(())) | None => None,
-        }
-    }));
+    let body =
+        http_body_util::StreamBody::new(futures_util::stream::unfold(Some(body), async |body| {
+            let mut body = body?;
+            match body.frame().await {
+                Some(Ok(frame)) => Some((Ok(frame), Some(body))),
+                Some(Err(())) | None => None,
+            }
+        }));
     Response::from_parts(parts, body.boxed_unsync())
 }
 
@@ -154,8 +170,17 @@ fn container(pod: &Value, stream: Subresource, asked: &str) -> Result<String, St
     };
     let own = names("containers");
     if asked.is_empty() {
-        let default = object::at(pod, &["metadata", "annotations", "kubectl.kubernetes.io/default-container"]);
-        let default = default.and_then(Value::as_str).filter(|name| own.iter().any(|own| own == name));
+        let default = object::at(
+            pod,
+            &[
+                "metadata",
+                "annotations",
+                "kubectl.kubernetes.io/default-container",
+            ],
+        );
+        let default = default
+            .and_then(Value::as_str)
+            .filter(|name| own.iter().any(|own| own == name));
         return match (default, own.as_slice()) {
             (_, [one]) => Ok(one.clone()),
             (Some(one), _) if stream != Subresource::Log => Ok(one.to_owned()),
@@ -169,7 +194,9 @@ fn container(pod: &Value, stream: Subresource, asked: &str) -> Result<String, St
     if all.iter().any(|known| known == asked) {
         return Ok(asked.to_owned());
     }
-    Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+    Err(Status::bad_request(format!(
+        "container {asked} is not valid for pod {name}"
+    )))
 }
 
 fn log_options(pod: &str, query: &Query) -> Result<(), Status> {
@@ -208,30 +235,59 @@ impl std::fmt::Display for Place {
 
 async fn place(api: &Api, node: &str) -> Result<Place, Status> {
     let nodes = kinds::find("", "v1", "nodes").ok_or_else(Status::unknown_resource)?;
-    let entry = api.store.get(&nodes.key(None, node)).await?.ok_or_else(|| Status::not_found(nodes, node))?;
-    let value = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&entry.key, &error))?;
+    let entry = api
+        .store
+        .get(&nodes.key(None, node))
+        .await?
+        .ok_or_else(|| Status::not_found(nodes, node))?;
+    let value = object::decode(&entry.value, entry.revision)
+        .map_err(|error| answer::unreadable(&entry.key, &error))?;
     let addresses = object::list(&value, &["status", "addresses"]);
     let of = |kind: &str| {
-        let found = addresses.iter().find(|address| object::text(address, &["type"]) == kind)?;
+        let found = addresses
+            .iter()
+            .find(|address| object::text(address, &["type"]) == kind)?;
         Some(object::text(found, &["address"]).to_owned())
     };
-    let host = of("InternalIP").or_else(|| of("ExternalIP")).or_else(|| of("Hostname"));
+    let host = of("InternalIP")
+        .or_else(|| of("ExternalIP"))
+        .or_else(|| of("Hostname"));
     let host = host.filter(|host| !host.is_empty()).ok_or_else(|| {
-        Status::new(503, "ServiceUnavailable", format!("no preferred addresses found for node {node:?}; it has not reported its status"))
+        Status::new(
+            503,
+            "ServiceUnavailable",
+            format!(
+                "no preferred addresses found for node {node:?}; it has not reported its status"
+            ),
+        )
     })?;
-    let port = object::number(&value, &["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).unwrap_or(PORT);
+    let port = object::number(
+        &value,
+        &["status", "daemonEndpoints", "kubeletEndpoint", "Port"],
+    )
+    .unwrap_or(PORT);
     let port = u16::try_from(port).map_err(|_| {
-        Status::new(503, "ServiceUnavailable", format!("node {node:?} says that its agent listens on port {port}"))
+        Status::new(
+            503,
+            "ServiceUnavailable",
+            format!("node {node:?} says that its agent listens on port {port}"),
+        )
     })?;
     Ok(Place { host, port })
 }
 
-async fn send(api: &Api, place: &Place, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String> {
+async fn send(
+    api: &Api,
+    place: &Place,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Incoming>, String> {
     let connect = async {
         let tcp = TcpStream::connect((place.host.as_str(), place.port)).await?;
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from(place.host.clone()).map_err(std::io::Error::other)?;
-        TlsConnector::from(Arc::clone(&api.node_tls)).connect(name, tcp).await
+        TlsConnector::from(Arc::clone(&api.node_tls))
+            .connect(name, tcp)
+            .await
     };
     let tls = tokio::time::timeout(CONNECT_TIME, connect)
         .await

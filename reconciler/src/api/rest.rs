@@ -52,14 +52,19 @@ impl Call<'_> {
 
     /// Whether it is a watch.
     pub fn watches(&self) -> bool {
-        self.method == "GET" && (self.target.watch || (self.target.name.is_none() && self.query.on("watch")))
+        self.method == "GET"
+            && (self.target.watch || (self.target.name.is_none() && self.query.on("watch")))
     }
 
     fn look(&self) -> Result<Look, Status> {
         let include = self.query.text("includeObject");
         let form = Form::of(self.header("accept"), self.watches())?;
         let include = Include::parse(include).ok_or_else(|| {
-            let cause = Cause::not_supported("includeObject", &include.into(), &["None", "Metadata", "Object"]);
+            let cause = Cause::not_supported(
+                "includeObject",
+                &include.into(),
+                &["None", "Metadata", "Object"],
+            );
             Status::invalid("meta.k8s.io", "TableOptions", "", &[cause])
         })?;
         Ok(Look { form, include })
@@ -94,7 +99,12 @@ pub async fn answer(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
     }
 }
 
-async fn below(api: &Arc<Api>, call: &Call<'_>, subresource: Subresource, look: Look) -> Result<Reply, Status> {
+async fn below(
+    api: &Arc<Api>,
+    call: &Call<'_>,
+    subresource: Subresource,
+    look: Look,
+) -> Result<Reply, Status> {
     match (subresource, call.method) {
         (Subresource::Status, "GET") => read::get(api, call.target, call.query, look).await,
         (Subresource::Status, "PUT") => write::update(api, call, Part::Status, look).await,

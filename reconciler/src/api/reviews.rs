@@ -13,14 +13,24 @@ use super::{Api, body, handler, kinds, object, quantity};
 
 fn read(call: &Call<'_>, group: &'static str, kind: &'static str) -> Result<Value, Status> {
     let target = body::Target::named(group, "v1", kind).ok_or_else(Status::unknown_resource)?;
-    Ok(body::read(call.header("content-type"), &call.body, &target, quantity::canonical)?.value)
+    Ok(body::read(
+        call.header("content-type"),
+        &call.body,
+        &target,
+        quantity::canonical,
+    )?
+    .value)
 }
 
 /// Answers a review.
 ///
 /// # Errors
 /// 400 and 422 for what is no question.
-pub async fn answer(api: &Api, call: &Call<'_>, question: &'static Question) -> Result<Reply, Status> {
+pub async fn answer(
+    api: &Api,
+    call: &Call<'_>,
+    question: &'static Question,
+) -> Result<Reply, Status> {
     let request = read(call, question.group, question.kind)?;
     let now = Timestamp::now();
     let value = match question.kind {
@@ -72,14 +82,19 @@ pub async fn token(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
         Some(pod) => load(api, "pods", namespace, &pod.name).await?,
         None => None,
     };
-    let answer = api
-        .authenticator
-        .issuer()
-        .request(&request, &account, pod.as_ref(), Timestamp::now())?;
+    let answer =
+        api.authenticator
+            .issuer()
+            .request(&request, &account, pod.as_ref(), Timestamp::now())?;
     Ok(answer::json(201, &answer))
 }
 
-async fn load(api: &Api, plural: &str, namespace: Option<&str>, name: &str) -> Result<Option<Value>, Status> {
+async fn load(
+    api: &Api,
+    plural: &str,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<Value>, Status> {
     let kind = kinds::find("", "v1", plural).ok_or_else(Status::unknown_resource)?;
     let entry = api.store.get(&kind.key(namespace, name)).await?;
     Ok(entry.and_then(|entry| object::decode(&entry.value, entry.revision).ok()))

@@ -26,13 +26,23 @@ const STREAMS: u32 = 1000;
 const HEADERS: usize = 64 << 10;
 
 /// Serves on all listeners until `end` is heard; then ends watches, lets other answers finish, and returns.
-pub async fn serve(api: Arc<Api>, listeners: Vec<TcpListener>, acceptor: TlsAcceptor, end: broadcast::Sender<()>) {
+pub async fn serve(
+    api: Arc<Api>,
+    listeners: Vec<TcpListener>,
+    acceptor: TlsAcceptor,
+    end: broadcast::Sender<()>,
+) {
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut accepting = tokio::task::JoinSet::new();
     let (to, mut accepted) = tokio::sync::mpsc::channel(1);
     for listener in listeners {
-        accepting.spawn(accept(listener, Arc::clone(&room), to.clone(), end.subscribe()));
+        accepting.spawn(accept(
+            listener,
+            Arc::clone(&room),
+            to.clone(),
+            end.subscribe(),
+        ));
     }
     drop(to);
     while let Some((tcp, from, place)) = accepted.recv().await {
@@ -47,7 +57,10 @@ pub async fn serve(api: Arc<Api>, listeners: Vec<TcpListener>, acceptor: TlsAcce
         });
     }
     api.changes.close();
-    if tokio::time::timeout(FAREWELL, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(FAREWELL, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests took too long to end, and were cut off");
     }
 }
@@ -117,6 +130,8 @@ async fn connection(
         .max_header_list_size(HEADERS as u32)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
+    let serving = builder
+        .serve_connection_with_upgrades(TokioIo::new(tls), service)
+        .into_owned();
     watcher.watch(serving).await
 }

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::kinds::{Kind, NameRule, Scope, Verbs};
 use super::object;
 pub use cells::cells;
+pub use workload::{label_selector, pairs};
 
 const API_VERSION: &str = "meta.k8s.io/v1";
 

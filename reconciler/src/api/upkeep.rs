@@ -30,7 +30,13 @@ fn write() -> Write {
 }
 
 /// Makes an object unless it is there.
-async fn ensure(api: &Api, group: &str, plural: &str, namespace: Option<&str>, value: Value) -> Result<(), Status> {
+async fn ensure(
+    api: &Api,
+    group: &str,
+    plural: &str,
+    namespace: Option<&str>,
+    value: Value,
+) -> Result<(), Status> {
     let kind = kinds::find(group, "v1", plural).ok_or_else(Status::unknown_resource)?;
     let key = kind.key(namespace, object::name(&value));
     if api.store.get(&key).await?.is_some() {
@@ -48,13 +54,19 @@ async fn ensure(api: &Api, group: &str, plural: &str, namespace: Option<&str>, v
 /// The store's; also when the first service address belongs to somebody else.
 pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Status> {
     for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(api, "", "namespaces", None, namespace).await?;
     }
     for name in NAMESPACES {
         furnish(api, name).await?;
     }
-    let first = api.services.ranges().networks.first().map(|network| super::services::first_address(*network));
+    let first = api
+        .services
+        .ranges()
+        .networks
+        .first()
+        .map(|network| super::services::first_address(*network));
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let ports = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]);
     let service = json!({
@@ -63,7 +75,10 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
     });
     ensure(api, "", "services", Some("default"), service).await?;
     // An address of loopback means another machine in each Pod: then nothing is behind the Service.
-    let addresses: Vec<_> = endpoints.iter().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).collect();
+    let addresses: Vec<_> = endpoints
+        .iter()
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+        .collect();
     let Some(ip) = addresses.first() else {
         return Ok(());
     };
@@ -74,7 +89,14 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
         "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    ensure(api, "discovery.k8s.io", "endpointslices", Some("default"), slice).await?;
+    ensure(
+        api,
+        "discovery.k8s.io",
+        "endpointslices",
+        Some("default"),
+        slice,
+    )
+    .await?;
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
@@ -88,7 +110,8 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
 /// # Errors
 /// The store's.
 pub async fn furnish(api: &Api, namespace: &str) -> Result<(), Status> {
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     ensure(api, "", "serviceaccounts", Some(namespace), account).await?;
     let certificate = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt",
@@ -116,10 +139,15 @@ pub async fn run(api: Arc<Api>) {
 }
 
 /// Forgets the history that was there a while ago.
-async fn compact(api: &Api, marks: &mut Vec<(Timestamp, store::Revision)>) -> Result<(), store::Error> {
+async fn compact(
+    api: &Api,
+    marks: &mut Vec<(Timestamp, store::Revision)>,
+) -> Result<(), store::Error> {
     let now = Timestamp::now();
     marks.push((now, api.store.revision().await?));
-    let old = |(time, _): &(Timestamp, u64)| now.as_second() - time.as_second() >= HISTORY.as_secs() as i64;
+    let old = |(time, _): &(Timestamp, u64)| {
+        now.as_second() - time.as_second() >= HISTORY.as_secs() as i64
+    };
     let Some(upto) = marks.iter().rposition(old) else {
         return Ok(());
     };
@@ -145,8 +173,16 @@ async fn expire(api: &Api) -> Result<(), store::Error> {
         let Ok(event) = object::decode(&entry.value, entry.revision) else {
             continue;
         };
-        let times = [&["series", "lastObservedTime"][..], &["lastTimestamp"], &["eventTime"], &["metadata", "creationTimestamp"]];
-        let last = times.iter().filter_map(|path| object::text(&event, path).parse::<Timestamp>().ok()).max();
+        let times = [
+            &["series", "lastObservedTime"][..],
+            &["lastTimestamp"],
+            &["eventTime"],
+            &["metadata", "creationTimestamp"],
+        ];
+        let last = times
+            .iter()
+            .filter_map(|path| object::text(&event, path).parse::<Timestamp>().ok())
+            .max();
         if last.is_some_and(|last| last.as_second() + EVENT_SECONDS > now) {
             continue;
         }

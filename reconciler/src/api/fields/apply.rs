@@ -31,8 +31,17 @@ pub(super) fn apply(
     let mut entries = entries::read(managed).unwrap_or_default();
     if let (Some(live), true) = (live, entries.is_empty()) {
         // What is there belongs to somebody, so that it is not taken silently.
-        let first = Writer { manager: "before-first-apply", subresource: "", now: writer.now };
-        track(&mut entries, changes(None, live, &first, kind), &first, kind);
+        let first = Writer {
+            manager: "before-first-apply",
+            subresource: "",
+            now: writer.now,
+        };
+        track(
+            &mut entries,
+            changes(None, live, &first, kind),
+            &first,
+            kind,
+        );
     }
 
     let mut set = of(applied, node);
@@ -100,7 +109,12 @@ pub(super) fn apply(
 fn check(applied: &Value, writer: &Writer<'_>, kind: &Kind) -> Result<(), Status> {
     if writer.manager.is_empty() {
         let missing = Cause::required("fieldManager", "is required for apply patch");
-        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[missing]));
+        return Err(Status::invalid(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            &[missing],
+        ));
     }
     let version = object::text(applied, &["apiVersion"]);
     let found = object::text(applied, &["kind"]);
@@ -213,8 +227,15 @@ fn conflict(conflicts: &[(&Entry, super::Set)]) -> Status {
         }
     }
     let message = match causes.as_slice() {
-        [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
-        several => format!("Apply failed with {} conflicts: {}", several.len(), listed.join("\n")),
+        [one] => format!(
+            "Apply failed with 1 conflict: {}: {}",
+            one.message, one.field
+        ),
+        several => format!(
+            "Apply failed with {} conflicts: {}",
+            several.len(),
+            listed.join("\n")
+        ),
     };
     Status::new(409, "Conflict", message).with_causes(&causes)
 }

@@ -89,7 +89,12 @@ impl Entry {
 
 /// A manager's name; some have none.
 pub(super) fn named(manager: &str) -> String {
-    if manager.is_empty() { "unknown" } else { manager }.to_owned()
+    if manager.is_empty() {
+        "unknown"
+    } else {
+        manager
+    }
+    .to_owned()
 }
 
 /// The entries of a `managedFields`. Nothing and null are none.

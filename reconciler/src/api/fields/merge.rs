@@ -61,8 +61,8 @@ fn items(live: Vec<Value>, applied: &[Value], node: Node) -> Vec<Value> {
         .peekable();
     for (element, item) in wanted.iter().zip(applied) {
         let stop = next_shared.peek().map(|element| element.as_str());
-        while let Some((_, only_live)) =
-            places.next_if(|(element, only_live)| only_live.is_some() || Some(element.as_str()) != stop)
+        while let Some((_, only_live)) = places
+            .next_if(|(element, only_live)| only_live.is_some() || Some(element.as_str()) != stop)
         {
             result.extend(only_live);
         }

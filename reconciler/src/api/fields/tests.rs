@@ -33,9 +33,11 @@ fn recorded() -> Vec<(String, Value)> {
 /// Takes out what the server added after it had recorded who set what.
 fn without_allotted(name: &str, object: &mut Value) {
     let paths: &[&str] = match name.split('-').next().unwrap() {
-        "service" if name == "service-headless" || name == "service-headless-noselector" => {
-            &["/spec/ipFamilies", "/spec/ipFamilyPolicy", "/spec/clusterIPs"]
-        }
+        "service" if name == "service-headless" || name == "service-headless-noselector" => &[
+            "/spec/ipFamilies",
+            "/spec/ipFamilyPolicy",
+            "/spec/clusterIPs",
+        ],
         "service" => &[
             "/spec/ipFamilies",
             "/spec/ipFamilyPolicy",
@@ -44,7 +46,11 @@ fn without_allotted(name: &str, object: &mut Value) {
             "/spec/healthCheckNodePort",
             "/spec/ports/0/nodePort",
         ],
-        "job" => &["/metadata/labels", "/spec/selector", "/spec/template/metadata/labels"],
+        "job" => &[
+            "/metadata/labels",
+            "/spec/selector",
+            "/spec/template/metadata/labels",
+        ],
         "persistentvolume" | "persistentvolumeclaim" => &["/metadata/finalizers"],
         "node" => &["/spec/taints"],
         "namespace" => &["/spec/finalizers"],
@@ -82,7 +88,10 @@ fn without_service_account(pod: &mut Value) {
         }
     };
     prune("/spec", "volumes", &|volume| {
-        volume["name"].as_str().unwrap().starts_with("kube-api-access")
+        volume["name"]
+            .as_str()
+            .unwrap()
+            .starts_with("kube-api-access")
     });
     for path in ["/spec/containers/0", "/spec/initContainers/0"] {
         prune(path, "volumeMounts", &|mount| {
@@ -94,8 +103,14 @@ fn without_service_account(pod: &mut Value) {
 #[test]
 fn create_records_what_the_reference_recorded() {
     for (name, mut object) in recorded() {
-        let expected = object["metadata"].as_object_mut().unwrap().remove("managedFields");
-        let now = object["metadata"]["creationTimestamp"].as_str().unwrap().to_owned();
+        let expected = object["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("managedFields");
+        let now = object["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         without_allotted(&name, &mut object);
         let kind = kind_of(&object);
         update(None, &mut object, &writer("wire", &now), kind);

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, VARY, WARNING};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, VARY, WARNING,
+};
 use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -51,7 +53,11 @@ impl Form {
 
     /// For an answer that is no list: who deletes is not shown a table.
     pub fn of_one_object(self) -> Self {
-        if self == Self::Table { Self::Json } else { self }
+        if self == Self::Table {
+            Self::Json
+        } else {
+            self
+        }
     }
 }
 
@@ -97,7 +103,9 @@ pub fn json(code: u16, value: &Value) -> Reply {
 pub fn nothing_here() -> Reply {
     let mut reply = reply(404, "text/plain; charset=utf-8", "404 page not found\n");
     let header = HeaderName::from_static("x-content-type-options");
-    reply.headers_mut().insert(header, HeaderValue::from_static("nosniff"));
+    reply
+        .headers_mut()
+        .insert(header, HeaderValue::from_static("nosniff"));
     reply
 }
 
@@ -114,7 +122,10 @@ impl From<Status> for Reply {
 /// Adds texts that `kubectl` prints as warnings (RFC 7234, section 5.5; code 299).
 pub fn warn(reply: &mut Reply, texts: &[String]) {
     for text in texts {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let quoted = text
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             reply.headers_mut().append(WARNING, value);
         }
@@ -135,7 +146,10 @@ pub fn of_object(code: u16, kind: &Kind, mut value: Value, look: Look) -> Reply 
         Form::Table => {
             let metadata = value.get("metadata").cloned().unwrap_or_default();
             let row = tables::row(kind, value, look.include, now());
-            json(code, &tables::table(Some(tables::columns(kind)), &metadata, vec![row]))
+            json(
+                code,
+                &tables::table(Some(tables::columns(kind)), &metadata, vec![row]),
+            )
         }
     }
 }
@@ -257,14 +271,21 @@ fn untyped(mut value: Value) -> Value {
 pub fn of_values(kind: &Kind, meta: &ListMeta, items: Vec<Value>, form: Form) -> Reply {
     let metadata = meta.to_value();
     match form {
-        Form::Table => json(200, &tables::table(Some(tables::columns(kind)), &metadata, items)),
+        Form::Table => json(
+            200,
+            &tables::table(Some(tables::columns(kind)), &metadata, items),
+        ),
         Form::Metadata => json(
             200,
             &json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items}),
         ),
         Form::Json | Form::Yaml => {
             let list = json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata, "items": items});
-            if form == Form::Yaml { yaml(200, &list) } else { json(200, &list) }
+            if form == Form::Yaml {
+                yaml(200, &list)
+            } else {
+                json(200, &list)
+            }
         }
     }
 }

@@ -5,9 +5,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::Call;
 use super::answer::{self, ListMeta, Look, Reply};
 use super::write::{self, now, released};
-use super::Call;
 use crate::api::kinds::Kind;
 use crate::api::request::Query;
 use crate::api::select::Selector;
@@ -38,7 +38,7 @@ impl Options {
     /// 400 and 422.
     pub fn of(call: &Call<'_>) -> Result<Self, Status> {
         let body = body::delete_options(call.header("content-type"), &call.body)?;
-        Self::read(&body, &call.query)
+        Self::read(&body, call.query)
     }
 
     /// From an object and a query.
@@ -46,31 +46,55 @@ impl Options {
     /// # Errors
     /// 422 for a bad policy.
     pub fn read(body: &Value, query: &Query) -> Result<Self, Status> {
-        let text = |path: &[&str]| Some(object::text(body, path).to_owned()).filter(|text| !text.is_empty());
+        let text = |path: &[&str]| {
+            Some(object::text(body, path).to_owned()).filter(|text| !text.is_empty())
+        };
         let grace = match object::number(body, &["gracePeriodSeconds"]) {
             Some(seconds) => Some(seconds),
             None => query.number("gracePeriodSeconds")?,
         };
         if grace.is_some_and(|seconds| seconds < 0) {
-            let cause = Cause::invalid("gracePeriodSeconds", &json!(grace), "must be greater than or equal to 0");
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
+            let cause = Cause::invalid(
+                "gracePeriodSeconds",
+                &json!(grace),
+                "must be greater than or equal to 0",
+            );
+            return Err(Status::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause],
+            ));
         }
         let orphan = match object::at(body, &["orphanDependents"]).and_then(Value::as_bool) {
             Some(orphan) => Some(orphan),
-            None => query.get("orphanDependents").map(|_| query.on("orphanDependents")),
+            None => query
+                .get("orphanDependents")
+                .map(|_| query.on("orphanDependents")),
         };
-        let propagation = text(&["propagationPolicy"]).or_else(|| query.get("propagationPolicy").map(str::to_owned));
+        let propagation = text(&["propagationPolicy"])
+            .or_else(|| query.get("propagationPolicy").map(str::to_owned));
         let supported = ["Foreground", "Background", "Orphan", "nil"];
         if let Some(policy) = &propagation
             && !supported[..3].contains(&policy.as_str())
         {
             let cause = Cause::not_supported("propagationPolicy", &json!(policy), &supported);
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
+            return Err(Status::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause],
+            ));
         }
         let dry = object::list(body, &["dryRun"]);
         if dry.iter().any(|value| value != "All") {
             let cause = Cause::not_supported("dryRun", &json!(dry), &["All"]);
-            return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]));
+            return Err(Status::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause],
+            ));
         }
         Ok(Self {
             grace,
@@ -108,7 +132,14 @@ pub enum Deleted {
 pub async fn delete(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Status> {
     let options = Options::of(call)?;
     let kind = call.target.kind;
-    let deleted = remove(api, view::stored(kind), call.target.namespace.as_deref(), call.name(), &options).await?;
+    let deleted = remove(
+        api,
+        view::stored(kind),
+        call.target.namespace.as_deref(),
+        call.name(),
+        &options,
+    )
+    .await?;
     // A table is for those who look, not for those who delete.
     let look = Look {
         form: look.form.of_one_object(),
@@ -116,7 +147,9 @@ pub async fn delete(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
     };
     Ok(match deleted {
         Deleted::Held(value) => answer::of_object(200, kind, value, look),
-        Deleted::Gone(value) if ["Pod", "Service", "ServiceAccount"].contains(&kind.kind) => answer::of_object(200, kind, value, look),
+        Deleted::Gone(value) if ["Pod", "Service", "ServiceAccount"].contains(&kind.kind) => {
+            answer::of_object(200, kind, value, look)
+        }
         Deleted::Gone(value) => {
             let mut details = json!({"name": object::name(&value), "kind": kind.plural, "uid": object::uid(&value)});
             if !kind.group.is_empty() {
@@ -136,7 +169,11 @@ pub async fn collection(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply,
     if kind.namespaced() && call.target.namespace.is_none() {
         return Err(Status::method_not_allowed());
     }
-    let selector = Selector::parse(kind, call.query.text("labelSelector"), call.query.text("fieldSelector"))?;
+    let selector = Selector::parse(
+        kind,
+        call.query.text("labelSelector"),
+        call.query.text("fieldSelector"),
+    )?;
     let stored = view::stored(kind);
     let range = Range {
         prefix: kind.prefix(call.target.namespace.as_deref()),
@@ -144,11 +181,23 @@ pub async fn collection(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply,
     };
     let page = api.store.list(range).await?;
     let mut items = Vec::new();
-    for entry in page.entries.iter().filter(|entry| selector.matches_bytes(&entry.value)) {
+    for entry in page
+        .entries
+        .iter()
+        .filter(|entry| selector.matches_bytes(&entry.value))
+    {
         let Some(name) = entry.key.rsplit('/').next() else {
             continue;
         };
-        match remove(api, stored, call.target.namespace.as_deref(), name, &options).await {
+        match remove(
+            api,
+            stored,
+            call.target.namespace.as_deref(),
+            name,
+            &options,
+        )
+        .await
+        {
             Ok(Deleted::Gone(mut value) | Deleted::Held(mut value)) => {
                 view::show(kind, &mut value);
                 items.push(value);
@@ -163,7 +212,12 @@ pub async fn collection(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply,
         next: None,
         remaining: None,
     };
-    Ok(answer::of_values(kind, &meta, items, look.form.of_one_object()))
+    Ok(answer::of_values(
+        kind,
+        &meta,
+        items,
+        look.form.of_one_object(),
+    ))
 }
 
 /// Deletes an object, or marks it.
@@ -179,11 +233,17 @@ pub async fn remove(
 ) -> Result<Deleted, Status> {
     let key = kind.key(namespace, name);
     loop {
-        let entry = api.store.get(&key).await?.ok_or_else(|| Status::not_found(kind, name))?;
-        let old = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&key, &error))?;
+        let entry = api
+            .store
+            .get(&key)
+            .await?
+            .ok_or_else(|| Status::not_found(kind, name))?;
+        let old = object::decode(&entry.value, entry.revision)
+            .map_err(|error| answer::unreadable(&key, &error))?;
         precondition(kind, name, &old, options)?;
         if is(kind, "Namespace") && KEPT.contains(&name) {
-            let message = format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
+            let message =
+                format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
             return Err(Status::forbidden(Some(kind), name, message));
         }
         let new = marked(kind, &old, options);
@@ -234,23 +294,36 @@ fn marked(kind: &Kind, old: &Value, options: &Options) -> Value {
     // Asked again, it may only become shorter.
     if first || had.is_some_and(|had| grace < had) {
         let end = Timestamp::now() + SignedDuration::from_secs(grace);
-        metadata.insert("deletionTimestamp".into(), json!(end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+        metadata.insert(
+            "deletionTimestamp".into(),
+            json!(end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        );
         if !namespace {
             metadata.insert("deletionGracePeriodSeconds".into(), json!(grace));
         }
     }
     if first && kind.generation {
-        let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
+        let generation = metadata
+            .get("generation")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
         metadata.insert("generation".into(), json!(generation + 1));
     }
     if let Some(policy) = &options.propagation {
-        let mut names: Vec<Value> = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut names: Vec<Value> = metadata
+            .get("finalizers")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let wanted = match policy.as_str() {
             "Foreground" => Some(FOREGROUND),
             "Orphan" => Some(ORPHAN),
             _ => None,
         };
-        names.retain(|name| ![FOREGROUND, ORPHAN].contains(&name.as_str().unwrap_or_default()) || name.as_str() == wanted);
+        names.retain(|name| {
+            ![FOREGROUND, ORPHAN].contains(&name.as_str().unwrap_or_default())
+                || name.as_str() == wanted
+        });
         if let Some(wanted) = wanted.filter(|wanted| !names.iter().any(|name| name == wanted)) {
             names.push(json!(wanted));
         }
@@ -272,7 +345,9 @@ fn grace(kind: &Kind, old: &Value, options: &Options) -> i64 {
         return 0;
     }
     let phase = object::text(old, &["status", "phase"]);
-    if object::text(old, &["spec", "nodeName"]).is_empty() || ["Succeeded", "Failed"].contains(&phase) {
+    if object::text(old, &["spec", "nodeName"]).is_empty()
+        || ["Succeeded", "Failed"].contains(&phase)
+    {
         return 0;
     }
     let stated = object::number(old, &["spec", "terminationGracePeriodSeconds"]);
@@ -291,21 +366,30 @@ async fn write(
 ) -> Result<Deleted, store::Error> {
     let gone = released(&new);
     if options.dry_run {
-        return Ok(if gone { Deleted::Gone(new) } else { Deleted::Held(new) });
+        return Ok(if gone {
+            Deleted::Gone(new)
+        } else {
+            Deleted::Held(new)
+        });
     }
     if gone {
         let revision = api.store.delete(key, entry.revision).await?;
         api.services.freed(kind, old).await;
         let mut last = if is(kind, "Pod") { new } else { old.clone() };
-        object::object(&mut last, "metadata").insert("resourceVersion".into(), json!(revision.to_string()));
+        object::object(&mut last, "metadata")
+            .insert("resourceVersion".into(), json!(revision.to_string()));
         return Ok(Deleted::Gone(last));
     }
     if new == *old {
         return Ok(Deleted::Held(new));
     }
     let mut new = new;
-    let revision = api.store.update(key, object::encode(kind, &new), entry.revision).await?;
-    object::object(&mut new, "metadata").insert("resourceVersion".into(), json!(revision.to_string()));
+    let revision = api
+        .store
+        .update(key, object::encode(kind, &new), entry.revision)
+        .await?;
+    object::object(&mut new, "metadata")
+        .insert("resourceVersion".into(), json!(revision.to_string()));
     Ok(Deleted::Held(new))
 }
 
@@ -314,17 +398,35 @@ pub async fn finalize(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, S
     let write = write::Write::of(call, "UpdateOptions")?;
     let kind = call.target.kind;
     let expected = body::Target::of(kind);
-    let sent = body::read(call.header("content-type"), &call.body, &expected, crate::api::quantity::canonical)?.value;
+    let sent = body::read(
+        call.header("content-type"),
+        &call.body,
+        &expected,
+        crate::api::quantity::canonical,
+    )?
+    .value;
     let make = |old: &Value| {
         let mut new = old.clone();
         let metadata = object::object(&mut new, "metadata");
-        metadata.insert("resourceVersion".into(), json!(object::text(&sent, &["metadata", "resourceVersion"])));
+        metadata.insert(
+            "resourceVersion".into(),
+            json!(object::text(&sent, &["metadata", "resourceVersion"])),
+        );
         let finalizers = object::list(&sent, &["spec", "finalizers"]);
         let spec = object::object(&mut new, "spec");
         spec.insert("finalizers".into(), json!(finalizers));
         Ok(new)
     };
-    let made = write::change(api, kind, None, call.name(), write::Part::Chosen("finalize"), &write, make).await?;
+    let made = write::change(
+        api,
+        kind,
+        None,
+        call.name(),
+        write::Part::Chosen("finalize"),
+        &write,
+        make,
+    )
+    .await?;
     Ok(answer::of_object(200, kind, made, look))
 }
 

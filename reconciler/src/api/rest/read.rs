@@ -21,11 +21,17 @@ pub async fn get(api: &Api, target: &Target, query: &Query, look: Look) -> Resul
         not_older(api, asked).await?;
     }
     if kind.verbs == Verbs::ReadOnly {
-        let found = components(api).await.into_iter().find(|value| value["metadata"]["name"] == name);
+        let found = components(api)
+            .await
+            .into_iter()
+            .find(|value| value["metadata"]["name"] == name);
         let value = found.ok_or_else(|| Status::not_found(kind, name))?;
         return Ok(answer::of_object(200, kind, value, look));
     }
-    let entry = api.store.get(&kind.key(target.namespace.as_deref(), name)).await?;
+    let entry = api
+        .store
+        .get(&kind.key(target.namespace.as_deref(), name))
+        .await?;
     let entry = entry.ok_or_else(|| Status::not_found(kind, name))?;
     Ok(answer::of_entry(kind, &entry, look))
 }
@@ -74,7 +80,9 @@ impl Token {
 
     fn decode(text: &str) -> Result<Self, Status> {
         let invalid = |why: String| {
-            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+            Status::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
         };
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(text.trim_end_matches('='))
@@ -103,7 +111,9 @@ async fn want(api: &Api, prefix: &str, query: &Query) -> Result<Want, Status> {
     };
     if !token.is_empty() {
         if revision.is_some_and(|revision| revision != 0) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         if !matching.is_empty() {
             let detail = "resourceVersionMatch is forbidden when continue is provided";
@@ -111,7 +121,9 @@ async fn want(api: &Api, prefix: &str, query: &Query) -> Result<Want, Status> {
         }
         let token = Token::decode(token)?;
         if !token.start.starts_with(prefix) {
-            return Err(Status::bad_request("invalid continue token: it is of another list"));
+            return Err(Status::bad_request(
+                "invalid continue token: it is of another list",
+            ));
         }
         want.at = Revision::try_from(token.rv).ok();
         want.after = Some(token.start);
@@ -131,7 +143,11 @@ async fn want(api: &Api, prefix: &str, query: &Query) -> Result<Want, Status> {
         ("Exact" | "NotOlderThan", _) => {}
         (other, _) => {
             let supported = ["Exact", "NotOlderThan"];
-            return Err(options(Cause::not_supported("resourceVersionMatch", &json!(other), &supported)));
+            return Err(options(Cause::not_supported(
+                "resourceVersionMatch",
+                &json!(other),
+                &supported,
+            )));
         }
     }
     match revision {
@@ -157,11 +173,21 @@ pub async fn list(api: &Api, target: &Target, query: &Query, look: Look) -> Resu
             remaining: None,
         };
         let now = jiff::Timestamp::now();
-        let row = |value| if look.form == Form::Table { tables::row(kind, value, look.include, now) } else { value };
+        let row = |value| {
+            if look.form == Form::Table {
+                tables::row(kind, value, look.include, now)
+            } else {
+                value
+            }
+        };
         let items = components(api).await.into_iter().map(row).collect();
         return Ok(answer::of_values(kind, &meta, items, look.form));
     }
-    let selector = Selector::parse(kind, query.text("labelSelector"), query.text("fieldSelector"))?;
+    let selector = Selector::parse(
+        kind,
+        query.text("labelSelector"),
+        query.text("fieldSelector"),
+    )?;
     let prefix = kind.prefix(target.namespace.as_deref());
     let want = want(api, &prefix, query).await?;
     let (meta, entries) = select(api, kind, &prefix, target, &selector, want).await?;
@@ -184,10 +210,19 @@ async fn select(
         && want.after.is_none()
     {
         let revision = api.store.revision().await?;
-        let found = api.store.get(&kind.key(target.namespace.as_deref(), name)).await?;
-        let entries: Vec<_> = found.into_iter().filter(|entry| selector.matches_bytes(&entry.value)).collect();
+        let found = api
+            .store
+            .get(&kind.key(target.namespace.as_deref(), name))
+            .await?;
+        let entries: Vec<_> = found
+            .into_iter()
+            .filter(|entry| selector.matches_bytes(&entry.value))
+            .collect();
         // It may have been written since.
-        let newest = entries.iter().map(|entry| entry.revision).fold(revision, Revision::max);
+        let newest = entries
+            .iter()
+            .map(|entry| entry.revision)
+            .fold(revision, Revision::max);
         let meta = ListMeta {
             revision: newest,
             next: None,
@@ -212,7 +247,11 @@ async fn select(
         };
         let last = page.entries.last().map(|entry| entry.key.clone());
         let more = page.remaining > 0;
-        entries.extend(page.entries.into_iter().filter(|entry| selector.matches_bytes(&entry.value)));
+        entries.extend(
+            page.entries
+                .into_iter()
+                .filter(|entry| selector.matches_bytes(&entry.value)),
+        );
         let enough = want.limit.is_none_or(|limit| entries.len() >= limit);
         if let (true, Some(last)) = (more, last) {
             range.after = Some(last.clone());
@@ -224,10 +263,17 @@ async fn select(
             let limit = want.limit.unwrap_or(entries.len());
             let cut = entries.len() > limit;
             entries.truncate(limit);
-            let start = if cut { entries.last().map_or(last, |entry| entry.key.clone()) } else { last };
+            let start = if cut {
+                entries.last().map_or(last, |entry| entry.key.clone())
+            } else {
+                last
+            };
             let meta = ListMeta {
                 revision: page.revision,
-                next: Some(Token::encode(i64::try_from(page.revision).unwrap_or(-1), &start)),
+                next: Some(Token::encode(
+                    i64::try_from(page.revision).unwrap_or(-1),
+                    &start,
+                )),
                 remaining: selector.is_empty().then_some(page.remaining),
             };
             return Ok((meta, entries));
@@ -236,10 +282,16 @@ async fn select(
             && entries.len() > limit
         {
             entries.truncate(limit);
-            let start = entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
+            let start = entries
+                .last()
+                .map(|entry| entry.key.clone())
+                .unwrap_or_default();
             let meta = ListMeta {
                 revision: page.revision,
-                next: Some(Token::encode(i64::try_from(page.revision).unwrap_or(-1), &start)),
+                next: Some(Token::encode(
+                    i64::try_from(page.revision).unwrap_or(-1),
+                    &start,
+                )),
                 remaining: None,
             };
             return Ok((meta, entries));

@@ -15,7 +15,13 @@ use crate::store::Range;
 /// The Scale of a workload (autoscaling/v1).
 pub fn scale_of(kind: &Kind, value: &Value) -> Value {
     let mut metadata = json!({});
-    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         if let Some(found) = object::at(value, &["metadata", key]) {
             metadata[key] = found.clone();
         }
@@ -25,7 +31,9 @@ pub fn scale_of(kind: &Kind, value: &Value) -> Value {
         "status": {"replicas": object::number(value, &["status", "replicas"]).unwrap_or(0)},
     });
     // Zero is left out, as in every answer of the reference.
-    if let Some(replicas) = object::number(value, &["spec", "replicas"]).filter(|replicas| *replicas != 0) {
+    if let Some(replicas) =
+        object::number(value, &["spec", "replicas"]).filter(|replicas| *replicas != 0)
+    {
         scale["spec"]["replicas"] = json!(replicas);
     }
     let selector = object::at(value, &["spec", "selector"]);
@@ -47,23 +55,33 @@ pub async fn scale(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Stat
     let workload = match call.method {
         "GET" => {
             let key = kind.key(namespace, name);
-            let entry = api.store.get(&key).await?.ok_or_else(|| Status::not_found(kind, name))?;
-            object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&key, &error))?
+            let entry = api
+                .store
+                .get(&key)
+                .await?
+                .ok_or_else(|| Status::not_found(kind, name))?;
+            object::decode(&entry.value, entry.revision)
+                .map_err(|error| answer::unreadable(&key, &error))?
         }
         "PUT" => {
             let write = Write::of(call, "UpdateOptions")?;
             let sent = read_scale(call)?;
-            write::change(api, kind, namespace, name, Part::Main, &write, |old| scaled(old, &sent)).await?
+            write::change(api, kind, namespace, name, Part::Main, &write, |old| {
+                scaled(old, &sent)
+            })
+            .await?
         }
         "PATCH" => {
             let write = Write::of(call, "PatchOptions")?;
             let media = call.header("content-type").unwrap_or_default();
             let media = media.split(';').next().unwrap_or_default().trim();
-            let format = patch::Format::of(media)
-                .ok_or_else(|| Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type"))?;
+            let format = patch::Format::of(media).ok_or_else(|| {
+                Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+            })?;
             let of = schema::named("autoscaling/v1.Scale").ok_or_else(Status::unknown_resource)?;
             let make = |old: &Value| {
-                let mut patched = patch::apply(format, &scale_of(kind, old), &call.body, &tables::SCALE)?;
+                let mut patched =
+                    patch::apply(format, &scale_of(kind, old), &call.body, &tables::SCALE)?;
                 conform::conform(&mut patched, of, quantity::canonical)
                     .map_err(|error| body::validation::patch_refused(&patched, &error))?;
                 scaled(old, &patched)
@@ -72,20 +90,41 @@ pub async fn scale(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Stat
         }
         _ => return Err(Status::method_not_allowed()),
     };
-    Ok(answer::of_object(200, &tables::SCALE, scale_of(kind, &workload), look))
+    Ok(answer::of_object(
+        200,
+        &tables::SCALE,
+        scale_of(kind, &workload),
+        look,
+    ))
 }
 
 fn read_scale(call: &Call<'_>) -> Result<Value, Status> {
-    let target = body::Target::named("autoscaling", "v1", "Scale").ok_or_else(Status::unknown_resource)?;
-    Ok(body::read(call.header("content-type"), &call.body, &target, quantity::canonical)?.value)
+    let target =
+        body::Target::named("autoscaling", "v1", "Scale").ok_or_else(Status::unknown_resource)?;
+    Ok(body::read(
+        call.header("content-type"),
+        &call.body,
+        &target,
+        quantity::canonical,
+    )?
+    .value)
 }
 
 /// A workload with the number of replicas that a Scale has.
 fn scaled(old: &Value, scale: &Value) -> Result<Value, Status> {
     let replicas = object::number(scale, &["spec", "replicas"]).unwrap_or(0);
     if replicas < 0 {
-        let cause = Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
-        return Err(Status::invalid("autoscaling", "Scale", object::name(old), &[cause]));
+        let cause = Cause::invalid(
+            "spec.replicas",
+            &json!(replicas),
+            "must be greater than or equal to 0",
+        );
+        return Err(Status::invalid(
+            "autoscaling",
+            "Scale",
+            object::name(old),
+            &[cause],
+        ));
     }
     let mut new = old.clone();
     object::object(&mut new, "spec").insert("replicas".into(), json!(replicas));
@@ -102,7 +141,13 @@ fn pods() -> Result<&'static Kind, Status> {
 pub async fn bind(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
     let write = Write::of(call, "CreateOptions")?;
     let target = body::Target::named("", "v1", "Binding").ok_or_else(Status::unknown_resource)?;
-    let binding = body::read(call.header("content-type"), &call.body, &target, quantity::canonical)?.value;
+    let binding = body::read(
+        call.header("content-type"),
+        &call.body,
+        &target,
+        quantity::canonical,
+    )?
+    .value;
     let (kind, said) = (pods()?, object::name(&binding));
     let name = call.target.name.as_deref().unwrap_or(said);
     if !said.is_empty() && said != name {
@@ -113,7 +158,12 @@ pub async fn bind(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
     let node = object::text(&binding, &["target", "name"]);
     let what = object::text(&binding, &["target", "kind"]);
     if node.is_empty() {
-        return Err(Status::invalid("", "Binding", name, &[Cause::required("target.name", "")]));
+        return Err(Status::invalid(
+            "",
+            "Binding",
+            name,
+            &[Cause::required("target.name", "")],
+        ));
     }
     if !["", "Node"].contains(&what) {
         let cause = Cause::not_supported("target.kind", &json!(what), &["Node", "<empty>"]);
@@ -122,21 +172,42 @@ pub async fn bind(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
     let make = |old: &Value| {
         let at = object::text(old, &["spec", "nodeName"]);
         if !at.is_empty() {
-            return Err(Status::conflict(kind, name, &format!("pod {name} is already assigned to node {at:?}")));
+            return Err(Status::conflict(
+                kind,
+                name,
+                &format!("pod {name} is already assigned to node {at:?}"),
+            ));
         }
         if object::deleting(old) {
-            return Err(Status::conflict(kind, name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+            return Err(Status::conflict(
+                kind,
+                name,
+                &format!("pod {name} is being deleted, cannot be assigned to a host"),
+            ));
         }
         let mut new = old.clone();
         object::object(&mut new, "spec").insert("nodeName".into(), json!(node));
         let status = object::object(&mut new, "status");
-        let mut conditions = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut conditions = status
+            .get("conditions")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         conditions.retain(|condition| condition["type"] != "PodScheduled");
         conditions.push(delete::condition("PodScheduled", "True"));
         status.insert("conditions".into(), json!(conditions));
         Ok(new)
     };
-    write::change(api, kind, call.target.namespace.as_deref(), name, Part::Chosen("binding"), &write, make).await?;
+    write::change(
+        api,
+        kind,
+        call.target.namespace.as_deref(),
+        name,
+        Part::Chosen("binding"),
+        &write,
+        make,
+    )
+    .await?;
     Ok(done())
 }
 
@@ -147,23 +218,38 @@ fn done() -> Reply {
 
 /// Deletes a Pod unless that would leave too few of its kind.
 pub async fn evict(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
-    let target = body::Target::named("policy", "v1", "Eviction").ok_or_else(Status::unknown_resource)?;
-    let eviction = body::read(call.header("content-type"), &call.body, &target, quantity::canonical)?.value;
+    let target =
+        body::Target::named("policy", "v1", "Eviction").ok_or_else(Status::unknown_resource)?;
+    let eviction = body::read(
+        call.header("content-type"),
+        &call.body,
+        &target,
+        quantity::canonical,
+    )?
+    .value;
     let (kind, name) = (pods()?, call.name());
     let said = object::name(&eviction);
     if !said.is_empty() && said != name {
-        return Err(Status::bad_request(format!("name in URL does not match name in Eviction object: {name} {said}")));
+        return Err(Status::bad_request(format!(
+            "name in URL does not match name in Eviction object: {name} {said}"
+        )));
     }
     let none = json!({});
-    let mut options = Options::read(eviction.get("deleteOptions").unwrap_or(&none), &call.query)?;
+    let mut options = Options::read(eviction.get("deleteOptions").unwrap_or(&none), call.query)?;
     if call.query.dry_run("CreateOptions")? {
         options = options.dry();
     }
     let namespace = call.target.namespace.as_deref();
     let key = kind.key(namespace, name);
-    let entry = api.store.get(&key).await?.ok_or_else(|| Status::not_found(kind, name))?;
-    let pod = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&key, &error))?;
-    let over = ["Pending", "Succeeded", "Failed"].contains(&object::text(&pod, &["status", "phase"]));
+    let entry = api
+        .store
+        .get(&key)
+        .await?
+        .ok_or_else(|| Status::not_found(kind, name))?;
+    let pod = object::decode(&entry.value, entry.revision)
+        .map_err(|error| answer::unreadable(&key, &error))?;
+    let over =
+        ["Pending", "Succeeded", "Failed"].contains(&object::text(&pod, &["status", "phase"]));
     if !over && !object::deleting(&pod) {
         spend(api, namespace, name, &pod, options.is_dry()).await?;
     }
@@ -172,7 +258,13 @@ pub async fn evict(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
 }
 
 /// Takes one Pod from the budget that covers it.
-async fn spend(api: &Api, namespace: Option<&str>, name: &str, pod: &Value, dry_run: bool) -> Result<(), Status> {
+async fn spend(
+    api: &Api,
+    namespace: Option<&str>,
+    name: &str,
+    pod: &Value,
+    dry_run: bool,
+) -> Result<(), Status> {
     let Some(kind) = kinds::find("policy", "v1", "poddisruptionbudgets") else {
         return Ok(());
     };
@@ -183,7 +275,10 @@ async fn spend(api: &Api, namespace: Option<&str>, name: &str, pod: &Value, dry_
     let mut budgets = Vec::new();
     for entry in api.store.list(range).await?.entries {
         if let Ok(budget) = object::decode(&entry.value, entry.revision)
-            && labels::selects(object::at(&budget, &["spec", "selector"]), object::at(pod, &["metadata", "labels"]))
+            && labels::selects(
+                object::at(&budget, &["spec", "selector"]),
+                object::at(pod, &["metadata", "labels"]),
+            )
         {
             budgets.push(budget);
         }
@@ -204,7 +299,8 @@ async fn spend(api: &Api, namespace: Option<&str>, name: &str, pod: &Value, dry_
     };
     let make = |old: &Value| {
         let number = |key: &str| object::number(old, &["status", key]).unwrap_or(0);
-        let behind = number("observedGeneration") < object::number(old, &["metadata", "generation"]).unwrap_or(0);
+        let behind = number("observedGeneration")
+            < object::number(old, &["metadata", "generation"]).unwrap_or(0);
         if behind || number("disruptionsAllowed") < 1 {
             let message = if behind {
                 "The disruption budget is still being processed by the server.".to_owned()
@@ -220,7 +316,8 @@ async fn spend(api: &Api, namespace: Option<&str>, name: &str, pod: &Value, dry_
                 "TooManyRequests",
                 "Cannot evict pod as it would violate the pod's disruption budget.",
             );
-            status.details = Some(json!({"causes": [{"reason": "DisruptionBudget", "message": message}]}));
+            status.details =
+                Some(json!({"causes": [{"reason": "DisruptionBudget", "message": message}]}));
             return Err(status);
         }
         let mut new = old.clone();
@@ -232,31 +329,64 @@ async fn spend(api: &Api, namespace: Option<&str>, name: &str, pod: &Value, dry_
         new["status"] = status;
         Ok(new)
     };
-    write::change(api, kind, namespace, &budget, Part::Chosen("status"), &write, make).await?;
+    write::change(
+        api,
+        kind,
+        namespace,
+        &budget,
+        Part::Chosen("status"),
+        &write,
+        make,
+    )
+    .await?;
     Ok(())
 }
 
 /// A Pod of which only one part is written: its ephemeral containers, or its containers' resources.
-pub async fn part_of_pod(api: &Api, call: &Call<'_>, look: Look, part: &'static str) -> Result<Reply, Status> {
+pub async fn part_of_pod(
+    api: &Api,
+    call: &Call<'_>,
+    look: Look,
+    part: &'static str,
+) -> Result<Reply, Status> {
     let kind = call.target.kind;
     let (namespace, name) = (call.target.namespace.as_deref(), call.name());
     let made = match call.method {
         "GET" => {
             let key = kind.key(namespace, name);
-            let entry = api.store.get(&key).await?.ok_or_else(|| Status::not_found(kind, name))?;
+            let entry = api
+                .store
+                .get(&key)
+                .await?
+                .ok_or_else(|| Status::not_found(kind, name))?;
             return Ok(answer::of_entry(kind, &entry, look));
         }
         "PUT" => {
             let write = Write::of(call, "UpdateOptions")?;
-            let sent = body::read(call.header("content-type"), &call.body, &body::Target::of(kind), quantity::canonical)?;
-            write::change(api, kind, namespace, name, Part::Chosen(part), &write, |old| chosen(old, &sent.value, part)).await?
+            let sent = body::read(
+                call.header("content-type"),
+                &call.body,
+                &body::Target::of(kind),
+                quantity::canonical,
+            )?;
+            write::change(
+                api,
+                kind,
+                namespace,
+                name,
+                Part::Chosen(part),
+                &write,
+                |old| chosen(old, &sent.value, part),
+            )
+            .await?
         }
         "PATCH" => {
             let write = Write::of(call, "PatchOptions")?;
             let media = call.header("content-type").unwrap_or_default();
             let media = media.split(';').next().unwrap_or_default().trim();
-            let format = patch::Format::of(media)
-                .ok_or_else(|| Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type"))?;
+            let format = patch::Format::of(media).ok_or_else(|| {
+                Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+            })?;
             let make = |old: &Value| {
                 let mut patched = patch::apply(format, old, &call.body, kind)?;
                 conform::conform(&mut patched, schema::of(kind), quantity::canonical)
@@ -276,17 +406,29 @@ fn chosen(old: &Value, sent: &Value, part: &'static str) -> Result<Value, Status
     object::object(&mut new, "metadata").insert("resourceVersion".into(), json!(revision));
     let sent = |path: &[&str]| object::list(sent, path).to_vec();
     if part == "ephemeralcontainers" {
-        let (had, has) = (object::list(old, &["spec", "ephemeralContainers"]), sent(&["spec", "ephemeralContainers"]));
+        let (had, has) = (
+            object::list(old, &["spec", "ephemeralContainers"]),
+            sent(&["spec", "ephemeralContainers"]),
+        );
         // They are only ever added.
-        if had.iter().any(|one| !has.iter().any(|other| other["name"] == one["name"])) {
-            let cause = Cause::forbidden("spec.ephemeralContainers", "existing ephemeral containers may not be removed");
+        if had
+            .iter()
+            .any(|one| !has.iter().any(|other| other["name"] == one["name"]))
+        {
+            let cause = Cause::forbidden(
+                "spec.ephemeralContainers",
+                "existing ephemeral containers may not be removed",
+            );
             return Err(Status::invalid("", "Pod", object::name(old), &[cause]));
         }
         object::object(&mut new, "spec").insert("ephemeralContainers".into(), json!(has));
         return Ok(new);
     }
     let has = sent(&["spec", "containers"]);
-    if let Some(containers) = new.pointer_mut("/spec/containers").and_then(Value::as_array_mut) {
+    if let Some(containers) = new
+        .pointer_mut("/spec/containers")
+        .and_then(Value::as_array_mut)
+    {
         for container in containers {
             if let Some(other) = has.iter().find(|other| other["name"] == container["name"])
                 && let Some(container) = container.as_object_mut()

@@ -44,13 +44,22 @@ enum From {
 }
 
 /// Starts a watch.
-pub async fn watch(api: &Arc<Api>, target: &Target, query: &Query, look: Look) -> Result<Reply, Status> {
+pub async fn watch(
+    api: &Arc<Api>,
+    target: &Target,
+    query: &Query,
+    look: Look,
+) -> Result<Reply, Status> {
     let kind = target.kind;
     if kind.verbs == Verbs::ReadOnly {
         return Err(Status::method_not_allowed());
     }
     if look.form == Form::Yaml {
-        return Err(Status::new(406, "NotAcceptable", "only the following media types are accepted: application/json, application/vnd.kubernetes.protobuf;stream=watch"));
+        return Err(Status::new(
+            406,
+            "NotAcceptable",
+            "only the following media types are accepted: application/json, application/vnd.kubernetes.protobuf;stream=watch",
+        ));
     }
     let mut fields = query.text("fieldSelector").to_owned();
     if let Some(name) = &target.name {
@@ -66,8 +75,12 @@ pub async fn watch(api: &Arc<Api>, target: &Target, query: &Query, look: Look) -
         (Some(false), None | Some(0)) => From::After(api.store.revision().await?),
         (_, Some(revision)) => From::After(revision),
     };
-    let seconds = query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
-    let seconds = seconds.filter(|seconds| *seconds > 0).unwrap_or_else(|| fastrand::u64(1800..3600));
+    let seconds = query
+        .number("timeoutSeconds")?
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    let seconds = seconds
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or_else(|| fastrand::u64(1800..3600));
     let (to, pieces) = mpsc::channel(QUEUE);
     let watcher = Watcher {
         api: Arc::clone(api),
@@ -93,19 +106,29 @@ pub async fn watch(api: &Arc<Api>, target: &Target, query: &Query, look: Look) -
         Some((Ok::<_, Infallible>(Frame::data(piece)), pieces))
     }));
     let mut reply = Response::new(body.boxed_unsync());
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(reply)
 }
 
 /// `sendInitialEvents`, checked against what belongs to it.
 fn initial(query: &Query, bookmarks: bool) -> Result<Option<bool>, Status> {
     let refuse = |field: &str, detail: &str| {
-        Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[Cause::forbidden(field, detail)]))
+        Err(Status::invalid(
+            "meta.k8s.io",
+            "ListOptions",
+            "",
+            &[Cause::forbidden(field, detail)],
+        ))
     };
     let matching = query.text("resourceVersionMatch");
     if query.get("sendInitialEvents").is_none() {
         if !matching.is_empty() {
-            return refuse("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            return refuse(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
         }
         return Ok(None);
     }
@@ -117,7 +140,10 @@ fn initial(query: &Query, bookmarks: bool) -> Result<Option<bool>, Status> {
     }
     let wanted = query.on("sendInitialEvents");
     if wanted && !bookmarks {
-        return refuse("sendInitialEvents", "sendInitialEvents requires allowWatchBookmarks to be set");
+        return refuse(
+            "sendInitialEvents",
+            "sendInitialEvents requires allowWatchBookmarks to be set",
+        );
     }
     Ok(Some(wanted))
 }
@@ -133,7 +159,9 @@ enum End {
 impl std::convert::From<store::Error> for End {
     fn from(error: store::Error) -> Self {
         Self::Said(match error {
-            store::Error::Compacted { asked, oldest } => Status::expired(format!("too old resource version: {asked} ({oldest})")),
+            store::Error::Compacted { asked, oldest } => {
+                Status::expired(format!("too old resource version: {asked} ({oldest})"))
+            }
             other => other.into(),
         })
     }
@@ -276,7 +304,10 @@ impl Watcher {
                 self.change(&event.into()).await?;
             }
             self.send().await?;
-            if matches!(self.api.changes.after(self.lines.kind.plural, self.told), Start::Recent(..)) {
+            if matches!(
+                self.api.changes.after(self.lines.kind.plural, self.told),
+                Start::Recent(..)
+            ) {
                 return Ok(());
             }
         }
@@ -350,7 +381,8 @@ impl Lines {
             out.put_slice(line);
             return;
         }
-        let selected = |object: Option<&Value>| object.is_some_and(|object| self.selector.matches(object));
+        let selected =
+            |object: Option<&Value>| object.is_some_and(|object| self.selector.matches(object));
         // An object that comes into the selection is added, one that leaves it is deleted.
         let (what, object) = match (selected(change.old_object()), selected(change.new_object())) {
             (false, true) => ("ADDED", change.new_object()),
@@ -370,7 +402,12 @@ impl Lines {
             Form::Metadata => line(what, &tables::partial(object.into_owned()), out),
             Form::Table => {
                 let metadata = object.get("metadata").cloned().unwrap_or_default();
-                let row = tables::row(self.kind, object.into_owned(), self.look.include, Timestamp::now());
+                let row = tables::row(
+                    self.kind,
+                    object.into_owned(),
+                    self.look.include,
+                    Timestamp::now(),
+                );
                 line(what, &self.table(&metadata, vec![row]), out);
             }
         }
@@ -393,7 +430,9 @@ impl Lines {
                 row = tables::row(self.kind, row, self.look.include, Timestamp::now());
                 self.table(&metadata, vec![row])
             }
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
             Form::Json | Form::Yaml => {
                 json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
             }
@@ -413,7 +452,10 @@ fn raw(what: &str, kind: &Kind, bytes: &[u8], revision: Revision, out: &mut Byte
         Ok(()) => out.put_slice(b"}\n"),
         // What the store holds is no object; there is nothing to show.
         Err(error) => {
-            tracing::warn!("read a {} of revision {revision} from the store: {error}", kind.kind);
+            tracing::warn!(
+                "read a {} of revision {revision} from the store: {error}",
+                kind.kind
+            );
             out.truncate(start);
         }
     }

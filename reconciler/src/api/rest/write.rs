@@ -5,17 +5,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::answer::{self, Look, Reply};
 use super::Call;
+use super::answer::{self, Look, Reply};
+use crate::api::body::text::Parsed;
 use crate::api::body::validation::{self, Mode};
 use crate::api::body::{self, Decoded};
+use crate::api::conform::conform;
 use crate::api::defaults::{self, Admission};
 use crate::api::kinds::{self, Kind};
 use crate::api::object::{self, deleting};
 use crate::api::patch;
 use crate::api::status::{Cause, Status};
 use crate::api::{Api, fields, quantity, schema, upkeep, validate, view};
-use crate::api::conform::conform;
 use crate::store;
 
 /// How often a write is tried again when others come in between.
@@ -45,11 +46,14 @@ impl Write {
             let cause = Cause::too_long("fieldManager", 128);
             return Err(Status::invalid("meta.k8s.io", options, "", &[cause]));
         }
-        let agent = call.header("user-agent").unwrap_or("unknown");
-        let agent: String = agent.split('/').next().unwrap_or_default().chars().take(128).collect();
+        let agent = fields::of_user_agent(call.header("user-agent").unwrap_or("unknown"));
         Ok(Self {
             dry_run: call.query.dry_run(options)?,
-            manager: if manager.is_empty() { agent } else { manager.to_owned() },
+            manager: if manager.is_empty() {
+                agent
+            } else {
+                manager.to_owned()
+            },
             mode: Mode::of(call.query.get("fieldValidation"), options)?,
         })
     }
@@ -84,10 +88,25 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
     }
     let write = Write::of(call, "CreateOptions")?;
     let expected = body::Target::of(kind);
-    let Decoded { mut value, findings } = body::read(call.header("content-type"), &call.body, &expected, quantity::canonical)?;
+    let Decoded {
+        mut value,
+        findings,
+    } = body::read(
+        call.header("content-type"),
+        &call.body,
+        &expected,
+        quantity::canonical,
+    )?;
     let warnings = write.mode.judge(&expected, findings)?;
     view::store(kind, &mut value);
-    let made = insert(api, view::stored(kind), call.target.namespace.as_deref(), value, &write).await?;
+    let made = insert(
+        api,
+        view::stored(kind),
+        call.target.namespace.as_deref(),
+        value,
+        &write,
+    )
+    .await?;
     if kind.plural == "namespaces" && !write.dry_run {
         upkeep::furnish(api, object::name(&made)).await?;
     }
@@ -100,7 +119,13 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
 ///
 /// # Errors
 /// Whatever is wrong with it, as the client is to be told.
-pub async fn insert(api: &Api, kind: &'static Kind, namespace: Option<&str>, mut value: Value, write: &Write) -> Result<Value, Status> {
+pub async fn insert(
+    api: &Api,
+    kind: &'static Kind,
+    namespace: Option<&str>,
+    mut value: Value,
+    write: &Write,
+) -> Result<Value, Status> {
     let generated = identify(kind, namespace, &mut value)?;
     if let Some(namespace) = namespace.filter(|_| kind.namespaced()) {
         open(api, kind, namespace, object::name(&value)).await?;
@@ -134,7 +159,11 @@ impl From<Status> for Insert {
 
 /// Checks the namespace, and writes the metadata that a new object gets. Gives the prefix of a name that is to be
 /// generated.
-fn identify(kind: &Kind, namespace: Option<&str>, value: &mut Value) -> Result<Option<String>, Status> {
+fn identify(
+    kind: &Kind,
+    namespace: Option<&str>,
+    value: &mut Value,
+) -> Result<Option<String>, Status> {
     let said = object::namespace(value).unwrap_or_default();
     if !said.is_empty() && said != namespace.unwrap_or_default() {
         return Err(Status::bad_request(
@@ -142,18 +171,41 @@ fn identify(kind: &Kind, namespace: Option<&str>, value: &mut Value) -> Result<O
         ));
     }
     let metadata = object::object(value, "metadata");
-    if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    if metadata
+        .get("resourceVersion")
+        .and_then(Value::as_str)
+        .is_some_and(|text| !text.is_empty())
+    {
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
-    for key in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for key in [
+        "resourceVersion",
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
         metadata.remove(key);
     }
     match namespace {
-        Some(namespace) if kind.namespaced() => metadata.insert("namespace".into(), json!(namespace)),
+        Some(namespace) if kind.namespaced() => {
+            metadata.insert("namespace".into(), json!(namespace))
+        }
         _ => metadata.remove("namespace"),
     };
-    let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let generated = text("name").is_empty().then(|| text("generateName")).filter(|prefix| !prefix.is_empty());
+    let text = |key: &str| {
+        metadata
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let generated = text("name")
+        .is_empty()
+        .then(|| text("generateName"))
+        .filter(|prefix| !prefix.is_empty());
     metadata.insert("uid".into(), json!(uid()));
     metadata.insert("creationTimestamp".into(), json!(now()));
     if kind.generation {
@@ -171,14 +223,23 @@ fn name(value: &mut Value, prefix: &str) {
 
 /// Five random letters.
 fn suffix() -> String {
-    (0..5).map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())])).collect()
+    (0..5)
+        .map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())]))
+        .collect()
 }
 
 /// A random UUID (RFC 9562, version 4).
 pub fn uid() -> String {
     let bits = fastrand::u128(..) & !(0xf000 << 64 | 0xc000 << 48) | 0x4000 << 64 | 0x8000 << 48;
     let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// The time to the second.
@@ -193,7 +254,8 @@ async fn open(api: &Api, kind: &Kind, namespace: &str, name: &str) -> Result<(),
     };
     let entry = api.store.get(&namespaces.key(None, namespace)).await?;
     let entry = entry.ok_or_else(|| Status::not_found(namespaces, namespace))?;
-    let value = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&entry.key, &error))?;
+    let value = object::decode(&entry.value, entry.revision)
+        .map_err(|error| answer::unreadable(&entry.key, &error))?;
     if !deleting(&value) {
         return Ok(());
     }
@@ -209,8 +271,16 @@ async fn open(api: &Api, kind: &Kind, namespace: &str, name: &str) -> Result<(),
     Err(Status::forbidden(Some(kind), name, message).with_causes(&[cause]))
 }
 
-async fn insert_once(api: &Api, kind: &'static Kind, namespace: Option<&str>, mut value: Value, write: &Write) -> Result<Value, Insert> {
+async fn insert_once(
+    api: &Api,
+    kind: &'static Kind,
+    namespace: Option<&str>,
+    mut value: Value,
+    write: &Write,
+) -> Result<Value, Insert> {
     defaults::apply(kind, &mut value);
+    // What the server adds from here on is nobody's.
+    own(None, &mut value, "", write, kind);
     admit(api, kind, namespace, &mut value).await?;
     defaults::prepare_create(kind, &mut value);
     let key = kind.key(namespace, object::name(&value));
@@ -230,12 +300,16 @@ async fn insert_once(api: &Api, kind: &'static Kind, namespace: Option<&str>, mu
 }
 
 /// Whether it was stored; it was not in a dry run.
-async fn store(api: &Api, kind: &Kind, key: &str, value: &mut Value, write: &Write) -> Result<bool, Insert> {
-    conform(value, schema::of(kind), quantity::canonical)
-        .map_err(|error| Status::bad_request(format!("{} {:?}: {error}", kind.kind, object::name(value))))?;
-    if !write.manager.is_empty() {
-        fields::update(None, value, &write.manager, "", Timestamp::now(), kind);
-    }
+async fn store(
+    api: &Api,
+    kind: &Kind,
+    key: &str,
+    value: &mut Value,
+    write: &Write,
+) -> Result<bool, Insert> {
+    conform(value, schema::of(kind), quantity::canonical).map_err(|error| {
+        Status::bad_request(format!("{} {:?}: {error}", kind.kind, object::name(value)))
+    })?;
     if write.dry_run {
         return match api.store.get(key).await.map_err(Status::from)? {
             Some(_) => Err(Insert::Exists),
@@ -252,17 +326,37 @@ async fn store(api: &Api, kind: &Kind, key: &str, value: &mut Value, write: &Wri
     }
 }
 
+/// Records whose the fields are that were changed.
+fn own(old: Option<&Value>, new: &mut Value, subresource: &str, write: &Write, kind: &Kind) {
+    if write.manager.is_empty() {
+        return;
+    }
+    let writer = fields::Writer {
+        manager: &write.manager,
+        subresource,
+        now: &now(),
+    };
+    fields::update(old, new, &writer, kind);
+}
+
 fn set_revision(value: &mut Value, revision: store::Revision) {
     object::object(value, "metadata").insert("resourceVersion".into(), json!(revision.to_string()));
 }
 
 /// What is looked up before an object is admitted.
-async fn admit(api: &Api, kind: &Kind, namespace: Option<&str>, value: &mut Value) -> Result<(), Status> {
+async fn admit(
+    api: &Api,
+    kind: &Kind,
+    namespace: Option<&str>,
+    value: &mut Value,
+) -> Result<(), Status> {
     let mut account = None;
     if kind.group.is_empty() && kind.kind == "Pod" && !defaults::is_mirror(value) {
         let name = defaults::service_account(value).to_owned();
         let accounts = kinds::find("", "v1", "serviceaccounts");
-        let key = accounts.map(|accounts| accounts.key(namespace, &name)).unwrap_or_default();
+        let key = accounts
+            .map(|accounts| accounts.key(namespace, &name))
+            .unwrap_or_default();
         let Some(entry) = api.store.get(&key).await? else {
             let (namespace, pod) = (namespace.unwrap_or_default(), object::name(value));
             let message = format!(
@@ -286,7 +380,15 @@ pub async fn update(api: &Api, call: &Call<'_>, part: Part, look: Look) -> Resul
     let kind = call.target.kind;
     let write = Write::of(call, "UpdateOptions")?;
     let expected = body::Target::of(kind);
-    let Decoded { mut value, findings } = body::read(call.header("content-type"), &call.body, &expected, quantity::canonical)?;
+    let Decoded {
+        mut value,
+        findings,
+    } = body::read(
+        call.header("content-type"),
+        &call.body,
+        &expected,
+        quantity::canonical,
+    )?;
     let warnings = write.mode.judge(&expected, findings)?;
     let (name, namespace) = (call.name(), call.target.namespace.as_deref());
     let said = object::name(&value);
@@ -304,7 +406,16 @@ pub async fn update(api: &Api, call: &Call<'_>, part: Part, look: Look) -> Resul
         ));
     }
     view::store(kind, &mut value);
-    let made = change(api, view::stored(kind), namespace, name, part, &write, |_| Ok(value.clone())).await?;
+    let made = change(
+        api,
+        view::stored(kind),
+        namespace,
+        name,
+        part,
+        &write,
+        |_| Ok(value.clone()),
+    )
+    .await?;
     let mut reply = answer::of_object(200, kind, made, look);
     answer::warn(&mut reply, &warnings);
     Ok(reply)
@@ -326,8 +437,13 @@ pub async fn change(
 ) -> Result<Value, Status> {
     let key = kind.key(namespace, name);
     for _ in 0..TRIES {
-        let entry = api.store.get(&key).await?.ok_or_else(|| Status::not_found(kind, name))?;
-        let old = object::decode(&entry.value, entry.revision).map_err(|error| answer::unreadable(&key, &error))?;
+        let entry = api
+            .store
+            .get(&key)
+            .await?
+            .ok_or_else(|| Status::not_found(kind, name))?;
+        let old = object::decode(&entry.value, entry.revision)
+            .map_err(|error| answer::unreadable(&key, &error))?;
         let new = make(&old)?;
         expected(kind, &key, &old, &new)?;
         let tied = !object::text(&new, &["metadata", "resourceVersion"]).is_empty();
@@ -346,7 +462,11 @@ fn expected(kind: &Kind, key: &str, old: &Value, new: &Value) -> Result<(), Stat
     let revision = object::text(new, &["metadata", "resourceVersion"]);
     if !revision.is_empty() && revision != object::text(old, &["metadata", "resourceVersion"]) {
         if revision.parse::<u64>().is_err() {
-            let cause = Cause::invalid("metadata.resourceVersion", &json!(revision), "must be an unsigned integer");
+            let cause = Cause::invalid(
+                "metadata.resourceVersion",
+                &json!(revision),
+                "must be an unsigned integer",
+            );
             return Err(Status::invalid(kind.group, kind.kind, name, &[cause]));
         }
         return Err(Status::modified(kind, name));
@@ -377,7 +497,10 @@ const FIXED: [&str; 8] = [
 ];
 
 /// Writes a new state over an old one; none if another write came first.
-#[allow(clippy::too_many_arguments, reason = "the old state comes as bytes and as a value, to be read once")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the old state comes as bytes and as a value, to be read once"
+)]
 async fn replace(
     api: &Api,
     kind: &'static Kind,
@@ -414,15 +537,14 @@ async fn replace(
     if !causes.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &name, &causes));
     }
-    conform(&mut new, schema::of(kind), quantity::canonical).map_err(|error| validation::patch_refused(&new, &error))?;
+    conform(&mut new, schema::of(kind), quantity::canonical)
+        .map_err(|error| validation::patch_refused(&new, &error))?;
     if kind.generation && part != Part::Status && defaults::spec_changed(kind, old, &new) {
         let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0);
         object::object(&mut new, "metadata").insert("generation".into(), json!(generation + 1));
     }
+    own(Some(old), &mut new, part.subresource(), write, kind);
     let claims = api.services.claim(kind, &mut new, Some(old)).await?;
-    if !write.manager.is_empty() {
-        fields::update(Some(old), &mut new, &write.manager, part.subresource(), Timestamp::now(), kind);
-    }
     if new == *old || write.dry_run {
         api.services.undo(claims).await;
         return Ok(Some(new));
@@ -430,7 +552,9 @@ async fn replace(
     let written = if deleting(&new) && released(&new) {
         api.store.delete(key, entry.revision).await
     } else {
-        api.store.update(key, object::encode(kind, &new), entry.revision).await
+        api.store
+            .update(key, object::encode(kind, &new), entry.revision)
+            .await
     };
     match written {
         Ok(revision) => {
@@ -471,14 +595,20 @@ fn new_finalizers(new: &Value, old: &Value) -> Option<Cause> {
 }
 
 /// patch, in any of its four forms.
-pub async fn patch(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Result<Reply, Status> {
+pub async fn patch(
+    api: &Arc<Api>,
+    call: &Call<'_>,
+    part: Part,
+    look: Look,
+) -> Result<Reply, Status> {
     let kind = call.target.kind;
     let media = call.header("content-type").unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     if media == "application/apply-patch+yaml" {
         return apply(api, call, part, look).await;
     }
-    let format = patch::Format::of(media).ok_or_else(|| Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type"))?;
+    let format = patch::Format::of(media)
+        .ok_or_else(|| Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type"))?;
     let write = Write::of(call, "PatchOptions")?;
     let mut warnings = Vec::new();
     let make = |old: &Value| {
@@ -509,7 +639,9 @@ fn renamed(call: &Call<'_>, patched: &Value) -> Result<(), Status> {
             call.name()
         )));
     }
-    if object::text(patched, &["kind"]) != kind.kind || object::text(patched, &["apiVersion"]) != kind.api_version() {
+    if object::text(patched, &["kind"]) != kind.kind
+        || object::text(patched, &["apiVersion"]) != kind.api_version()
+    {
         return Err(Status::bad_request(format!(
             "a patch may not change apiVersion and kind (they are {} and {})",
             kind.api_version(),
@@ -525,10 +657,16 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
     let write = Write::of(call, "PatchOptions")?;
     let manager = call.query.text("fieldManager");
     let force = call.query.on("force");
-    let expected = body::Target::of(kind);
-    // Its body is YAML, of which JSON is a part.
-    let Decoded { mut value, findings } = body::read(Some("application/yaml"), &call.body, &expected, quantity::canonical)?;
-    let warnings = write.mode.judge(&expected, findings)?;
+    // Its body is YAML, of which JSON is a part. What is not in it is not applied: so nothing is filled in.
+    let Parsed {
+        mut value,
+        findings,
+    } = body::text::yaml(&call.body)
+        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    if !value.is_object() {
+        return Err(Status::bad_request("error decoding YAML: it is no object"));
+    }
+    let warnings = write.mode.judge(&body::Target::of(kind), findings)?;
     if object::name(&value).is_empty() {
         object::object(&mut value, "metadata").insert("name".into(), json!(call.name()));
     }
@@ -537,7 +675,12 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
     let namespace = call.target.namespace.as_deref();
     let applied = |live: Option<&Value>| {
         let live = live.map(|live| view::shown(kind, live));
-        let mut new = fields::apply(live.as_deref(), &value, manager, force, part.subresource(), Timestamp::now(), kind)?;
+        let writer = fields::Writer {
+            manager,
+            subresource: part.subresource(),
+            now: &now(),
+        };
+        let mut new = fields::apply(live.as_deref(), &value, &writer, force, kind)?;
         view::store(kind, &mut new);
         Ok(new)
     };
@@ -547,8 +690,16 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
         ..write
     };
     let mut code = 200;
-    let made = match change(api, stored, namespace, name, part, &write, |old| applied(Some(old))).await {
-        Err(status) if status.code == 404 && part == Part::Main && api.store.get(&stored.key(namespace, name)).await?.is_none() => {
+    let made = match change(api, stored, namespace, name, part, &write, |old| {
+        applied(Some(old))
+    })
+    .await
+    {
+        Err(status)
+            if status.code == 404
+                && part == Part::Main
+                && api.store.get(&stored.key(namespace, name)).await?.is_none() =>
+        {
             code = 201;
             insert(api, stored, namespace, applied(None)?, &write).await?
         }

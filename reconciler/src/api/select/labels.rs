@@ -84,19 +84,28 @@ pub fn selects(selector: Option<&Value>, labels: Option<&Value>) -> bool {
     };
     let label = |key: &str| labels?.get(key)?.as_str();
     let equal = selector.get("matchLabels").and_then(Value::as_object);
-    let equal = equal.into_iter().flatten().all(|(key, value)| label(key) == value.as_str());
+    let equal = equal
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| label(key) == value.as_str());
     equal
-        && object::list(selector, &["matchExpressions"]).iter().all(|expression| {
-            let has = label(object::text(expression, &["key"]));
-            let within = || object::list(expression, &["values"]).iter().any(|value| value.as_str() == has);
-            match object::text(expression, &["operator"]) {
-                "In" => has.is_some() && within(),
-                "NotIn" => has.is_none() || !within(),
-                "Exists" => has.is_some(),
-                "DoesNotExist" => has.is_none(),
-                _ => false,
-            }
-        })
+        && object::list(selector, &["matchExpressions"])
+            .iter()
+            .all(|expression| {
+                let has = label(object::text(expression, &["key"]));
+                let within = || {
+                    object::list(expression, &["values"])
+                        .iter()
+                        .any(|value| value.as_str() == has)
+                };
+                match object::text(expression, &["operator"]) {
+                    "In" => has.is_some() && within(),
+                    "NotIn" => has.is_none() || !within(),
+                    "Exists" => has.is_some(),
+                    "DoesNotExist" => has.is_none(),
+                    _ => false,
+                }
+            })
 }
 
 fn requirement(words: &mut Words<'_>) -> Result<Requirement, String> {

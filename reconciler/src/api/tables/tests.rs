@@ -122,13 +122,13 @@ fn every_kind_has_a_cell_for_every_column() {
 }
 
 fn selector(selector: Value) -> String {
-    workload::label_selector(Some(&selector))
+    label_selector(Some(&selector))
 }
 
 #[test]
 fn selectors_are_printed_in_the_order_of_their_keys() {
     assert_eq!(selector(json!({})), "<none>");
-    assert_eq!(workload::label_selector(None), "<none>");
+    assert_eq!(label_selector(None), "<none>");
     let expression =
         |key, operator, values| json!({"key": key, "operator": operator, "values": values});
     assert_eq!(
