@@ -5,3 +5,4 @@ pub mod kinds;
 pub mod object;
 pub mod quantity;
 pub mod status;
+pub mod validate;
