@@ -16,6 +16,7 @@ mod metadata;
 mod names;
 mod network;
 mod pod;
+mod probe;
 mod scheduling;
 mod service;
 mod storage;
@@ -45,7 +46,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (new, old) = (At::root(new), At::root(old));
     metadata::update(&new, &old, &mut causes);
-    // Pods and Services are changed first and looked at then, as in the reference.
+    // Of a Service the change is told first, of others the object.
     if kind.kind == "Service" {
         service::update(&new, &old, &mut causes);
     }

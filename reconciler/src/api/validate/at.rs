@@ -12,7 +12,7 @@ static NULL: Value = Value::Null;
 /// A place in an object. What is absent is there as null.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
-    parent: Option<&'a At<'a>>,
+    parent: Option<&'a Self>,
     step: Step<'a>,
     /// What is there.
     pub value: &'a Value,
@@ -121,7 +121,7 @@ impl<'a> At<'a> {
     }
 
     /// How many items there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self.value {
             Value::Array(list) => list.len(),
             Value::Object(map) => map.len(),

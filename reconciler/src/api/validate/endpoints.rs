@@ -13,7 +13,7 @@ use crate::api::status::Cause;
 pub fn endpoints(root: &At<'_>, causes: &mut Vec<Cause>) {
     for subset in root.field("subsets").items() {
         let (ready, other) = (subset.field("addresses"), subset.field("notReadyAddresses"));
-        if ready.len() + other.len() == 0 {
+        if ready.count() + other.count() == 0 {
             subset.required(causes, "must specify `addresses` or `notReadyAddresses`");
         }
         for address in ready.items().chain(other.items()) {
@@ -37,7 +37,7 @@ pub fn endpoints(root: &At<'_>, causes: &mut Vec<Cause>) {
             let name = port.field("name");
             if !name.is_empty() {
                 name.invalid_text(causes, names::label(name.text()));
-            } else if ports.len() > 1 {
+            } else if ports.count() > 1 {
                 name.required(causes, "");
             }
             port.field("port").port(causes);
@@ -97,7 +97,7 @@ pub fn slice(root: &At<'_>, causes: &mut Vec<Cause>) {
     }
     for endpoint in endpoints.items() {
         let addresses = endpoint.field("addresses");
-        if addresses.len() == 0 {
+        if addresses.count() == 0 {
             addresses.required(causes, "must contain at least 1 address");
         }
         too_many(&addresses, 100, causes);
@@ -162,11 +162,11 @@ fn address(kind: &str, address: &At<'_>, causes: &mut Vec<Cause>) {
 }
 
 fn too_many(list: &At<'_>, most: usize, causes: &mut Vec<Cause>) -> bool {
-    let wrong = list.len() > most;
+    let wrong = list.count() > most;
     if wrong {
         causes.push(Cause {
             reason: "FieldValueTooMany",
-            message: format!("Too many: {}: must have at most {most} items", list.len()),
+            message: format!("Too many: {}: must have at most {most} items", list.count()),
             field: list.path(),
         });
     }

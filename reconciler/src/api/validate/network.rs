@@ -22,7 +22,7 @@ pub fn policy(root: &At<'_>, causes: &mut Vec<Cause>) {
         }
     }
     let types = spec.field("policyTypes");
-    if types.len() > 2 {
+    if types.count() > 2 {
         types.invalid(causes, "may not specify more than two policyTypes");
         return;
     }
@@ -100,7 +100,7 @@ fn block(block: &At<'_>, causes: &mut Vec<Cause>) {
 pub fn ingress(root: &At<'_>, causes: &mut Vec<Cause>) {
     let spec = root.field("spec");
     let (rules, default) = (spec.field("rules"), spec.field("defaultBackend"));
-    if rules.len() == 0 && !default.is_set() {
+    if rules.count() == 0 && !default.is_set() {
         causes.push(Cause::invalid(
             spec.path(),
             rules.value,
@@ -119,7 +119,7 @@ pub fn ingress(root: &At<'_>, causes: &mut Vec<Cause>) {
         }
         let http = rule.field("http");
         let paths = http.field("paths");
-        if http.is_set() && paths.len() == 0 {
+        if http.is_set() && paths.count() == 0 {
             paths.required(causes, "");
         }
         for path in paths.items() {

@@ -136,7 +136,7 @@ fn dns(spec: &At<'_>, causes: &mut Vec<Cause>) {
             config.required(causes, "must provide `dnsConfig` when `dnsPolicy` is None");
             return;
         }
-        if servers.len() == 0 {
+        if servers.count() == 0 {
             servers.required(
                 causes,
                 "must provide at least one DNS nameserver when `dnsPolicy` is None",
@@ -144,14 +144,14 @@ fn dns(spec: &At<'_>, causes: &mut Vec<Cause>) {
             return;
         }
     }
-    if servers.len() > 3 {
+    if servers.count() > 3 {
         servers.invalid(causes, "must not have more than 3 nameservers");
     }
     for server in servers.items() {
         server.invalid_text(causes, names::address(server.text()));
     }
     let searches = config.field("searches");
-    if searches.len() > 32 {
+    if searches.count() > 32 {
         searches.invalid(causes, "must not have more than 32 search paths");
     }
     for search in searches.items() {
@@ -176,7 +176,7 @@ pub fn update(new: &At<'_>, old: &At<'_>, causes: &mut Vec<Cause>) {
     let (spec, before) = (new.field("spec"), old.field("spec"));
     for list in ["containers", "initContainers"] {
         let (now, then) = (spec.field(list), before.field(list));
-        if now.len() != then.len() {
+        if now.count() != then.count() {
             now.forbidden(causes, "pod updates may not add or remove containers");
             return;
         }

@@ -126,7 +126,7 @@ fn weight(preferred: &At<'_>, causes: &mut Vec<Cause>) {
 /// Terms of which one must fit a Node.
 pub fn node_selector(selector: &At<'_>, causes: &mut Vec<Cause>) {
     let terms = selector.field("nodeSelectorTerms");
-    if terms.len() == 0 {
+    if terms.count() == 0 {
         terms.required(causes, "must have at least one node selector term");
     }
     for term in terms.items() {
@@ -140,17 +140,17 @@ fn node_term(term: &At<'_>, causes: &mut Vec<Cause>) {
         let (key, operator) = (expression.field("key"), expression.field("operator"));
         let values = expression.field("values");
         match operator.text() {
-            "In" | "NotIn" if values.len() == 0 => {
+            "In" | "NotIn" if values.count() == 0 => {
                 values.required(
                     causes,
                     "must be specified when `operator` is 'In' or 'NotIn'",
                 );
             }
-            "Exists" | "DoesNotExist" if values.len() > 0 => values.forbidden(
+            "Exists" | "DoesNotExist" if values.count() > 0 => values.forbidden(
                 causes,
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
             ),
-            "Gt" | "Lt" if values.len() != 1 => values.required(
+            "Gt" | "Lt" if values.count() != 1 => values.required(
                 causes,
                 "must be specified single value when `operator` is 'Lt' or 'Gt'",
             ),
@@ -166,7 +166,7 @@ fn node_term(term: &At<'_>, causes: &mut Vec<Cause>) {
         let (key, operator) = (field.field("key"), field.field("operator"));
         let values = field.field("values");
         match operator.text() {
-            "In" | "NotIn" if values.len() != 1 => values.required(
+            "In" | "NotIn" if values.count() != 1 => values.required(
                 causes,
                 "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
             ),

@@ -16,7 +16,7 @@ pub fn service(root: &At<'_>, causes: &mut Vec<Cause>) {
     let (kind, ports) = (spec.field("type"), spec.field("ports"));
     let headless = is_headless(&spec);
     let external = kind.text() == "ExternalName";
-    if ports.len() == 0 && !headless && !external {
+    if ports.count() == 0 && !headless && !external {
         ports.required(causes, "");
     }
     match kind.text() {
@@ -32,7 +32,7 @@ pub fn service(root: &At<'_>, causes: &mut Vec<Cause>) {
     }
     let mut seen = HashSet::new();
     for port in ports.items() {
-        self::port(&port, ports.len() > 1, &mut seen, causes);
+        self::port(&port, ports.count() > 1, &mut seen, causes);
     }
     metadata::labels(&spec.field("selector"), causes);
     affinity(&spec, causes);
@@ -58,7 +58,7 @@ pub fn service(root: &At<'_>, causes: &mut Vec<Cause>) {
 fn is_headless(spec: &At<'_>) -> bool {
     let addresses = spec.field("clusterIPs");
     spec.field("clusterIP").text() == "None"
-        || addresses.len() == 1 && addresses.index(0).text() == "None"
+        || addresses.count() == 1 && addresses.index(0).text() == "None"
 }
 
 fn external_name(spec: &At<'_>, causes: &mut Vec<Cause>) {
@@ -125,9 +125,9 @@ fn affinity(spec: &At<'_>, causes: &mut Vec<Cause>) {
 fn addresses(spec: &At<'_>, causes: &mut Vec<Cause>) {
     let (one, several) = (spec.field("clusterIP"), spec.field("clusterIPs"));
     let families = spec.field("ipFamilies");
-    if one.is_empty() && several.len() > 0 {
+    if one.is_empty() && several.count() > 0 {
         several.invalid(causes, "must be empty when `clusterIP` is not specified");
-    } else if !one.is_empty() && several.len() > 0 && one.text() != several.index(0).text() {
+    } else if !one.is_empty() && several.count() > 0 && one.text() != several.index(0).text() {
         several.invalid(causes, "first value must match `clusterIP`");
     }
     let mut seen = HashSet::new();
@@ -141,13 +141,13 @@ fn addresses(spec: &At<'_>, causes: &mut Vec<Cause>) {
         causes,
         &["PreferDualStack", "RequireDualStack", "SingleStack"],
     );
-    if several.len() > 2 {
+    if several.count() > 2 {
         several.invalid(causes, "may only hold up to 2 values");
     }
     let mut kinds = HashSet::new();
     for (index, address) in several.items().enumerate() {
         if address.text() == "None" {
-            if several.len() > 1 {
+            if several.count() > 1 {
                 several.invalid(causes, "'None' must be the first and only value");
             }
             return;
@@ -207,7 +207,7 @@ fn doubled(ports: &At<'_>, internal: bool, causes: &mut Vec<Cause>) {
 fn balancer(spec: &At<'_>, causes: &mut Vec<Cause>) {
     let balanced = spec.field("type").text() == "LoadBalancer";
     let ranges = spec.field("loadBalancerSourceRanges");
-    if ranges.len() > 0 {
+    if ranges.count() > 0 {
         // The reference spells these paths like this.
         let ranges = spec.field("LoadBalancerSourceRanges").with(ranges.value);
         if !balanced {
@@ -237,7 +237,7 @@ fn traffic(spec: &At<'_>, causes: &mut Vec<Cause>) {
     );
     let reached = match kind {
         "NodePort" | "LoadBalancer" => true,
-        "ClusterIP" => spec.field("externalIPs").len() > 0,
+        "ClusterIP" => spec.field("externalIPs").count() > 0,
         _ => false,
     };
     if reached {
@@ -305,14 +305,14 @@ fn kept(spec: &At<'_>, before: &At<'_>, key: &str, one: &str, causes: &mut Vec<C
             what,
         ));
     };
-    if now.len() == 0 && then.len() > 0 {
+    if now.count() == 0 && then.count() > 0 {
         changed(0, &format!("primary {one} can not be unset"));
         return;
     }
-    let compared = if now.len() == then.len() {
-        then.len()
+    let compared = if now.count() == then.count() {
+        then.count()
     } else {
-        then.len().min(1)
+        then.count().min(1)
     };
     for index in 0..compared {
         if now.index(index).text() != then.index(index).text() {
@@ -320,7 +320,7 @@ fn kept(spec: &At<'_>, before: &At<'_>, key: &str, one: &str, causes: &mut Vec<C
         }
     }
     let policy = spec.field("ipFamilyPolicy");
-    if then.len() > 1 && now.len() == 1 && policy.text() != "SingleStack" {
+    if then.count() > 1 && now.count() == 1 && policy.text() != "SingleStack" {
         policy.invalid(
             causes,
             &format!("must be set to 'SingleStack' when releasing the secondary {one}"),

@@ -32,10 +32,10 @@ pub fn volume(root: &At<'_>, causes: &mut Vec<Cause>) {
     let spec = root.field("spec");
     modes(&spec.field("accessModes"), causes);
     let capacity = spec.field("capacity");
-    if capacity.len() == 0 {
+    if capacity.count() == 0 {
         capacity.required(causes, "");
     }
-    if capacity.len() != 1 || capacity.value.get("storage").is_none() {
+    if capacity.count() != 1 || capacity.value.get("storage").is_none() {
         causes.push(Cause::not_supported(
             capacity.path(),
             capacity.value,
@@ -77,7 +77,7 @@ fn sources(spec: &Value) -> impl Iterator<Item = &str> {
 }
 
 fn modes(modes: &At<'_>, causes: &mut Vec<Cause>) {
-    if modes.len() == 0 {
+    if modes.count() == 0 {
         modes.required(causes, "at least 1 access mode is required");
     }
     for mode in modes.items() {
@@ -85,7 +85,7 @@ fn modes(modes: &At<'_>, causes: &mut Vec<Cause>) {
             causes.push(Cause::not_supported(modes.path(), mode.value, MODES));
         }
     }
-    if modes.len() > 1 && modes.items().any(|mode| mode.text() == "ReadWriteOncePod") {
+    if modes.count() > 1 && modes.items().any(|mode| mode.text() == "ReadWriteOncePod") {
         modes.forbidden(
             causes,
             "may not use ReadWriteOncePod with other access modes",

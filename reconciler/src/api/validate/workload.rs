@@ -17,7 +17,7 @@ pub fn workload(kind: &str, root: &At<'_>, causes: &mut Vec<Cause>) {
     let selector = spec.field("selector");
     if selector.is_set() {
         metadata::selector(&selector, causes);
-        if selector.field("matchLabels").len() + selector.field("matchExpressions").len() == 0 {
+        if selector.field("matchLabels").count() + selector.field("matchExpressions").count() == 0 {
             // What the reference says of a ReplicaSet too.
             let kind = match kind {
                 "ReplicaSet" => "deployment".to_owned(),
@@ -83,7 +83,7 @@ pub fn selected(template: &At<'_>, selector: &Value, causes: &mut Vec<Cause>) {
     let labels = meta.field("labels");
     let some = ["matchLabels", "matchExpressions"]
         .iter()
-        .any(|key| At::root(selector).field(key).len() > 0);
+        .any(|key| At::root(selector).field(key).count() > 0);
     if some && !metadata::selects(selector, labels.value) {
         labels.invalid(causes, "`selector` does not match template `labels`");
     }
