@@ -40,7 +40,7 @@ fn prepared(kind: &Kind, mut object: Value) -> Value {
     }
     object["metadata"]["uid"] = json!("u-1");
     defaults::prepare_create(kind, &mut object);
-    defaults::service::families(&mut object, &["IPv4"]);
+    defaults::service::families(&mut object, None, &["IPv4"]);
     object
 }
 
@@ -259,7 +259,8 @@ fn everything(kind: &Kind, object: &Value, other: &Value) {
     );
     defaults::prepare_create(kind, &mut new);
     for cluster in [&[][..], &["IPv4"], &["IPv6", "IPv4"]] {
-        defaults::service::families(&mut new, cluster);
+        defaults::service::families(&mut new, None, cluster);
+        defaults::service::families(&mut new, Some(other), cluster);
     }
     create(kind, &new);
     let (mut changed, mut reported) = (new.clone(), new.clone());
