@@ -8,6 +8,7 @@
 //! Source: the defaults of `k8s.io/kubernetes/pkg/apis`, as recorded from kube-apiserver 1.36.2.
 
 mod admission;
+mod families;
 mod fields;
 mod network;
 mod node;
