@@ -31,7 +31,7 @@ pub(super) fn check(header: &[u8; LENGTH], length: u64) -> Result<(), &'static s
     if length < pages * PAGE {
         return Err("its end is missing");
     }
-    if length % PAGE != 0 || length < 2 * PAGE {
+    if !length.is_multiple_of(PAGE) || length < 2 * PAGE {
         return Err("its length is not one that redb gives a file");
     }
     Ok(())
