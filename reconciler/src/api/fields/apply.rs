@@ -1,5 +1,8 @@
 //! Server-side apply.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::Value;
 
 use super::entries::{self, Entry, Operation};
@@ -31,12 +34,21 @@ pub(super) fn apply(
     let mut entries = entries::read(managed).unwrap_or_default();
     if let (Some(live), true) = (live, entries.is_empty()) {
         // What is there belongs to somebody, so that it is not taken silently.
-        let first = Writer { manager: "before-first-apply", subresource: "", now: writer.now };
-        track(&mut entries, changes(None, live, &first, kind), &first, kind);
+        let first = Writer {
+            manager: "before-first-apply",
+            subresource: "",
+            now: writer.now,
+        };
+        track(
+            &mut entries,
+            changes(None, live, &first, kind),
+            &first,
+            kind,
+        );
     }
 
     let mut set = of(applied, node);
-    ignore(writer.subresource, kind, |path| set.prune(path));
+    ignore(&mut set, writer.subresource, kind);
     let mut own = Entry {
         manager: writer.manager.to_owned(),
         operation: Operation::Apply,
@@ -55,13 +67,16 @@ pub(super) fn apply(
     let mut result = before.clone();
     merge::merge(&mut result, applied, node);
     if let Some(mut gone) = last {
-        merge::with_parents(&mut gone, node);
-        for entry in entries.iter().chain([&own]) {
-            let mut kept = entry.fields.clone();
-            merge::with_parents(&mut kept, node);
-            gone.subtract(&kept);
+        let mut owned = own.fields.clone();
+        for entry in &entries {
+            owned.unite(entry.fields.clone());
         }
-        merge::remove(&mut result, &gone, node);
+        merge::with_parents(&mut gone, node);
+        merge::with_parents(&mut owned, node);
+        gone.subtract(&owned);
+        // There is always some that nobody owns.
+        gone.disown("f:metadata");
+        merge::remove(&mut result, &gone, Some(&owned), node);
     }
 
     let changes = changes(live, &result, writer, kind);
@@ -100,7 +115,12 @@ pub(super) fn apply(
 fn check(applied: &Value, writer: &Writer<'_>, kind: &Kind) -> Result<(), Status> {
     if writer.manager.is_empty() {
         let missing = Cause::required("fieldManager", "is required for apply patch");
-        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[missing]));
+        return Err(Status::invalid(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            &[missing],
+        ));
     }
     let version = object::text(applied, &["apiVersion"]);
     let found = object::text(applied, &["kind"]);
@@ -154,11 +174,12 @@ fn known(value: &Value, node: Node, path: &mut String) -> Result<(), String> {
 }
 
 fn refused(applied: &Value, kind: &Kind, why: &str) -> Status {
-    let namespace = object::namespace(applied).unwrap_or_default();
     Status::bad_request(format!(
-        "failed to create typed patch object ({namespace}/{}; {}, Kind={}): {why}",
+        "failed to create typed patch object ({}/{}; {}/{}, Kind={}): {why}",
+        object::namespace(applied).unwrap_or_default(),
         object::name(applied),
-        kind.api_version(),
+        kind.group,
+        kind.version,
         kind.kind
     ))
 }
@@ -213,8 +234,15 @@ fn conflict(conflicts: &[(&Entry, super::Set)]) -> Status {
         }
     }
     let message = match causes.as_slice() {
-        [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
-        several => format!("Apply failed with {} conflicts: {}", several.len(), listed.join("\n")),
+        [one] => format!(
+            "Apply failed with 1 conflict: {}: {}",
+            one.message, one.field
+        ),
+        several => format!(
+            "Apply failed with {} conflicts: {}",
+            several.len(),
+            listed.join("\n")
+        ),
     };
     Status::new(409, "Conflict", message).with_causes(&causes)
 }

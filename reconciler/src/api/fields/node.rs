@@ -39,7 +39,11 @@ impl Node {
         match shape {
             Shape::Object(name) => {
                 let found = schema::object(name);
-                if found.atomic { Self::Leaf } else { Self::Struct(found) }
+                if found.atomic {
+                    Self::Leaf
+                } else {
+                    Self::Struct(found)
+                }
             }
             Shape::Map(values) => Self::Map(values),
             Shape::Raw => Self::Any,
