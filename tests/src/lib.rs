@@ -28,6 +28,7 @@ pub mod subject;
 pub mod sweep;
 pub mod topology;
 pub mod traffic;
+pub mod transcript;
 pub mod wait;
 
 pub use apiserver::ApiServer;
