@@ -8,12 +8,14 @@ mod entries;
 mod merge;
 mod node;
 mod of;
+#[cfg(test)]
+mod properties;
 mod set;
 #[cfg(test)]
 mod tests;
 mod zero;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::compare::{Changes, compare};
 use self::entries::{Entry, Operation};
@@ -65,7 +67,9 @@ pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>, kind: &
     let sent = sent.filter(|sent| Some(*sent) != live);
     let changes = changes(old, new, writer, kind);
     if changes.is_empty() && sent.is_none() {
-        set_managed(new, live.cloned());
+        if object::at(new, &["metadata", "managedFields"]) != live {
+            set_managed(new, live.cloned());
+        }
         return;
     }
     let mut entries = match entries::read(sent) {
@@ -104,7 +108,8 @@ fn root(kind: &Kind) -> Node {
 fn changes(old: Option<&Value>, new: &Value, writer: &Writer<'_>, kind: &Kind) -> Changes {
     let old = old.unwrap_or_else(|| zero::of(kind));
     let mut changes = compare(Some(old), Some(new), root(kind));
-    ignore(writer.subresource, kind, |path| changes.prune(path));
+    ignore(&mut changes.changed, writer.subresource, kind);
+    ignore(&mut changes.removed, writer.subresource, kind);
     changes
 }
 
@@ -134,9 +139,9 @@ fn track(entries: &mut Vec<Entry>, changes: Changes, writer: &Writer<'_>, kind: 
     entries.retain(|entry| !entry.fields.is_empty());
 }
 
-/// Calls `prune` with each path that has no owner in this write: what says which object it is, what the server makes,
-/// and what this subresource does not write.
-fn ignore(subresource: &str, kind: &Kind, mut prune: impl FnMut(&[&str])) {
+/// Takes out what has no owner in this write: what says which object it is, what the server makes, and what this
+/// subresource does not write.
+fn ignore(set: &mut Set, subresource: &str, kind: &Kind) {
     const SERVERS: [&str; 9] = [
         "f:name",
         "f:namespace",
@@ -148,31 +153,43 @@ fn ignore(subresource: &str, kind: &Kind, mut prune: impl FnMut(&[&str])) {
         "f:managedFields",
         "f:resourceVersion",
     ];
-    prune(&["f:apiVersion"]);
-    prune(&["f:kind"]);
+    set.prune(&["f:apiVersion"]);
+    set.prune(&["f:kind"]);
     for field in SERVERS {
-        prune(&["f:metadata", field]);
+        set.prune(&["f:metadata", field]);
     }
+    set.disown("f:metadata");
     if subresource.is_empty() && kind.subresources.contains(&Subresource::Status) {
-        prune(&["f:status"]);
+        set.prune(&["f:status"]);
     }
     if subresource == Subresource::Status.name() {
-        prune(&["f:spec"]);
+        set.prune(&["f:spec"]);
         match kind.kind {
             "Pod" => {
-                prune(&["f:metadata", "f:deletionTimestamp"]);
-                prune(&["f:metadata", "f:ownerReferences"]);
+                set.prune(&["f:metadata", "f:deletionTimestamp"]);
+                set.prune(&["f:metadata", "f:ownerReferences"]);
             }
-            "Deployment" => prune(&["f:metadata", "f:labels"]),
+            "Deployment" => set.prune(&["f:metadata", "f:labels"]),
             _ => {}
         }
     }
 }
 
+/// Objects of wrong shapes are left alone: who reads types refuses them.
 fn set_managed(value: &mut Value, managed: Option<Value>) {
-    let metadata = object::object(value, "metadata");
-    match managed {
-        Some(managed) => metadata.insert("managedFields".to_owned(), managed),
-        None => metadata.remove("managedFields"),
+    let Some(object) = value.as_object_mut() else {
+        return;
     };
+    match (object.get_mut("metadata"), managed) {
+        (Some(Value::Object(metadata)), Some(managed)) => {
+            metadata.insert("managedFields".to_owned(), managed);
+        }
+        (Some(Value::Object(metadata)), None) => {
+            metadata.remove("managedFields");
+        }
+        (None | Some(Value::Null), Some(managed)) => {
+            object.insert("metadata".to_owned(), json!({"managedFields": managed}));
+        }
+        _ => {}
+    }
 }

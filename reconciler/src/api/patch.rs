@@ -4,6 +4,8 @@
 
 mod json;
 mod list;
+#[cfg(test)]
+mod properties;
 mod strategic;
 #[cfg(test)]
 mod tests;

@@ -88,7 +88,7 @@ impl Quantity {
 
     /// Without a fraction.
     pub fn is_whole(&self) -> bool {
-        self.nano % NANO == 0
+        self.nano.is_multiple_of(NANO)
     }
 
     /// The next thousandth away from zero: the finest that lists of resources hold.
@@ -100,7 +100,7 @@ impl Quantity {
     fn decimal_text(&self, format: Format, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut mantissa, mut place) = (self.nano, 0);
         let last = DECIMAL.len() - 1;
-        while mantissa % 1000 == 0 && (place < last || format == Format::Exponent) {
+        while mantissa.is_multiple_of(1000) && (place < last || format == Format::Exponent) {
             mantissa /= 1000;
             place += 1;
         }
@@ -153,7 +153,7 @@ impl fmt::Display for Quantity {
             return self.decimal_text(Format::Decimal, out);
         }
         let mut power = 0;
-        while whole % 1024 == 0 && power < BINARY.len() {
+        while whole.is_multiple_of(1024) && power < BINARY.len() {
             whole /= 1024;
             power += 1;
         }

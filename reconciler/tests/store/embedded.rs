@@ -207,7 +207,7 @@ fn writes_until_killed() {
     runtime.block_on(async {
         let store = std::sync::Arc::new(open(&folder).unwrap());
         println!();
-        let mut writers = tokio::task::JoinSet::new();
+        let mut writers: tokio::task::JoinSet<()> = tokio::task::JoinSet::new();
         for writer in 0..16 {
             let store = std::sync::Arc::clone(&store);
             writers.spawn(async move {
@@ -230,9 +230,8 @@ fn writes_until_killed() {
                 }
             });
         }
-        while let Some(done) = writers.join_next().await {
-            done.unwrap();
-        }
+        let failed = writers.join_next().await;
+        panic!("a writer has ended: {failed:?}");
     });
 }
 
@@ -398,4 +397,113 @@ async fn a_torn_file_is_repaired_or_refused() {
         std::fs::write(&copy, &bytes).unwrap();
         examine(damaged.path(), &format!("a bit of byte {at}")).await;
     }
+}
+
+/// Fills the disk, makes room with the shell command in the environment, and goes on.
+#[test]
+fn fills_up() {
+    let Some(folder) = child_folder() else { return };
+    let room = std::env::var(ROOM).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = open(&folder).unwrap();
+        let value = Bytes::from(vec![b'x'; 20_000]);
+        let mut written = Vec::new();
+        let full = loop {
+            let key = format!("{PODS}default/p{:05}", written.len());
+            match store.create(&key, value.clone()).await {
+                Ok(revision) => written.push((key, revision)),
+                Err(error) => break error,
+            }
+            assert!(written.len() < 5000, "the disk is not small");
+        };
+        let Error::Full(text) = full else {
+            panic!("{full:?}");
+        };
+        assert!(text.contains(FILE), "{text}");
+        assert!(written.len() > 20, "{}", written.len());
+        let check = async |written: &[(String, u64)]| {
+            let range = Range {
+                prefix: PODS.to_owned(),
+                ..Range::default()
+            };
+            let found = store.list(range).await.unwrap().entries;
+            let found: Vec<_> = found
+                .into_iter()
+                .map(|entry| (entry.key, entry.revision))
+                .collect();
+            assert_eq!(found, written);
+            let (key, _) = &written[7];
+            assert_eq!(store.get(key).await.unwrap().unwrap().value, value);
+        };
+        // Full again and again, and read all the while.
+        for n in 0..5 {
+            check(&written).await;
+            let large = Bytes::from(vec![0; 1 << 20]);
+            let again = store
+                .create(&format!("{PODS}large/{n}"), large)
+                .await
+                .unwrap_err();
+            assert!(matches!(again, Error::Full(_)), "{again:?}");
+        }
+        check(&written).await;
+        let made = Command::new("sh").args(["-c", &room]).status().unwrap();
+        assert!(made.success(), "{room}");
+        let mut watch = store.watch(PODS, written.last().unwrap().1).await.unwrap();
+        for _ in 0..20 {
+            let key = format!("{PODS}default/p{:05}", written.len());
+            let revision = store.create(&key, value.clone()).await.unwrap();
+            assert_eq!(revision, written.last().unwrap().1 + 1);
+            assert_eq!(batch(&mut watch).await[0].revision, revision);
+            written.push((key, revision));
+        }
+        check(&written).await;
+        store.close().await;
+        let store = open(&folder).unwrap();
+        assert_eq!(store.revision().await.unwrap(), written.last().unwrap().1);
+        println!("\nfilled and emptied");
+    });
+}
+
+/// Set for `fills_up`: what makes room.
+const ROOM: &str = "WEFT_TEST_ROOM";
+
+/// Runs `fills_up` behind a shell script, which gets the program and its arguments.
+fn fill_up(folder: &Path, script: &str, room: &str) {
+    let inner = child("fills_up", folder);
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env(CHILD, folder)
+        .env(ROOM, room)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("filled and emptied"), "{text}\n{errors}");
+}
+
+#[test]
+fn a_file_at_its_limit_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    // Blocks of 512 bytes.
+    let script = r#"trap "" XFSZ; ulimit -S -f 12000; exec "$0" "$@""#;
+    fill_up(
+        folder.path(),
+        script,
+        "prlimit --pid $PPID --fsize=unlimited",
+    );
+}
+
+#[test]
+fn a_full_disk_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    // A small file system of its own, gone with the process.
+    let script = format!(
+        r#"exec unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=12m none {at} &&
+        head -c 6000000 /dev/zero >{at}/ballast && exec "$0" "$@"' "$0" "$@""#
+    );
+    fill_up(folder.path(), &script, &format!("rm {at}/ballast"));
 }

@@ -4,6 +4,7 @@ mod conformance;
 mod embedded;
 mod etcd;
 mod fixture;
+mod interleaving;
 mod process;
 
 /// One test for each store and each function of [`conformance`].

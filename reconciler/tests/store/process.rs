@@ -84,13 +84,18 @@ impl Etcd {
 
     /// Ends the process and keeps the data.
     pub fn stop(&mut self, signal: Signal) {
-        let Some(mut process) = self.process.take() else {
-            return;
-        };
-        let pid = Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
-        // It may have ended by itself.
-        let _ = kill(pid, signal);
-        process.wait().expect("wait for etcd");
+        self.signal(signal);
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("wait for etcd");
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            let pid = Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
+            // It may have ended by itself.
+            let _ = kill(pid, signal);
+        }
     }
 
     /// Kills it and starts it again.

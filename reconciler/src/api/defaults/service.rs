@@ -1,6 +1,7 @@
 //! Services: what follows from what is written, and what an update may leave out.
 //!
-//! What is left for whoever allocates, after [`families`] on create and on every update:
+//! The order after that: [`families`], validation (which asks for no address yet), and then what is left to whoever
+//! allocates:
 //!
 //! - while the type is not ExternalName and `clusterIP` is not `None`: one address in `spec.clusterIPs` for each of
 //!   `spec.ipFamilies`, in that order, where there is none yet, and `spec.clusterIP`, the first of them;
@@ -9,16 +10,14 @@
 //! - where [`needs_health_check_port`]: `spec.healthCheckNodePort`;
 //! - to give back what the old object had and the new one has not.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
-use super::fields::{child, items, make, make_list, unset, word, word_default};
+pub use super::families::families;
+use super::fields::{child, items, make, unset, word, word_default};
 use crate::api::object::{self, Object};
-use crate::api::status::Cause;
 
 /// Schema defaults.
-pub fn service(service: &mut Object) {
+pub(super) fn service(service: &mut Object) {
     let Some(spec) = make(service, "spec") else {
         return;
     };
@@ -69,7 +68,7 @@ pub fn service(service: &mut Object) {
 }
 
 /// A new Service: the older field for one address, if it stands alone, is taken for the newer.
-pub fn prepare_create(service: &mut Object) {
+pub(super) fn prepare_create(service: &mut Object) {
     service.insert("status".to_owned(), json!({"loadBalancer": {}}));
     if let Some(spec) = child(service, "spec")
         && !unset(spec, "clusterIP")
@@ -81,7 +80,7 @@ pub fn prepare_create(service: &mut Object) {
 
 /// An update: what was allocated and is not mentioned is kept; what the new type has no use for, and was not touched,
 /// is dropped.
-pub fn prepare_update(service: &mut Object, old: &Value) {
+pub(super) fn prepare_update(service: &mut Object, old: &Value) {
     let empty = Object::new();
     let old = old.get("spec").and_then(Value::as_object).unwrap_or(&empty);
     let Some(spec) = child(service, "spec") else {
@@ -90,7 +89,6 @@ pub fn prepare_update(service: &mut Object, old: &Value) {
     follow_first_address(spec, old);
     keep_allocated(spec, old);
     drop_unused(spec, old);
-    one_family_less(spec, old);
     if word(spec, "type") != "LoadBalancer" {
         let status = make(service, "status");
         status.map(|status| status.insert("loadBalancer".to_owned(), json!({})));
@@ -165,12 +163,8 @@ fn drop_unused(spec: &mut Object, old: &Object) {
         drop(spec, "ipFamilyPolicy");
         drop(spec, "internalTrafficPolicy");
     }
-    let numbers = |spec: &Object| -> Vec<_> {
-        ports(spec)
-            .map(|port| node_port(port).unwrap_or(0))
-            .collect()
-    };
-    if lost(needs_node_ports, spec) && numbers(spec) == numbers(old) {
+    let known = |number| ports(old).any(|port| node_port(port) == Some(number));
+    if lost(needs_node_ports, spec) && ports(spec).filter_map(node_port).all(known) {
         for port in items(spec, "ports") {
             port.remove("nodePort");
         }
@@ -188,118 +182,6 @@ fn drop_unused(spec: &mut Object, old: &Object) {
     if lost(|spec| word(spec, "type") == "ExternalName", spec) {
         drop(spec, "externalName");
     }
-}
-
-/// From two families to one: the second address goes unless it was touched.
-fn one_family_less(spec: &mut Object, old: &Object) {
-    if word(spec, "ipFamilyPolicy") != "SingleStack" || word(old, "ipFamilyPolicy") == "SingleStack"
-    {
-        return;
-    }
-    for key in ["clusterIPs", "ipFamilies"] {
-        if same(spec, old, key)
-            && let Some(list) = spec.get_mut(key).and_then(Value::as_array_mut)
-        {
-            list.truncate(1);
-        }
-    }
-}
-
-/// Decides `ipFamilies` and `ipFamilyPolicy`, given the families of the cluster (`IPv4`, `IPv6`), the main one first.
-/// Headless Services get `clusterIPs` too. What cannot be had is told.
-pub fn families(service: &mut Value, cluster: &[&str]) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let Some(spec) = service
-        .as_object_mut()
-        .and_then(|service| child(service, "spec"))
-    else {
-        return causes;
-    };
-    if !has_cluster_ip(spec) {
-        return causes;
-    }
-    let headless = word(spec, "clusterIP") == "None";
-    let dual = cluster.len() > 1;
-    let addresses = words(spec, "clusterIPs");
-    let mut families = words(spec, "ipFamilies");
-    for (index, address) in addresses.iter().enumerate().skip(families.len()) {
-        match address.parse() {
-            Ok(IpAddr::V4(_)) => families.push("IPv4".to_owned()),
-            Ok(IpAddr::V6(_)) => families.push("IPv6".to_owned()),
-            Err(_) => break,
-        }
-        if let Some(family) = families
-            .last()
-            .filter(|family| !cluster.contains(&family.as_str()))
-        {
-            causes.push(Cause::invalid(
-                format!("spec.clusterIPs[{index}]"),
-                &json!(address),
-                &format!("{family} is not configured on this cluster"),
-            ));
-        }
-    }
-    let free = headless && unset(spec, "selector");
-    if unset(spec, "ipFamilyPolicy") {
-        let two = free || addresses.len() > 1 || families.len() > 1;
-        let policy = if two {
-            "RequireDualStack"
-        } else {
-            "SingleStack"
-        };
-        spec.insert("ipFamilyPolicy".to_owned(), json!(policy));
-    }
-    let policy = word(spec, "ipFamilyPolicy");
-    for (count, field, what) in [
-        (families.len(), "spec.ipFamilyPolicy", "ipFamilies"),
-        (addresses.len(), "spec.ipFamilyPolicy", "clusterIPs"),
-    ] {
-        if policy == "SingleStack" && count > 1 {
-            causes.push(Cause::invalid(
-                field,
-                &json!(policy),
-                &format!(
-                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
-                ),
-            ));
-            return causes;
-        }
-    }
-    if !free {
-        if policy == "RequireDualStack" && !dual {
-            causes.push(Cause::invalid(
-                "spec.ipFamilyPolicy",
-                &json!(policy),
-                "this cluster is not configured for dual-stack services",
-            ));
-        }
-        for (index, family) in words(spec, "ipFamilies").iter().enumerate() {
-            if !cluster.contains(&family.as_str()) {
-                causes.push(Cause::invalid(
-                    format!("spec.ipFamilies[{index}]"),
-                    &json!(family),
-                    "not configured on this cluster",
-                ));
-            }
-        }
-    }
-    if families.is_empty() {
-        families.extend(cluster.first().map(|family| (*family).to_owned()));
-    }
-    let two = match policy {
-        "RequireDualStack" => true,
-        "PreferDualStack" => dual || free,
-        _ => false,
-    };
-    if two && let [only] = families.as_slice() {
-        let other = if only == "IPv4" { "IPv6" } else { "IPv4" };
-        families.push(other.to_owned());
-    }
-    spec.insert("ipFamilies".to_owned(), json!(families));
-    if headless && let Some(list) = make_list(spec, "clusterIPs") {
-        *list = vec![json!("None")];
-    }
-    causes
 }
 
 /// Whether its type has an address in the cluster (or `None`).
@@ -346,14 +228,6 @@ fn ports(spec: &Object) -> impl DoubleEndedIterator<Item = &Object> {
 
 fn node_port(port: &Object) -> Option<i64> {
     port.get("nodePort")?.as_i64().filter(|port| *port != 0)
-}
-
-fn words(spec: &Object, key: &str) -> Vec<String> {
-    let list = spec.get(key).and_then(Value::as_array);
-    let list = list.map(Vec::as_slice).unwrap_or_default();
-    list.iter()
-        .filter_map(|word| word.as_str().map(str::to_owned))
-        .collect()
 }
 
 fn same(a: &Object, b: &Object, key: &str) -> bool {

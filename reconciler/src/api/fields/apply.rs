@@ -1,5 +1,8 @@
 //! Server-side apply.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::Value;
 
 use super::entries::{self, Entry, Operation};
@@ -45,7 +48,7 @@ pub(super) fn apply(
     }
 
     let mut set = of(applied, node);
-    ignore(writer.subresource, kind, |path| set.prune(path));
+    ignore(&mut set, writer.subresource, kind);
     let mut own = Entry {
         manager: writer.manager.to_owned(),
         operation: Operation::Apply,
@@ -64,13 +67,16 @@ pub(super) fn apply(
     let mut result = before.clone();
     merge::merge(&mut result, applied, node);
     if let Some(mut gone) = last {
-        merge::with_parents(&mut gone, node);
-        for entry in entries.iter().chain([&own]) {
-            let mut kept = entry.fields.clone();
-            merge::with_parents(&mut kept, node);
-            gone.subtract(&kept);
+        let mut owned = own.fields.clone();
+        for entry in &entries {
+            owned.unite(entry.fields.clone());
         }
-        merge::remove(&mut result, &gone, node);
+        merge::with_parents(&mut gone, node);
+        merge::with_parents(&mut owned, node);
+        gone.subtract(&owned);
+        // There is always some that nobody owns.
+        gone.disown("f:metadata");
+        merge::remove(&mut result, &gone, Some(&owned), node);
     }
 
     let changes = changes(live, &result, writer, kind);
@@ -168,11 +174,12 @@ fn known(value: &Value, node: Node, path: &mut String) -> Result<(), String> {
 }
 
 fn refused(applied: &Value, kind: &Kind, why: &str) -> Status {
-    let namespace = object::namespace(applied).unwrap_or_default();
     Status::bad_request(format!(
-        "failed to create typed patch object ({namespace}/{}; {}, Kind={}): {why}",
+        "failed to create typed patch object ({}/{}; {}/{}, Kind={}): {why}",
+        object::namespace(applied).unwrap_or_default(),
         object::name(applied),
-        kind.api_version(),
+        kind.group,
+        kind.version,
         kind.kind
     ))
 }

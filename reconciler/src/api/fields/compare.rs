@@ -21,12 +21,6 @@ impl Changes {
         self.changed.is_empty() && self.removed.is_empty()
     }
 
-    /// Leaves a path out of account.
-    pub(super) fn prune(&mut self, path: &[&str]) {
-        self.changed.prune(path);
-        self.removed.prune(path);
-    }
-
     fn add(&mut self, element: impl FnOnce() -> String, below: Self) {
         if below.is_empty() {
             return;

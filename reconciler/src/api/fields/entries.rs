@@ -1,5 +1,8 @@
 //! The entries of `metadata.managedFields`: read, written, and kept few.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
 use serde_json::{Value, json};
 
 use super::set::{Malformed, Set};
@@ -11,7 +14,7 @@ const UPDATERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 
 /// How fields came to be owned; in the order in which entries are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Operation {
     Apply,
     Update,
@@ -30,7 +33,21 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether both are the same manager's. One who applies stays the same with another version.
+    /// Whose entry it is. One who applies stays the same with another version.
+    fn identity(&self) -> (String, Operation, String, String) {
+        let version = match self.operation {
+            Operation::Apply => "",
+            Operation::Update => self.api_version.as_str(),
+        };
+        (
+            self.manager.clone(),
+            self.operation,
+            version.to_owned(),
+            self.subresource.clone(),
+        )
+    }
+
+    /// Whether both are the same manager's.
     pub(super) fn same(&self, other: &Self) -> bool {
         self.manager == other.manager
             && self.operation == other.operation
@@ -105,11 +122,15 @@ pub(super) fn read(managed: Option<&Value>) -> Result<Vec<Entry>, Malformed> {
         Some(_) => return Err(Malformed),
     };
     let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
+    let mut places = HashMap::new();
     for value in list {
         let entry = Entry::read(value)?;
-        match entries.iter_mut().find(|other| other.same(&entry)) {
-            Some(other) => *other = entry,
-            None => entries.push(entry),
+        match places.entry(entry.identity()) {
+            Slot::Occupied(place) => entries[*place.get()] = entry,
+            Slot::Vacant(slot) => {
+                slot.insert(entries.len());
+                entries.push(entry);
+            }
         }
     }
     Ok(entries)
@@ -151,27 +172,26 @@ pub(super) fn cap(entries: &mut Vec<Entry>) {
     }
     entries.sort_by(|a, b| (&a.time, &a.manager).cmp(&(&b.time, &b.manager)));
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+    // By version: the first entry, which stays what it is until a second comes. They then become one.
+    let mut buckets: HashMap<String, usize> = HashMap::new();
     for entry in entries.drain(..) {
-        if count <= UPDATERS || !updater(&entry) {
-            match kept.iter_mut().find(|other| other.same(&entry)) {
-                Some(bucket) => bucket.fields.unite(entry.fields),
-                None => kept.push(entry),
-            }
-            continue;
-        }
-        // The first of a version stays until a second comes; they then become one.
-        let first = kept
-            .iter_mut()
-            .find(|other| updater(other) && other.api_version == entry.api_version);
-        match first {
-            Some(bucket) => {
+        let bucket = buckets
+            .get(&entry.api_version)
+            .map(|place| &mut kept[*place]);
+        match bucket {
+            _ if !updater(&entry) => kept.push(entry),
+            Some(bucket) if count > UPDATERS || bucket.same(&entry) => {
                 ANCIENT.clone_into(&mut bucket.manager);
                 bucket.subresource.clear();
                 bucket.fields.unite(entry.fields);
                 bucket.time = entry.time;
                 count -= 1;
             }
-            None => kept.push(entry),
+            Some(_) => kept.push(entry),
+            None => {
+                buckets.insert(entry.api_version.clone(), kept.len());
+                kept.push(entry);
+            }
         }
     }
     *entries = kept;

@@ -78,11 +78,12 @@ fn items(live: Vec<Value>, applied: &[Value], node: Node) -> Vec<Value> {
     result
 }
 
-/// Takes the members of a set out of a value. Lists and maps that become empty go.
-pub(super) fn remove(value: &mut Value, set: &Set, node: Node) {
+/// Takes the members of a set out of a value. Lists and maps that become empty go, unless somebody owns them.
+pub(super) fn remove(value: &mut Value, gone: &Set, owned: Option<&Set>, node: Node) {
+    let owned_at = |element: &str| owned.and_then(|owned| owned.get(element));
     match (node.fitting(value), value) {
         (node @ (Node::Struct(_) | Node::Map(_) | Node::Any), Value::Object(map)) => {
-            for (element, below) in set.children() {
+            for (element, below) in gone.children() {
                 let Some(key) = element.strip_prefix("f:") else {
                     continue;
                 };
@@ -90,24 +91,25 @@ pub(super) fn remove(value: &mut Value, set: &Set, node: Node) {
                     map.remove(key);
                 } else if let Some(part) = map.get_mut(key) {
                     let full = !is_empty(part);
-                    let at = node.at(key);
-                    remove(part, below, at);
-                    if full && is_empty(part) && !matches!(at, Node::Struct(_)) {
+                    let (at, owned) = (node.at(key), owned_at(element));
+                    remove(part, below, owned, at);
+                    let stays =
+                        owned.is_some_and(|owned| owned.member) || matches!(at, Node::Struct(_));
+                    if full && is_empty(part) && !stays {
                         map.remove(key);
                     }
                 }
             }
         }
         (node @ (Node::Items(..) | Node::Values), Value::Array(items)) => {
-            let gone: HashMap<&str, &Set> = set.children().collect();
             let mut index = 0;
             items.retain_mut(|item| {
-                let below = gone.get(node.element(index, item).as_str()).copied();
+                let element = node.element(index, item);
                 index += 1;
-                match below {
+                match gone.get(&element) {
                     Some(below) if below.member => false,
                     Some(below) => {
-                        remove(item, below, node.item());
+                        remove(item, below, owned_at(&element), node.item());
                         true
                     }
                     None => true,

@@ -34,6 +34,11 @@ impl Set {
         !self.member && self.children.is_empty()
     }
 
+    /// What lies below an element.
+    pub fn get(&self, element: &str) -> Option<&Self> {
+        self.children.get(element)
+    }
+
     /// What lies below, by element.
     pub fn children(&self) -> impl Iterator<Item = (&str, &Self)> {
         self.children
@@ -109,6 +114,16 @@ impl Set {
             below.prune(rest);
             if below.is_empty() {
                 self.children.remove(*first);
+            }
+        }
+    }
+
+    /// Removes an element, and not what lies below it.
+    pub fn disown(&mut self, element: &str) {
+        if let Some(below) = self.children.get_mut(element) {
+            below.member = false;
+            if below.is_empty() {
+                self.children.remove(element);
             }
         }
     }

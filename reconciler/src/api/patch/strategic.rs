@@ -3,6 +3,8 @@
 //! What kube-apiserver does is the measure: its documents say what the directives mean, and where they are silent, what
 //! it was seen to do.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::super::object::Object;
@@ -134,7 +136,8 @@ fn field(target: &mut Object, key: String, value: Value, types: Types) -> Result
 fn retain(target: &mut Object, patch: &Object, names: &Value) -> Result<(), Status> {
     let bad = || Status::bad_request("invalid patch format of retainKeys");
     let names = names.as_array().ok_or_else(bad)?;
-    let named = |key: &str| names.iter().any(|name| name.as_str() == Some(key));
+    let names: HashSet<&str> = names.iter().filter_map(Value::as_str).collect();
+    let named = |key: &str| names.contains(key);
     for (key, value) in patch {
         let directive = key.starts_with(ORDER) || key.starts_with(DELETE);
         if !value.is_null() && !directive && !named(key) {
@@ -203,7 +206,7 @@ fn delete_from(target: &mut Object, name: &str, values: &Value) -> Result<(), St
         ));
     };
     if let Some(Value::Array(items)) = target.get_mut(name) {
-        let gone: std::collections::HashSet<Id> = values.iter().map(Value::to_string).collect();
+        let gone: HashSet<Id> = values.iter().map(Value::to_string).collect();
         items.retain(|item| !gone.contains(&item.to_string()));
     }
     Ok(())

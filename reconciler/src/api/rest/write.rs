@@ -12,7 +12,7 @@ use crate::api::body::validation::{self, Mode};
 use crate::api::body::{self, Decoded};
 use crate::api::conform::conform;
 use crate::api::defaults::{self, Admission};
-use crate::api::kinds::{self, Kind};
+use crate::api::kinds::{self, Kind, Subresource};
 use crate::api::object::{self, deleting};
 use crate::api::patch;
 use crate::api::status::{Cause, Status};
@@ -62,11 +62,12 @@ impl Write {
 /// The part of an object that an update writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All but the status.
+    /// What is not below it.
     Main,
-    /// Only the status.
-    Status,
-    /// What has been put into a copy of the old object by somebody who knows what may change.
+    /// What that path is for.
+    Below(Subresource),
+    /// What has been put into a copy of the old object by somebody who knows what may change; the name stands in
+    /// `managedFields`.
     Chosen(&'static str),
 }
 
@@ -74,7 +75,7 @@ impl Part {
     fn subresource(self) -> &'static str {
         match self {
             Self::Main => "",
-            Self::Status => "status",
+            Self::Below(subresource) => subresource.name(),
             Self::Chosen(name) => name,
         }
     }
@@ -285,7 +286,8 @@ async fn insert_once(
     defaults::prepare_create(kind, &mut value);
     let key = kind.key(namespace, object::name(&value));
     // A name that cannot be a key is refused here and not by the store.
-    let causes = validate::create(kind, &value);
+    let mut causes = api.services.families(kind, &mut value, None);
+    causes.extend(validate::create(kind, &value));
     if !causes.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, object::name(&value), &causes).into());
     }
@@ -523,13 +525,18 @@ async fn replace(
     defaults::apply(kind, &mut new);
     match part {
         Part::Main => defaults::prepare_update(kind, &mut new, old),
-        Part::Status => defaults::prepare_status(kind, &mut new, old),
+        Part::Below(subresource) => defaults::prepare_subresource(kind, subresource, &mut new, old),
         Part::Chosen(_) => {}
     }
     let name = object::name(old).to_owned();
     let mut causes = match part {
-        Part::Main => validate::update(kind, &new, old),
-        Part::Status | Part::Chosen(_) => Vec::new(),
+        Part::Main => {
+            let mut causes = api.services.families(kind, &mut new, Some(old));
+            causes.extend(validate::update(kind, &new, old));
+            causes
+        }
+        Part::Below(subresource) => validate::subresource(kind, subresource, &new, old),
+        Part::Chosen(_) => Vec::new(),
     };
     if deleting(old) {
         causes.extend(new_finalizers(&new, old));
@@ -539,7 +546,10 @@ async fn replace(
     }
     conform(&mut new, schema::of(kind), quantity::canonical)
         .map_err(|error| validation::patch_refused(&new, &error))?;
-    if kind.generation && part != Part::Status && defaults::spec_changed(kind, old, &new) {
+    if kind.generation
+        && part != Part::Below(Subresource::Status)
+        && defaults::spec_changed(kind, old, &new)
+    {
         let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0);
         object::object(&mut new, "metadata").insert("generation".into(), json!(generation + 1));
     }

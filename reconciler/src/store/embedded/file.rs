@@ -1,6 +1,7 @@
 //! The file: how it is opened, what its tables are, and what becomes of its errors.
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::cell::Cell;
+use std::fs::{DirBuilder, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
+    WriteTransaction,
 };
 
 use super::{Error, closed, header};
@@ -37,6 +39,8 @@ pub(super) const HISTORY_BYTES: &str = "history-bytes";
 const FORMAT_NOW: u64 = 1;
 /// The revision of an empty store, as in etcd: 0 stands for "any" in Kubernetes.
 pub(super) const FIRST: u64 = 1;
+/// For another process to let go of the file.
+const LOCK: Duration = Duration::from_millis(200);
 /// Between two attempts to open the file again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -84,14 +88,20 @@ impl File {
         .map_err(|error| explain(&self.path, &error))
     }
 
-    /// Runs `write`, which begins and commits a transaction. When it fails, nothing has been written.
+    /// Runs `write`, which commits the transaction it is given. When that fails, it may be committed nevertheless.
     pub(super) fn write<T>(
         &self,
-        write: impl Fn(&Database) -> Result<T, redb::Error>,
+        write: impl Fn(WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, Error> {
+        let begun = Cell::new(false);
+        let write = |database: &Database| {
+            let txn = database.begin_write()?;
+            begun.set(true);
+            write(txn)
+        };
         match self.attempt(&write)? {
-            // A reader's failure, before anything was written.
-            Err(redb::Error::PreviousIo) => self.attempt(&write)?,
+            // A reader has met with a failure, or an earlier write.
+            Err(redb::Error::PreviousIo) if !begun.get() => self.attempt(&write)?,
             done => done,
         }
         .map_err(|error| explain(&self.path, &error))
@@ -116,7 +126,7 @@ impl File {
             }
             match &state.database {
                 Some(database) => break (run(database), state.generation),
-                None if opened => return Err(closed()),
+                None if opened => return Err(explain(&self.path, &redb::Error::PreviousIo)),
                 None => {
                     let generation = state.generation;
                     drop(state);
@@ -188,29 +198,29 @@ fn open(path: &Path, cache: usize) -> Result<Database, Error> {
             .mode(0o600)
             .open(path)
     };
-    let database = if path.try_exists().map_err(on_disk)? {
+    let (database, format) = if path.try_exists().map_err(on_disk)? {
         let file = open(path).map_err(on_disk)?;
         // Also a file that was copied here: it holds Secrets.
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(on_disk)?;
+        lock(&file, path)?;
         let length = file.metadata().map_err(on_disk)?.len();
         let mut begin = [0; header::LENGTH];
         file.read_exact_at(&mut begin, 0).map_err(on_disk)?;
         header::check(&begin, length).map_err(|why| damaged(&path.display(), &why))?;
-        database(file, cache)
+        database(file, cache).map_err(|error| explain(path, &error))?
     } else {
         // Under another name until it is whole: a file is then either not there or a store.
         let unfinished = path.with_extension("new");
         let file = open(&unfinished).map_err(on_disk)?;
-        file.try_lock().map_err(|_| in_use(&unfinished))?;
+        lock(&file, &unfinished)?;
         file.set_len(0).map_err(on_disk)?;
-        let database = database(file, cache);
+        let made = database(file, cache).map_err(|error| explain(&unfinished, &error))?;
         std::fs::rename(&unfinished, path)
             .and_then(|()| std::fs::File::open(folder)?.sync_all())
             .map_err(on_disk)?;
-        database
+        made
     };
-    let (database, format) = database.map_err(|error| explain(path, &error))?;
     match format {
         Some(FORMAT_NOW) => Ok(database),
         Some(newer) => Err(Error::Broken(format!(
@@ -222,6 +232,26 @@ fn open(path: &Path, cache: usize) -> Result<Database, Error> {
             "{} is a redb file, but not one of weft's: choose another folder with --data",
             path.display()
         ))),
+    }
+}
+
+/// Takes the lock that redb wants to have. Its last holder may be about to end, so that is waited for a little.
+fn lock(file: &std::fs::File, path: &Path) -> Result<(), Error> {
+    let end = Instant::now() + LOCK;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(LOCK / 20);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Broken(format!(
+                    "{} is in use by another process: stop that API server, or choose another folder with --data",
+                    path.display()
+                )));
+            }
+            // Where there are no locks, redb does without.
+            Err(TryLockError::Error(_)) | Ok(()) => return Ok(()),
+        }
     }
 }
 
@@ -273,9 +303,9 @@ pub(super) fn number(
         .ok_or_else(|| redb::Error::Corrupted(format!("the table meta has no {name}")))
 }
 
-fn explain(file: &Path, error: &redb::Error) -> Error {
+fn explain(path: &Path, error: &redb::Error) -> Error {
     use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
-    let path = file.display();
+    let path = path.display();
     match error {
         redb::Error::Io(cause) => match cause.kind() {
             StorageFull | QuotaExceeded | FileTooLarge => Error::Full(format!("{path}: {cause}")),
@@ -288,7 +318,6 @@ fn explain(file: &Path, error: &redb::Error) -> Error {
         redb::Error::PreviousIo | redb::Error::DatabaseClosed => Error::Away(format!(
             "{path} is being opened again after an error of the disk"
         )),
-        redb::Error::DatabaseAlreadyOpen => in_use(file),
         redb::Error::UpgradeRequired(version) => Error::Broken(format!(
             "{path} has version {version} of redb's file format, which this version of weft cannot read: start the \
              version that wrote it, or choose another folder with --data"
@@ -298,13 +327,6 @@ fn explain(file: &Path, error: &redb::Error) -> Error {
         }
         other => damaged(&path, other),
     }
-}
-
-fn in_use(path: &Path) -> Error {
-    Error::Broken(format!(
-        "{} is in use by another process: stop that API server, or choose another folder with --data",
-        path.display()
-    ))
 }
 
 fn damaged(path: &dyn std::fmt::Display, cause: &dyn std::fmt::Display) -> Error {

@@ -89,14 +89,26 @@ pub(super) fn publish(store: &Store, events: &[Event]) {
                 at += 1;
                 continue;
             }
-            let behind = live.swap_remove(at);
-            if !behind.sender.is_closed() {
-                let runtime = behind.runtime.clone();
-                runtime.spawn(catch_up(Arc::clone(store), prefix.clone(), behind));
-            }
+            live.swap_remove(at).catch_up(store, prefix);
         }
         !live.is_empty()
     });
+}
+
+/// After a write that failed: were its changes written all the same? Then every watcher gets them from the history.
+pub(super) fn settle(store: &Store) -> Result<bool, Error> {
+    let now = store.file.read(reader::state)?.revision;
+    let mut watchers = lock(&store.hub.watchers);
+    if now == watchers.newest {
+        return Ok(false);
+    }
+    watchers.newest = now;
+    for (prefix, live) in watchers.live.drain() {
+        for behind in live {
+            behind.catch_up(store, &prefix);
+        }
+    }
+    Ok(true)
 }
 
 impl Live {
@@ -118,6 +130,14 @@ impl Live {
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
         }
     }
+
+    /// Reads the history elsewhere until it is live again.
+    fn catch_up(self, store: &Store, prefix: &str) {
+        if !self.sender.is_closed() {
+            let runtime = self.runtime.clone();
+            runtime.spawn(catch_up(Arc::clone(store), prefix.into(), self));
+        }
+    }
 }
 
 /// Starts a watch on every change under `prefix` after `after`.
@@ -133,15 +153,14 @@ pub(super) fn watch(store: &Store, prefix: &str, after: Revision) -> Result<Watc
     };
     if let Err(behind) = store.hub.join(prefix, watcher) {
         store.file.read(reader::state)?.reaches(after)?;
-        tokio::spawn(catch_up(Arc::clone(store), prefix.to_owned(), behind));
+        behind.catch_up(store, prefix);
     }
     Ok(watch)
 }
 
 /// Sends what the history has, as fast as the watcher takes it, until the watcher can go live.
-async fn catch_up(store: Store, prefix: String, mut watcher: Live) {
+async fn catch_up(store: Store, prefix: Arc<str>, mut watcher: Live) {
     let mut closing = store.hub.closed.subscribe();
-    let prefix: Arc<str> = prefix.into();
     loop {
         // Room first: at most one stretch of the history is held for each watcher.
         let sender = watcher.sender.clone();
@@ -180,3 +199,6 @@ async fn catch_up(store: Store, prefix: String, mut watcher: Live) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

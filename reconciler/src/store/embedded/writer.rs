@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, Table};
+use redb::{Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::file::{COMPACTED, Change, HISTORY, HISTORY_BYTES, META, OBJECTS, REVISION, number};
@@ -46,16 +46,20 @@ pub(super) struct Job {
 
 /// Ends when every sender has gone and all that waited has been answered.
 pub(super) fn run(shared: &Arc<Shared>, mut waiting: mpsc::Receiver<Job>, options: Options) {
+    let mut settled = true;
     while let Some(first) = waiting.blocking_recv() {
         let (writes, answers): (Vec<_>, Vec<_>) = gather(first, &mut waiting)
             .into_iter()
             .map(|job| (job.write, job.answer))
             .unzip();
-        match shared
-            .file
-            .write(|database| commit(database, &writes, options))
-        {
+        let ready = if settled {
+            Ok(())
+        } else {
+            hub::settle(shared).map(drop)
+        };
+        match ready.and_then(|()| shared.file.write(|txn| commit(txn, &writes, options))) {
             Ok(done) => {
+                settled = true;
                 for (answer, result) in answers.into_iter().zip(done.results) {
                     // Whoever asked may have gone.
                     let _ = answer.send(result);
@@ -63,6 +67,13 @@ pub(super) fn run(shared: &Arc<Shared>, mut waiting: mpsc::Receiver<Job>, option
                 hub::publish(shared, &done.events);
             }
             Err(error) => {
+                // The disk may have failed after all was written: then the file, opened again, has the changes.
+                let written = hub::settle(shared);
+                settled = written.is_ok();
+                let error = match written {
+                    Ok(false) => error,
+                    Ok(true) | Err(_) => Error::Away(error.to_string()),
+                };
                 for answer in answers {
                     let _ = answer.send(Err(error.clone()));
                 }
@@ -91,14 +102,17 @@ fn size(write: &Write) -> usize {
     }
 }
 
-struct Done {
+pub(super) struct Done {
     /// One for each write.
-    results: Vec<Result<Revision, Error>>,
-    events: Vec<Event>,
+    pub(super) results: Vec<Result<Revision, Error>>,
+    pub(super) events: Vec<Event>,
 }
 
-fn commit(database: &Database, writes: &[Write], options: Options) -> Result<Done, redb::Error> {
-    let txn = database.begin_write()?;
+pub(super) fn commit(
+    txn: WriteTransaction,
+    writes: &[Write],
+    options: Options,
+) -> Result<Done, redb::Error> {
     let mut done = Done {
         results: Vec::with_capacity(writes.len()),
         events: Vec::new(),

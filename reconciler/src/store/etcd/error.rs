@@ -61,6 +61,7 @@ pub(super) fn translate(what: &str, error: &etcd_client::Error) -> Failure {
                     "{text}: compact and defragment etcd, raise its --quota-backend-bytes, and disarm the alarm"
                 )),
                 3 if says("request is too large") => Failure::Full(text),
+                8 if says("larger than max") => Failure::Full(text),
                 // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE,
                 // UNIMPLEMENTED, UNAUTHENTICATED.
                 3 | 5 | 6 | 7 | 9 | 11 | 12 | 16 => Failure::Refused(text),
