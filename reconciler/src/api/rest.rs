@@ -76,6 +76,14 @@ impl Call<'_> {
 /// # Errors
 /// Everything that is not to the client's liking.
 pub async fn answer(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
+    let mut reply = respond(api, call).await?;
+    if let Some(text) = call.target.kind.warning {
+        answer::warn(&mut reply, &[text]);
+    }
+    Ok(reply)
+}
+
+async fn respond(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
     let look = call.look()?;
     let (target, kind) = (call.target, call.target.kind);
     if let Some(name) = &target.subresource {

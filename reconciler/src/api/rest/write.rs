@@ -79,6 +79,11 @@ impl Part {
             Self::Chosen(name) => name,
         }
     }
+
+    /// Whether it says what has become of an object, and not what it is to be: no new generation.
+    fn is_news(self) -> bool {
+        ["status", "binding"].contains(&self.subresource())
+    }
 }
 
 /// create of an object that came as a body.
@@ -546,10 +551,7 @@ async fn replace(
     }
     conform(&mut new, schema::of(kind), quantity::canonical)
         .map_err(|error| validation::patch_refused(&new, &error))?;
-    if kind.generation
-        && part != Part::Below(Subresource::Status)
-        && defaults::spec_changed(kind, old, &new)
-    {
+    if kind.generation && !part.is_news() && defaults::spec_changed(kind, old, &new) {
         let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0);
         object::object(&mut new, "metadata").insert("generation".into(), json!(generation + 1));
     }
@@ -617,8 +619,10 @@ pub async fn patch(
     if media == "application/apply-patch+yaml" {
         return apply(api, call, part, look).await;
     }
-    let format = patch::Format::of(media)
-        .ok_or_else(|| Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type"))?;
+    let format = patch::Format::of(media).ok_or_else(|| Status {
+        details: Some(json!({})),
+        ..Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    })?;
     let write = Write::of(call, "PatchOptions")?;
     let mut warnings = Vec::new();
     let make = |old: &Value| {
