@@ -145,7 +145,7 @@ pub async fn insert(
             // The random part was taken.
             Err(Insert::Exists) if generated.is_some() && attempt < 8 => {}
             Err(Insert::Exists) => return Err(Status::already_exists(kind, object::name(&value))),
-            Err(Insert::Other(status)) => return Err(status),
+            Err(Insert::Unknown(status) | Insert::Other(status)) => return Err(status),
             Ok(made) => return Ok(made),
         }
     }
@@ -154,6 +154,8 @@ pub async fn insert(
 
 enum Insert {
     Exists,
+    /// It may have been stored.
+    Unknown(Status),
     Other(Status),
 }
 
@@ -300,6 +302,8 @@ async fn insert_once(
     let stored = store(api, kind, &key, &mut value, write).await;
     match stored {
         Ok(true) => api.services.keep(claims).await,
+        // What was claimed for nothing is found by the next look at all claims.
+        Err(Insert::Unknown(_)) => drop(claims),
         Ok(false) | Err(_) => api.services.undo(claims).await,
     }
     stored?;
@@ -329,8 +333,14 @@ async fn store(
             Ok(true)
         }
         Err(store::Error::Exists(_)) => Err(Insert::Exists),
+        Err(error) if is_unknown(&error) => Err(Insert::Unknown(error.into())),
         Err(error) => Err(Status::from(error).into()),
     }
+}
+
+/// Whether a write that failed so may have taken effect.
+fn is_unknown(error: &store::Error) -> bool {
+    matches!(error, store::Error::Away(_) | store::Error::Broken(_))
 }
 
 /// Records whose the fields are that were changed.
@@ -573,6 +583,11 @@ async fn replace(
             api.services.keep(claims).await;
             set_revision(&mut new, revision);
             Ok(Some(new))
+        }
+        Err(error) if is_unknown(&error) => {
+            // What was claimed for nothing is found by the next look at all claims.
+            drop(claims);
+            Err(error.into())
         }
         Err(error) => {
             api.services.undo(claims).await;
