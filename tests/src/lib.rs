@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cluster;
 pub mod conflist;
 pub mod container;
+pub mod curl;
 pub mod etcd;
 pub mod flanneld;
 pub mod flat_network;
