@@ -41,7 +41,7 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80}]}
 apiVersion: v1
 kind: Service
 metadata: {name: a-service-with-quite-a-long-name, namespace: demo}
-spec: {clusterIP: None, ports: [{port: 80}, {name: b, port: 81}]}
+spec: {clusterIP: None, ports: [{name: a, port: 80}, {name: b, port: 81}]}
 ---
 apiVersion: v1
 kind: Pod
