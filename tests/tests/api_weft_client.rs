@@ -41,7 +41,7 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80}]}
 apiVersion: v1
 kind: Service
 metadata: {name: a-service-with-quite-a-long-name, namespace: demo}
-spec: {clusterIP: None, ports: [{port: 80}, {name: b, port: 81}]}
+spec: {clusterIP: None, ports: [{name: a, port: 80}, {name: b, port: 81}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -494,5 +494,59 @@ fn delete_takes_manifests_and_forgives_what_is_not_there() -> Result<()> {
     ensure!(empty == "error: \"cm/\" is not KIND/NAME\n", "{empty}");
     ensure!(complaint(&server, &["delete", "cm"])?.contains("no name was specified"));
     ensure!(said(&server, &["get", "cm", "settings", "-o", "name"])? == "configmap/settings\n");
+    Ok(())
+}
+
+/// The README's commands of the API server, line by line, on a server of our own.
+#[test]
+fn the_readme_does_what_it_says() -> Result<()> {
+    if !requirement::has_programs(&["kubectl", "bash"]) {
+        return Ok(());
+    }
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let (_, section) = readme
+        .split_once("\n### The API server\n")
+        .context("README.md has no section on the API server")?;
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let blocks = section.split("```sh\n").skip(1);
+    let commands: Vec<_> = blocks
+        .filter_map(|block| block.split("```").next())
+        .flat_map(str::lines)
+        .collect();
+    let Some((start, rest)) = commands.split_first() else {
+        anyhow::bail!("the README's section on the API server has no commands");
+    };
+    let (start, _) = start.split_once('#').unwrap_or((*start, ""));
+    ensure!(start.trim() == "weft apiserver", "{start}");
+    let server = ApiServer::start(&[])?;
+    let programs = subject::program("weft")?;
+    let programs = programs
+        .parent()
+        .context("a program in a folder")?
+        .display()
+        .to_string();
+    // Its folder is the test's own.
+    let script = rest.join("\n").replace(
+        "/var/lib/weft/admin.kubeconfig",
+        &server.kubeconfig().display().to_string(),
+    );
+    let mut bash = Command::new("bash");
+    bash.args(["-euo", "pipefail", "-c", &script])
+        .env("PATH", format!("{programs}:{}", std::env::var("PATH")?))
+        .env_remove("KUBECONFIG")
+        .env("HOME", server.folder())
+        .stdin(Stdio::null());
+    let output = bash.output().context("start bash")?;
+    let (out, err) = texts(&output);
+    ensure!(output.status.success(), "{script}\n{out}{err}");
+    for part in [
+        "deployment.apps/web created",
+        "web    0/3",
+        "configmap/settings created",
+        "colour: blue",
+        "configmap \"settings\" deleted",
+    ] {
+        ensure!(out.contains(part), "no {part:?} in\n{out}{err}");
+    }
     Ok(())
 }

@@ -113,12 +113,18 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
         &write,
     )
     .await?;
-    if kind.plural == "namespaces" && !write.dry_run {
-        upkeep::furnish(api, object::name(&made)).await?;
-    }
+    furnish(api, kind, &made, &write).await?;
     let mut reply = answer::of_object(201, kind, made, look);
     answer::warn(&mut reply, &warnings);
     Ok(reply)
+}
+
+/// Gives a new namespace what each one begins with.
+async fn furnish(api: &Api, kind: &Kind, made: &Value, write: &Write) -> Result<(), Status> {
+    if kind.plural == "namespaces" && !write.dry_run {
+        upkeep::furnish(api, object::name(made)).await?;
+    }
+    Ok(())
 }
 
 /// Puts a new object into the store; what was stored, with its revision.
@@ -730,7 +736,9 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
                 && api.store.get(&stored.key(namespace, name)).await?.is_none() =>
         {
             code = 201;
-            insert(api, stored, namespace, applied(None)?, &write).await?
+            let made = insert(api, stored, namespace, applied(None)?, &write).await?;
+            furnish(api, kind, &made, &write).await?;
+            made
         }
         other => other?,
     };
