@@ -50,6 +50,8 @@ pub struct Services {
 #[derive(Debug, Default)]
 #[must_use = "claims are kept or released"]
 pub struct Claims {
+    /// Of the Service that they are for.
+    uid: String,
     new: Vec<String>,
     /// What the Service had before and has no more.
     old: Vec<String>,
@@ -105,7 +107,10 @@ impl Services {
         if !is_service(kind) {
             return Ok(Claims::default());
         }
-        let mut claims = Claims::default();
+        let mut claims = Claims {
+            uid: object::uid(service).to_owned(),
+            ..Claims::default()
+        };
         match self.fill(service, old, &mut claims).await {
             Ok(()) => {
                 let now: HashSet<_> = keys(service).into_iter().collect();
@@ -129,26 +134,29 @@ impl Services {
 
     /// The write is done: what the Service no longer has can be given to others.
     pub async fn keep(&self, claims: Claims) {
-        self.release(&claims.old).await;
+        self.release(&claims.old, &claims.uid).await;
     }
 
     /// The write was not done.
     pub async fn undo(&self, claims: Claims) {
-        self.release(&claims.new).await;
+        self.release(&claims.new, &claims.uid).await;
     }
 
     /// A Service has been deleted.
     pub async fn freed(&self, kind: &Kind, service: &Value) {
         if is_service(kind) {
-            self.release(&keys(service)).await;
+            self.release(&keys(service), object::uid(service)).await;
         }
     }
 
-    async fn release(&self, keys: &[String]) {
+    /// Only what is still this Service's: it may have been released before, and given to another.
+    async fn release(&self, keys: &[String], uid: &str) {
         for key in keys {
             let released = match self.store.get(key).await {
-                Ok(Some(entry)) => self.store.delete(key, entry.revision).await.map(|_| ()),
-                Ok(None) => Ok(()),
+                Ok(Some(entry)) if belongs(&entry, uid) => {
+                    self.store.delete(key, entry.revision).await.map(|_| ())
+                }
+                Ok(_) => Ok(()),
                 Err(error) => Err(error),
             };
             if let Err(error) = released {
@@ -408,6 +416,10 @@ fn random(end: u128) -> u128 {
 
 fn is_service(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.kind == "Service"
+}
+
+fn belongs(claim: &store::Entry, uid: &str) -> bool {
+    serde_json::from_slice::<Value>(&claim.value).is_ok_and(|claim| claim["uid"] == uid)
 }
 
 /// The claims that a stored Service has.

@@ -108,6 +108,14 @@ impl Options {
         })
     }
 
+    /// What the object owns is left to itself.
+    pub fn background() -> Self {
+        Self {
+            propagation: Some("Background".to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// Nothing is deleted.
     pub fn dry(mut self) -> Self {
         self.dry_run = true;

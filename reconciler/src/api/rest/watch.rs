@@ -272,10 +272,11 @@ impl Watcher {
                 received = channel.recv() => match received {
                     Ok(change) => {
                         self.change(&change).await?;
-                        while let Ok(change) = channel.try_recv() {
-                            self.change(&change).await?;
-                        }
+                        let whole = self.drain(&mut channel).await?;
                         self.send().await?;
+                        if !whole {
+                            return Ok(());
+                        }
                     }
                     // Too slow, or the store's history was lost: the way is started anew from what was told.
                     Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => return Ok(()),
@@ -284,13 +285,28 @@ impl Watcher {
                     next += BOOKMARKS;
                     // Read first: what is in the channel by then is told before the bookmark.
                     let revision = self.api.changes.revision();
-                    while let Ok(change) = channel.try_recv() {
-                        self.change(&change).await?;
+                    if !self.drain(&mut channel).await? {
+                        return Ok(());
                     }
                     self.told = self.told.max(revision);
                     self.lines.bookmark(self.told, false, &mut self.piece);
                     self.send().await?;
                 }
+            }
+        }
+    }
+
+    /// Tells what waits in the channel. False when some of it was lost: the way is started anew from what was told. A
+    /// receiver says so only once, and then goes on behind the gap.
+    async fn drain(&mut self, channel: &mut broadcast::Receiver<Arc<Change>>) -> Result<bool, End> {
+        loop {
+            match channel.try_recv() {
+                Ok(change) => self.change(&change).await?,
+                Err(broadcast::error::TryRecvError::Empty) => return Ok(true),
+                Err(
+                    broadcast::error::TryRecvError::Lagged(_)
+                    | broadcast::error::TryRecvError::Closed,
+                ) => return Ok(false),
             }
         }
     }

@@ -113,12 +113,18 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
         &write,
     )
     .await?;
-    if kind.plural == "namespaces" && !write.dry_run {
-        upkeep::furnish(api, object::name(&made)).await?;
-    }
+    furnish(api, kind, &made, &write).await?;
     let mut reply = answer::of_object(201, kind, made, look);
     answer::warn(&mut reply, &warnings);
     Ok(reply)
+}
+
+/// Gives a new namespace what each one begins with.
+async fn furnish(api: &Api, kind: &Kind, made: &Value, write: &Write) -> Result<(), Status> {
+    if kind.plural == "namespaces" && !write.dry_run {
+        upkeep::furnish(api, object::name(made)).await?;
+    }
+    Ok(())
 }
 
 /// Puts a new object into the store; what was stored, with its revision.
@@ -145,7 +151,7 @@ pub async fn insert(
             // The random part was taken.
             Err(Insert::Exists) if generated.is_some() && attempt < 8 => {}
             Err(Insert::Exists) => return Err(Status::already_exists(kind, object::name(&value))),
-            Err(Insert::Other(status)) => return Err(status),
+            Err(Insert::Unknown(status) | Insert::Other(status)) => return Err(status),
             Ok(made) => return Ok(made),
         }
     }
@@ -154,6 +160,8 @@ pub async fn insert(
 
 enum Insert {
     Exists,
+    /// It may have been stored.
+    Unknown(Status),
     Other(Status),
 }
 
@@ -300,6 +308,8 @@ async fn insert_once(
     let stored = store(api, kind, &key, &mut value, write).await;
     match stored {
         Ok(true) => api.services.keep(claims).await,
+        // What was claimed for nothing is found by the next look at all claims.
+        Err(Insert::Unknown(_)) => drop(claims),
         Ok(false) | Err(_) => api.services.undo(claims).await,
     }
     stored?;
@@ -329,8 +339,14 @@ async fn store(
             Ok(true)
         }
         Err(store::Error::Exists(_)) => Err(Insert::Exists),
+        Err(error) if is_unknown(&error) => Err(Insert::Unknown(error.into())),
         Err(error) => Err(Status::from(error).into()),
     }
+}
+
+/// Whether a write that failed so may have taken effect.
+fn is_unknown(error: &store::Error) -> bool {
+    matches!(error, store::Error::Away(_) | store::Error::Broken(_))
 }
 
 /// Records whose the fields are that were changed.
@@ -574,6 +590,11 @@ async fn replace(
             set_revision(&mut new, revision);
             Ok(Some(new))
         }
+        Err(error) if is_unknown(&error) => {
+            // What was claimed for nothing is found by the next look at all claims.
+            drop(claims);
+            Err(error.into())
+        }
         Err(error) => {
             api.services.undo(claims).await;
             match error {
@@ -715,7 +736,9 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
                 && api.store.get(&stored.key(namespace, name)).await?.is_none() =>
         {
             code = 201;
-            insert(api, stored, namespace, applied(None)?, &write).await?
+            let made = insert(api, stored, namespace, applied(None)?, &write).await?;
+            furnish(api, kind, &made, &write).await?;
+            made
         }
         other => other?,
     };
