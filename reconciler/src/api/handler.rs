@@ -253,11 +253,11 @@ async fn document(
     request: &Request<Incoming>,
 ) -> Result<Reply, Status> {
     allow(user, words, Asked::Path(path), None)?;
-    if request.method() != Method::GET {
-        return Err(Status::method_not_allowed());
-    }
+    let reading = request.method() == Method::GET;
     if let Some(reply) = health::page(api, path, query).await {
-        return Ok(reply);
+        return reading
+            .then_some(reply)
+            .ok_or_else(Status::method_not_allowed);
     }
     let header = |name: &str| {
         request
@@ -270,7 +270,10 @@ async fn document(
         Some(answer) => Some(answer),
         None => openapi::respond(path, request.uri().query(), accept, known),
     };
-    Ok(found.map_or_else(answer::nothing_here, answer::of_document))
+    match found {
+        Some(_) if !reading => Err(Status::method_not_allowed()),
+        found => Ok(found.map_or_else(answer::nothing_here, answer::of_document)),
+    }
 }
 
 async fn resource(

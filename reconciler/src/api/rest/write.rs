@@ -550,7 +550,7 @@ async fn replace(
         Part::Chosen(_) => {}
     }
     let name = object::name(old).to_owned();
-    let mut causes = match part {
+    let causes = match part {
         Part::Main => {
             let mut causes = api.services.families(kind, &mut new, Some(old));
             causes.extend(validate::update(kind, &new, old));
@@ -559,9 +559,6 @@ async fn replace(
         Part::Below(subresource) => validate::subresource(kind, subresource, &new, old),
         Part::Chosen(_) => Vec::new(),
     };
-    if deleting(old) {
-        causes.extend(new_finalizers(&new, old));
-    }
     if !causes.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &name, &causes));
     }
@@ -611,20 +608,6 @@ pub fn released(value: &Value) -> bool {
     grace == 0
         && object::list(value, &["metadata", "finalizers"]).is_empty()
         && object::list(value, &["spec", "finalizers"]).is_empty()
-}
-
-/// Nobody can begin to hold an object that is being deleted.
-fn new_finalizers(new: &Value, old: &Value) -> Option<Cause> {
-    let had = object::list(old, &["metadata", "finalizers"]);
-    let added: Vec<_> = object::list(new, &["metadata", "finalizers"])
-        .iter()
-        .filter(|name| !had.contains(name))
-        .collect();
-    let detail = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers {}",
-        json!(added)
-    );
-    (!added.is_empty()).then(|| Cause::forbidden("metadata.finalizers", &detail))
 }
 
 /// patch, in any of its four forms.
