@@ -2,7 +2,7 @@
 //!
 //! A line `$ COMMAND` is a command, and lines `> …` after it belong to it. What follows is its output, of both
 //! streams; `[1]` is its exit code when it is not 0. In the output `…` stands for any text of a line, a line `...` for
-//! any lines. Other lines at the beginning, and lines with `# `, are remarks.
+//! any lines. What stands before the first command is a remark.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
@@ -86,7 +86,7 @@ fn parse(text: &str) -> Result<Vec<Step>> {
             step.command = format!("{}\n{more}", step.command);
         } else if let Some(Ok(code)) = code.map(str::parse) {
             step.code = code;
-        } else if !line.starts_with("# ") {
+        } else {
             step.output.push(line.to_owned());
         }
     }
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_session_is_read() -> Result<()> {
-        let text = "about it\n\n$ one \\\n> two\nout\n\n[3]\n\n# remark\n$ three\n";
+        let text = "about it\n\n$ one \\\n> two\nout\n\n[3]\n\n$ three\n";
         let steps = parse(text)?;
         assert_eq!(steps.len(), 2);
         assert_eq!(steps[0].command, "one \\\ntwo");
@@ -139,7 +139,7 @@ mod tests {
             (&*steps[0].output, steps[0].code),
             (&["out".to_owned()][..], 3)
         );
-        assert_eq!((steps[1].line, &*steps[1].command), (10, "three"));
+        assert_eq!((steps[1].line, &*steps[1].command), (8, "three"));
         assert!(steps[1].output.is_empty());
         Ok(())
     }

@@ -21,6 +21,7 @@ fn session(name: &str) -> Result<()> {
             .env("KUBECONFIG", server.kubeconfig())
             .env("HOME", work.path())
             .env("URL", server.url())
+            .env("TMPDIR", work.path())
             .env("TZ", "UTC");
         shell
     })
