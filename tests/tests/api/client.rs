@@ -62,8 +62,10 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
 /// The same, from the kubeconfig's text.
 pub async fn client_of(kubeconfig: &str) -> Result<Client> {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig)?;
-    let config =
+    let mut config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    // 429 and 503 are to be seen.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
 
