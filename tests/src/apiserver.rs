@@ -1,5 +1,7 @@
 //! `weft apiserver` on loopback, on a folder of its own: start, stop, crash, restart; and `kubectl` for it.
 
+pub mod etcd;
+
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::subject;

@@ -308,7 +308,7 @@ fn apply_says_what_became_of_each_object() -> Result<()> {
     std::fs::create_dir(&folder)?;
     std::fs::write(
         folder.join("1.yaml"),
-        "{apiVersion: v1, kind: Namespace, metadata: {name: demo}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: demo}, data: {a: '1'}}\n",
+        "{apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {a: b}}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: demo}, data: {a: '1'}}\n",
     )?;
     std::fs::write(
         folder.join("2.json"),
@@ -404,7 +404,7 @@ fn apply_goes_on_past_what_fails() -> Result<()> {
         "no matches for kind \"Foo\" in version \"v2\"",
         "The Pod \"p\" is invalid: spec.containers: Required value",
         "Error from server (NotFound): namespaces \"nosuch\" not found",
-        "unknown field \"datum\"",
+        ".datum: field not declared in schema",
     ]) {
         ensure!(line.contains(part), "{line}\nlacks {part}");
     }

@@ -165,7 +165,10 @@ mod tests {
 
     #[test]
     fn a_refused_connection_names_the_address_and_the_remedy() {
-        let refused = io::Error::other(io::Error::from(io::ErrorKind::ConnectionRefused));
+        #[derive(Debug, thiserror::Error)]
+        #[error("client error (Connect)")]
+        struct Connect(#[source] io::Error);
+        let refused = Connect(io::ErrorKind::ConnectionRefused.into());
         let said = Failure::transport("127.0.0.1:6443", &refused).to_string();
         assert!(
             said.contains("127.0.0.1:6443 was refused: start `weft apiserver`"),
