@@ -60,6 +60,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     logging::init(arguments.verbosity);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Bodies are nested up to 127 deep, and reading YAML takes more than 16 KiB of stack for each level.
+        .thread_stack_size(8 << 20)
         .build()
         .context("start the runtime")?;
     runtime.block_on(serve(arguments))
