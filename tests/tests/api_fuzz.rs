@@ -157,7 +157,7 @@ fn shot(rng: &mut Rng, all: &[Kind]) -> Shot {
     };
     if rng.bool() {
         media = match method {
-            "PATCH" => pick(rng, &MEDIA[4..8]),
+            "PATCH" => *pick(rng, &MEDIA[4..8]),
             _ => MEDIA[0],
         };
     }
@@ -175,7 +175,7 @@ fn shot(rng: &mut Rng, all: &[Kind]) -> Shot {
         accept: if rng.bool() {
             ACCEPT[0]
         } else {
-            pick(rng, &ACCEPT)
+            *pick(rng, &ACCEPT)
         },
         body,
     }

@@ -229,10 +229,10 @@ async fn ends(client: &Client) -> Result<()> {
     let path = configs("ends");
     let a = put(client, "ends", "a", json!({}), "1").await?;
     // A list as a watch.
+    let begun = Instant::now();
     let streaming =
         "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut watch = Lines::open(client, &format!("{path}?{streaming}&timeoutSeconds=2")).await?;
-    let begun = Instant::now();
     ensure!(watch.event().await? == json!({"type": "ADDED", "object": a}));
     let mark = watch.event().await?;
     ensure!(

@@ -2,17 +2,21 @@
 
 #[path = "api/client.rs"]
 mod client;
+#[path = "api/wire.rs"]
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use client::{Bed, ask, code, config, service};
+use client::{Bed, SOON, ask, code, config, get, service};
 use futures_util::future;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tests::{ApiServer, requirement};
+use tokio::io::AsyncWriteExt;
 
 async fn counter(client: &Client) -> Result<()> {
     let configs: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
@@ -121,6 +125,45 @@ async fn revisions(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// What is made of several writes is made whole, though the client has gone.
+async fn hasty(bed: &Bed, client: &Client) -> Result<()> {
+    let config = wire::admin(&bed.server.folder())?;
+    let address = wire::address(&bed.server)?;
+    for n in 0..60 {
+        let body = json!({"metadata": {"name": format!("hasty-{n}")}}).to_string();
+        let head = format!(
+            "POST /api/v1/namespaces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = wire::connect(&address, &config).await?;
+        stream.write_all((head + &body).as_bytes()).await?;
+        stream.flush().await?;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(..15_000))).await;
+    }
+    let end = Instant::now() + SOON;
+    loop {
+        let namespaces = get(client, "/api/v1/namespaces").await?;
+        let names = namespaces["items"].as_array().context("no items")?;
+        let names = names
+            .iter()
+            .filter_map(|one| one["metadata"]["name"].as_str());
+        let names: Vec<_> = names.filter(|name| name.starts_with("hasty-")).collect();
+        ensure!(!names.is_empty(), "all went too early");
+        let mut bare = Vec::new();
+        for name in names {
+            let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+            if ask(client, "GET", &account, &Value::Null).await?.code != 200 {
+                bare.push(name);
+            }
+        }
+        if bare.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "without ServiceAccount: {bare:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 async fn writes(bed: Bed) -> Result<()> {
     let client = bed.client().await?;
     tokio::try_join!(
@@ -128,7 +171,7 @@ async fn writes(bed: Bed) -> Result<()> {
         async { names(&client).await.context("names") },
         async { revisions(&client).await.context("revisions") },
     )?;
-    Ok(())
+    hasty(&bed, &client).await.context("hasty")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

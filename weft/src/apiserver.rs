@@ -62,6 +62,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(4)
         .enable_all()
+        // Bodies are nested up to 127 deep, and reading YAML takes more than 16 KiB of stack for each level.
+        .thread_stack_size(8 << 20)
         .build()
         .context("start the runtime")?;
     runtime.block_on(serve(arguments))

@@ -2,9 +2,13 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -13,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_rustls::TlsAcceptor;
 
+use super::rest::answer::Reply;
+use super::status::Status;
 use super::{Api, auth, handler};
 
 /// Connections at a time; more wait to be accepted.
@@ -112,9 +118,12 @@ async fn connection(
         .peer_certificates()
         .and_then(|chain| auth::certificate(chain.first()?))
         .map(Arc::new);
+    let asked = Arc::new(AtomicBool::new(false));
+    let has_asked = Arc::clone(&asked);
     let service = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
         let (api, peer) = (Arc::clone(&api), peer.clone());
-        async move { Ok::<_, Infallible>(handler::handle(api, peer, request).await) }
+        async move { Ok::<_, Infallible>(answer(api, peer, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -133,5 +142,26 @@ async fn connection(
     let serving = builder
         .serve_connection_with_upgrades(TokioIo::new(tls), service)
         .into_owned();
-    watcher.watch(serving).await
+    let mut serving = pin!(watcher.watch(serving));
+    // hyper waits for the first bytes, which tell the protocol, as long as it takes.
+    if let Ok(done) = tokio::time::timeout(GREETING, &mut serving).await {
+        return done;
+    }
+    if !asked.load(Ordering::Relaxed) {
+        return Err("nothing was asked in time".into());
+    }
+    serving.await
+}
+
+/// What changes something runs in a task of its own: a client that goes meanwhile leaves nothing half done.
+async fn answer(api: Arc<Api>, peer: Option<Arc<auth::User>>, request: Request<Incoming>) -> Reply {
+    let safe = request.method().is_safe();
+    let answering = handler::handle(api, peer, request);
+    if safe {
+        return answering.await;
+    }
+    match tokio::spawn(answering).await {
+        Ok(reply) => reply,
+        Err(error) => Status::internal(error).into(),
+    }
 }
