@@ -1,9 +1,12 @@
 //! The one path of all kinds: from a request for a resource to its answer.
 
 pub mod answer;
+pub mod create;
 pub mod delete;
+pub mod patch;
 pub mod read;
 pub mod subresources;
+pub mod update;
 pub mod watch;
 pub mod write;
 
@@ -98,9 +101,9 @@ async fn respond(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
     match (call.method, &target.name) {
         ("GET", Some(_)) => read::get(api, target, call.query, look).await,
         ("GET", None) => read::list(api, target, call.query, look).await,
-        ("POST", None) if writable => write::create(api, call, look).await,
-        ("PUT", Some(_)) if writable => write::update(api, call, Part::Main, look).await,
-        ("PATCH", Some(_)) if writable => write::patch(api, call, Part::Main, look).await,
+        ("POST", None) if writable => create::create(api, call, look).await,
+        ("PUT", Some(_)) if writable => update::update(api, call, Part::Main, look).await,
+        ("PATCH", Some(_)) if writable => patch::patch(api, call, Part::Main, look).await,
         ("DELETE", Some(_)) if writable => delete::delete(api, call, look).await,
         ("DELETE", None) if kind.verbs == Verbs::All => delete::collection(api, call, look).await,
         _ => Err(Status::method_not_allowed()),
@@ -119,13 +122,13 @@ async fn below(
         (Subresource::Eviction, "POST") => subresources::evict(api, call).await,
         (Subresource::Token, "POST") => super::reviews::token(api, call).await,
         (Subresource::Finalize, "PUT") => {
-            write::update(api, call, Part::Below(subresource), look).await
+            update::update(api, call, Part::Below(subresource), look).await
         }
         (Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize, method) => {
             match method {
                 "GET" => read::get(api, call.target, call.query, look).await,
-                "PUT" => write::update(api, call, Part::Below(subresource), look).await,
-                "PATCH" => write::patch(api, call, Part::Below(subresource), look).await,
+                "PUT" => update::update(api, call, Part::Below(subresource), look).await,
+                "PATCH" => patch::patch(api, call, Part::Below(subresource), look).await,
                 _ => Err(Status::method_not_allowed()),
             }
         }

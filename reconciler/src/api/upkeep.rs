@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::body::validation::Mode;
-use super::rest::write::{self, Write};
+use super::rest::create;
+use super::rest::write::Write;
 use super::status::Status;
 use super::{Api, kinds, object};
 use crate::store::{self, Range};
@@ -44,7 +45,7 @@ async fn ensure(
     if api.store.get(&key).await?.is_some() {
         return Ok(());
     }
-    match write::insert(api, kind, namespace, value, &write()).await {
+    match create::insert(api, kind, namespace, value, &write()).await {
         Err(status) if status.reason == "AlreadyExists" => Ok(()),
         other => other.map(|_| ()),
     }

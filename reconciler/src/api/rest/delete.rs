@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answer::{self, ListMeta, Look, Reply};
-use super::write::{now, released};
+use super::update::released;
+use super::write::now;
 use crate::api::kinds::Kind;
 use crate::api::request::Query;
 use crate::api::select::Selector;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Call;
 use super::answer::{self, Look, Reply};
 use super::delete::{self, Options};
+use super::update;
 use super::write::{self, Part, Write};
 use crate::api::kinds::{self, Kind};
 use crate::api::select::labels;
@@ -66,7 +67,7 @@ pub async fn scale(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Stat
         "PUT" => {
             let write = Write::of(call, "UpdateOptions")?;
             let sent = read_scale(call)?;
-            write::change(api, kind, namespace, name, Part::Main, &write, |old| {
+            update::change(api, kind, namespace, name, Part::Main, &write, |old| {
                 scaled(old, &sent)
             })
             .await?
@@ -86,7 +87,7 @@ pub async fn scale(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Stat
                     .map_err(|error| body::validation::patch_refused(&patched, &error))?;
                 scaled(old, &patched)
             };
-            write::change(api, kind, namespace, name, Part::Main, &write, make).await?
+            update::change(api, kind, namespace, name, Part::Main, &write, make).await?
         }
         _ => return Err(Status::method_not_allowed()),
     };
@@ -198,7 +199,7 @@ pub async fn bind(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
         status.insert("conditions".into(), json!(conditions));
         Ok(new)
     };
-    write::change(
+    update::change(
         api,
         kind,
         call.target.namespace.as_deref(),
@@ -329,7 +330,7 @@ async fn spend(
         new["status"] = status;
         Ok(new)
     };
-    write::change(
+    update::change(
         api,
         kind,
         namespace,

@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::api::changes::Start;
 use crate::api::kinds::{self, KINDS, Kind, Subresource, Verbs};
 use crate::api::rest::delete::{self, Options};
+use crate::api::rest::update;
 use crate::api::rest::write::{self, Part};
 use crate::api::status::Status;
 use crate::api::{Api, object, view};
@@ -112,7 +113,7 @@ async fn empty(api: &Api, kind: &'static Kind, name: &str) -> Result<bool, Statu
     } else {
         Subresource::Status
     };
-    match write::change(api, kind, None, name, Part::Below(part), &write, change).await {
+    match update::change(api, kind, None, name, Part::Below(part), &write, change).await {
         Ok(_) => Ok(left.is_empty()),
         Err(status) if status.code == 404 => Ok(true),
         Err(status) => Err(status),
