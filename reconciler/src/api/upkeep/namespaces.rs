@@ -3,6 +3,7 @@
 //! Everything in a namespace is deleted as a client would delete it, so Pods get their grace and finalizers are
 //! respected; until nothing is left the namespace stays, and its conditions say what is missing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ async fn round(api: &Api, kind: &'static Kind) -> Result<bool, Status> {
 
 /// Deletes what is in a namespace, and the namespace when nothing is left; whether it is gone.
 async fn empty(api: &Api, kind: &'static Kind, name: &str) -> Result<bool, Status> {
-    let mut left = Vec::new();
+    let mut left = Left::default();
     let contents = KINDS
         .iter()
         .filter(|kind| kind.namespaced() && kind.verbs != Verbs::ReadOnly && view::is_plain(kind));
@@ -88,33 +89,38 @@ async fn empty(api: &Api, kind: &'static Kind, name: &str) -> Result<bool, Statu
             let own = entry.key.rsplit('/').next().unwrap_or_default();
             match delete::remove(api, kind, Some(name), own, &Options::background()).await {
                 Ok(delete::Deleted::Gone(_)) => {}
-                Ok(delete::Deleted::Held(_)) => held += 1,
+                Ok(delete::Deleted::Held(object)) => {
+                    held += 1;
+                    for finalizer in object::list(&object, &["metadata", "finalizers"]) {
+                        let name = finalizer.as_str().unwrap_or_default().to_owned();
+                        *left.finalizers.entry(name).or_default() += 1;
+                    }
+                }
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
             }
         }
         if held > 0 {
-            left.push(format!(
-                "{} has {held} resource instances",
-                kind.qualified()
-            ));
+            let (plural, group) = (kind.plural, kind.group);
+            left.kinds
+                .push(format!("{plural}.{group} has {held} resource instances"));
         }
     }
     let write = super::write();
     let change = |old: &Value| {
-        Ok(if left.is_empty() {
+        Ok(if left.kinds.is_empty() {
             let_go(old)
         } else {
             explain(old, &left)
         })
     };
-    let part = if left.is_empty() {
+    let part = if left.kinds.is_empty() {
         Subresource::Finalize
     } else {
         Subresource::Status
     };
     match update::change(api, kind, None, name, Part::Below(part), &write, change).await {
-        Ok(_) => Ok(left.is_empty()),
+        Ok(_) => Ok(left.kinds.is_empty()),
         Err(status) if status.code == 404 => Ok(true),
         Err(status) => Err(status),
     }
@@ -128,30 +134,74 @@ fn let_go(old: &Value) -> Value {
     new
 }
 
-/// The condition that `kubectl describe` shows.
-fn explain(old: &Value, left: &[String]) -> Value {
-    let message = format!("Some resources are remaining: {}", left.join(", "));
-    let mut new = old.clone();
-    let status = object::object(&mut new, "status");
-    let had = status
-        .get("conditions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let same = |condition: &Value| {
-        condition["type"] == "NamespaceContentRemaining" && condition["message"] == *message
-    };
-    if had.iter().any(same) {
-        return new;
-    }
-    let mut conditions: Vec<_> = had
-        .into_iter()
-        .filter(|condition| condition["type"] != "NamespaceContentRemaining")
+/// What is left in a namespace.
+#[derive(Debug, Default)]
+struct Left {
+    /// A sentence for each kind.
+    kinds: Vec<String>,
+    /// How many objects each finalizer holds.
+    finalizers: BTreeMap<String, usize>,
+}
+
+/// The conditions that `kubectl describe` shows.
+fn explain(old: &Value, left: &Left) -> Value {
+    let remaining = format!("Some resources are remaining: {}", left.kinds.join(", "));
+    let names = left.finalizers.iter();
+    let names: Vec<_> = names
+        .map(|(name, count)| format!("{name} in {count} resource instances"))
         .collect();
-    conditions.push(json!({
-        "type": "NamespaceContentRemaining", "status": "True", "reason": "SomeResourcesRemain",
-        "message": message, "lastTransitionTime": write::now(),
-    }));
-    status.insert("conditions".into(), json!(conditions));
+    let held = format!(
+        "Some content in the namespace has finalizers remaining: {}",
+        names.join(", ")
+    );
+    let conditions = [
+        (
+            "DeletionDiscoveryFailure",
+            "False",
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
+        (
+            "DeletionGroupVersionParsingFailure",
+            "False",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+        (
+            "DeletionContentFailure",
+            "False",
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        (
+            "ContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            &remaining,
+        ),
+        match names.is_empty() {
+            true => (
+                "FinalizersRemaining",
+                "False",
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished",
+            ),
+            false => ("FinalizersRemaining", "True", "SomeFinalizersRemain", &held),
+        },
+    ];
+    let had = object::list(old, &["status", "conditions"]);
+    let conditions = conditions.map(|(kind, status, reason, message)| {
+        let kind = format!("Namespace{kind}");
+        let before = had.iter().find(|had| had["type"] == *kind);
+        let since = before
+            .filter(|before| before["status"] == *status)
+            .and_then(|before| before.get("lastTransitionTime").cloned());
+        json!({
+            "type": kind, "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": since.unwrap_or_else(|| write::now().into()),
+        })
+    });
+    let mut new = old.clone();
+    object::object(&mut new, "status").insert("conditions".into(), json!(conditions));
     new
 }
