@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# usage: sudo scripts/bench.sh [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy]…
+# usage: sudo scripts/bench.sh [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api]…
 #        sudo scripts/bench.sh overlay [--quick] [--subject NAME[,NAME]…] [--peers 5000]
 # Measures against the reference in the same run and says which promise of SPECIFICATION.md holds.
 # Writes target/bench/*.json and *.svg. With --strict a missed promise is a failure.
 # overlay: two nodes joined in every way; about 12 minutes, with --quick under two. FLANNELD=PATH (a Go
 # flanneld) adds flannel's own udp and vxlan. --peers: lookups among so many subnets against 2.
 # proxy: the Service proxy against bare loads of the classic rulesets; with --quick a fifth of it.
+# api: the API server under load; KUBE_APISERVER=PATH runs the same on that, over an etcd, beside ours.
 set -euo pipefail
 
-case "${1:-}" in -h | --help) sed -n '2,8s/^# //p' "$0" && exit ;; esac
+case "${1:-}" in -h | --help) sed -n '2,9s/^# //p' "$0" && exit ;; esac
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 
@@ -21,7 +22,7 @@ need ip=iproute2 etcd=etcd-server etcdctl=etcd-client iptables=iptables nft=nfta
     iptables-legacy-restore=iptables
 need /usr/lib/cni/bridge=containernetworking-plugins
 need_rust
-build_release flanneld-rs proxy tests
+build_release flanneld-rs proxy weft tests
 cd "$REPOSITORY"
 as_builder mkdir -p "$(target_folder)/bench"
 exec "$(target_folder)/release/bench" --folder "$(target_folder)/bench" "$@"

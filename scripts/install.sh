@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # usage: sudo scripts/install.sh [--prefix DIR] [--uninstall]
-# Installs the CNI plugins to /opt/cni/bin, the daemons flanneld-rs and weft-proxy to /usr/local/bin,
-# their systemd units (not started) and a sample conflist to /usr/local/share/weft; --uninstall removes
-# them and puts back plugins of the same name that were there before. With --prefix everything goes
-# below DIR.
+# Installs the CNI plugins to /opt/cni/bin, the daemons flanneld-rs, weft-proxy and weft (the API server
+# and its client) to /usr/local/bin, their systemd units (not started) and a sample conflist to
+# /usr/local/share/weft; --uninstall removes them and puts back plugins of the same name that were there
+# before. With --prefix everything goes below DIR.
 set -euo pipefail
 
 usage() { sed -n '2,6s/^# //p' "$0"; }
@@ -21,7 +21,7 @@ done
 plugins="$prefix/opt/cni/bin" bin="$prefix/usr/local/bin" share="$prefix/usr/local/share/weft"
 units="$prefix/etc/systemd/system"
 saved="$share/plugins-before"
-daemons=(flanneld-rs weft-proxy)
+daemons=(flanneld-rs weft-proxy weft)
 
 reload_units() {
     if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
@@ -40,14 +40,14 @@ if [ -n "$uninstall" ]; then
     rm -rf "$share"
     for daemon in "${daemons[@]}"; do rm -f "$bin/$daemon" "$units/$daemon.service"; done
     reload_units
-    echo "removed. What the daemons made in the kernel goes with 'flanneld-rs cleanup' and 'weft-proxy cleanup', run before this."
+    echo "removed. What the daemons made in the kernel goes with 'flanneld-rs cleanup' and 'weft-proxy cleanup', run before this; the API server's data and keys stay in /var/lib/weft."
     exit
 fi
 
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 need_rust
-build_release flanneld-rs proxy
+build_release flanneld-rs proxy weft
 built="$(target_folder)/release"
 install -d "$plugins" "$bin" "$units" "$share"
 # Another vendor's plugin under one of our names is kept, once, for --uninstall.
@@ -74,4 +74,7 @@ and for Services, in place of kube-proxy (remove what it left: weft-proxy cleanu
        put WEFT_PROXY_FLAGS=… into /etc/default/weft-proxy, at the least --kubeconfig=FILE, or
        --source=dir:/etc/weft/services where there is no API server
        systemctl enable --now weft-proxy
+and for an API server on this machine (flags: WEFT_APISERVER_FLAGS=… in /etc/default/weft):
+       systemctl enable --now weft
+       weft get all -A
 END

@@ -101,7 +101,7 @@ pub enum Error {
         /// The newest.
         newest: Revision,
     },
-    /// No place on the disk (or etcd's quota).
+    /// No place on the disk (or etcd's quota, or its limit for one request).
     #[error("the store is full: {0}")]
     Full(String),
     /// The store cannot be reached now; whether a write took effect is unknown.

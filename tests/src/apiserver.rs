@@ -2,6 +2,7 @@
 
 pub mod etcd;
 
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::subject;
 use crate::wait::eventually;
@@ -17,6 +18,9 @@ use tempfile::TempDir;
 pub struct ApiServer {
     folder: TempDir,
     flags: Vec<String>,
+    /// None: the machine's own.
+    namespace: Option<Namespace>,
+    ip: String,
     port: u16,
     process: Option<Process>,
 }
@@ -24,10 +28,21 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts one on a free port of loopback, with more flags, and waits until it is ready.
     pub fn start(flags: &[&str]) -> Result<Self> {
+        Self::start_at(None, "127.0.0.1", flags)
+    }
+
+    /// Starts one on a free port of an address in a namespace.
+    pub fn start_in(namespace: &Namespace, ip: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_at(Some(namespace.clone()), ip, flags)
+    }
+
+    fn start_at(namespace: Option<Namespace>, ip: &str, flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("weft-api").tempdir()?;
         let mut server = Self {
             folder,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            namespace,
+            ip: ip.to_owned(),
             port: 0,
             process: None,
         };
@@ -47,7 +62,7 @@ impl ApiServer {
 
     /// `https://127.0.0.1:PORT`
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.ip, self.port)
     }
 
     /// The process, while it runs.
@@ -68,16 +83,22 @@ impl ApiServer {
             .arg("apiserver")
             .arg("--data")
             .arg(self.folder())
-            .arg(format!("--listen=127.0.0.1:{}", self.port))
+            .arg(format!("--listen={}:{}", self.ip, self.port))
             .args(&self.flags);
         let log = self.folder.path().join("log");
         let before = std::fs::metadata(&log).map_or(0, |metadata| metadata.len()) as usize;
-        let mut process = Process::spawn("weft apiserver", &mut command, &log)?;
-        let ready = "ready at 127.0.0.1:";
+        let name = "weft apiserver";
+        let mut process = match &self.namespace {
+            Some(namespace) => namespace.spawn(name, &mut command, &log)?,
+            None => Process::spawn(name, &mut command, &log)?,
+        };
+        let ready = format!("ready at {}:", self.ip);
         let port = |process: &mut Process| -> Result<u16> {
             process.ensure_alive()?;
             let log = process.log()?;
-            let (_, rest) = log[before..].split_once(ready).context("it is not ready")?;
+            let (_, rest) = log[before..]
+                .split_once(&ready)
+                .context("it is not ready")?;
             let end = rest.find(|letter: char| !letter.is_ascii_digit());
             Ok(rest[..end.unwrap_or(rest.len())].parse()?)
         };

@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cluster;
 pub mod conflist;
 pub mod container;
+pub mod curl;
 pub mod etcd;
 pub mod flanneld;
 pub mod flat_network;
@@ -27,6 +28,7 @@ pub mod subject;
 pub mod sweep;
 pub mod topology;
 pub mod traffic;
+pub mod transcript;
 pub mod wait;
 
 pub use apiserver::ApiServer;

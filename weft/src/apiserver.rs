@@ -58,7 +58,9 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     logging::init(arguments.verbosity);
+    // Lists are read on blocking threads: each more is one more heap that keeps what it once needed.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(4)
         .enable_all()
         // Bodies are nested up to 127 deep, and reading YAML takes more than 16 KiB of stack for each level.
         .thread_stack_size(8 << 20)

@@ -1,6 +1,10 @@
 //! `weft`: one program for a whole cluster. Only wiring: what it starts is in the other crates.
 
 mod apiserver;
+mod apply;
+mod connection;
+mod delete;
+mod get;
 mod logging;
 
 use std::process::ExitCode;
@@ -19,15 +23,26 @@ struct Arguments {
 enum Command {
     /// Serves the Kubernetes API from an embedded store or etcd.
     Apiserver(apiserver::Arguments),
+    /// Prints objects of a Kubernetes API server.
+    Get(get::Arguments),
+    /// Makes objects of a Kubernetes API server as manifests say, by server-side apply.
+    Apply(apply::Arguments),
+    /// Deletes objects of a Kubernetes API server.
+    Delete(delete::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Command::Apiserver(arguments) => apiserver::run(&arguments),
+        Command::Apiserver(arguments) => apiserver::run(&arguments).map(|()| true),
+        Command::Get(arguments) => get::run(arguments),
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Delete(arguments) => delete::run(arguments),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // It has been said what failed.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("weft: {error:#}");
             ExitCode::FAILURE

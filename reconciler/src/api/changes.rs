@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::kinds::KINDS;
 use super::object;
@@ -98,7 +98,7 @@ impl Resource {
 pub struct Changes {
     resources: HashMap<&'static str, Mutex<Resource>>,
     revision: AtomicU64,
-    ended: broadcast::Sender<()>,
+    ended: watch::Sender<bool>,
 }
 
 /// Where a watch begins.
@@ -128,7 +128,7 @@ impl Changes {
         Arc::new(Self {
             resources: KINDS.iter().map(|kind| (kind.plural, resource())).collect(),
             revision: AtomicU64::new(revision),
-            ended: broadcast::channel(1).0,
+            ended: watch::Sender::new(false),
         })
     }
 
@@ -137,15 +137,18 @@ impl Changes {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// Hears when all watches are to end.
-    pub fn end(&self) -> broadcast::Receiver<()> {
-        self.ended.subscribe()
+    /// Comes when all watches are to end; at once if they already were.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.subscribe();
+        async move {
+            // That nobody is left who could say it is an end too.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
     }
 
     /// Ends all watches.
     pub fn close(&self) {
-        // Nobody may be listening.
-        let _ = self.ended.send(());
+        self.ended.send_replace(true);
     }
 
     /// Changes of a resource after a revision.
@@ -230,6 +233,17 @@ mod tests {
             value: Some(Bytes::from_static(b"{}")),
             before: None,
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_heard_before_and_after_it_comes() {
+        let changes = Changes::new(5);
+        let before = changes.end();
+        let waiting = tokio::time::timeout(Duration::from_millis(20), changes.end()).await;
+        assert!(waiting.is_err(), "nothing has ended yet");
+        changes.close();
+        before.await;
+        changes.end().await;
     }
 
     fn revisions(start: Start) -> Vec<Revision> {

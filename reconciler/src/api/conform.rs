@@ -243,7 +243,7 @@ impl Walk {
 
 /// Whether a field is not written when it is zero.
 fn left_out(field: &Field) -> bool {
-    field.omit_empty && !field.pointer && !matches!(field.shape, Shape::Object(_))
+    field.omit_empty && !field.pointer && !matches!(field.shape, Shape::Object(_) | Shape::Raw)
 }
 
 fn is_zero(value: &Value) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! The order of a create: [`apply`], [`admit`], metadata that the server makes (name, uid, creationTimestamp),
 //! [`prepare_create`], for Services [`service::families`], then validation. Of an update: [`apply`],
-//! [`prepare_update`] (or [`prepare_status`]), [`service::families`], validation, and a higher generation if
+//! [`prepare_update`] (or [`prepare_subresource`]), [`service::families`], validation, and a higher generation if
 //! [`spec_changed`].
 //!
 //! Source: the defaults of `k8s.io/kubernetes/pkg/apis`, as recorded from kube-apiserver 1.36.2.
@@ -22,6 +22,7 @@ mod workload;
 use serde_json::{Value, json};
 
 pub use admission::{Admission, admit, is_mirror, service_account};
+pub use pod::qos_class;
 
 use super::kinds::{Kind, Subresource};
 use super::object::{self, Object};
@@ -213,6 +214,22 @@ pub fn prepare_status(kind: &Kind, new: &mut Value, old: &Value) {
         );
     }
     status(kind, map);
+}
+
+/// Keeps everything but what a subresource writes: [`prepare_status`], a Namespace's finalizers, and of a Pod its
+/// ephemeral containers, or its containers' resources.
+pub fn prepare_subresource(kind: &Kind, part: Subresource, new: &mut Value, old: &Value) {
+    match part {
+        Subresource::Status => prepare_status(kind, new, old),
+        Subresource::Finalize => {
+            if let Some(map) = new.as_object_mut() {
+                keep(map, old, "status");
+            }
+        }
+        Subresource::EphemeralContainers => pod::only_ephemeral_containers(new, old),
+        Subresource::Resize => pod::only_resources(new, old),
+        _ => {}
+    }
 }
 
 /// Puts the old value at a key, or none.

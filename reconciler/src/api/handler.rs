@@ -25,6 +25,8 @@ use super::{Api, health, nodes, object, openapi, reviews};
 const BODY: usize = 3 << 20;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// How long a body that is too large is read.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// How long an answer that is no stream may take.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// How long a request waits for its turn.
@@ -251,11 +253,11 @@ async fn document(
     request: &Request<Incoming>,
 ) -> Result<Reply, Status> {
     allow(user, words, Asked::Path(path), None)?;
-    if request.method() != Method::GET {
-        return Err(Status::method_not_allowed());
-    }
+    let reading = request.method() == Method::GET;
     if let Some(reply) = health::page(api, path, query).await {
-        return Ok(reply);
+        return reading
+            .then_some(reply)
+            .ok_or_else(Status::method_not_allowed);
     }
     let header = |name: &str| {
         request
@@ -268,7 +270,10 @@ async fn document(
         Some(answer) => Some(answer),
         None => openapi::respond(path, request.uri().query(), accept, known),
     };
-    Ok(found.map_or_else(answer::nothing_here, answer::of_document))
+    match found {
+        Some(_) if !reading => Err(Status::method_not_allowed()),
+        found => Ok(found.map_or_else(answer::nothing_here, answer::of_document)),
+    }
 }
 
 async fn resource(
@@ -368,6 +373,7 @@ async fn body(request: &mut Request<Incoming>) -> Result<Bytes, Status> {
         )
     };
     if request.body().size_hint().lower() > BODY as u64 {
+        drain(request).await;
         return Err(too_large());
     }
     let collected =
@@ -379,9 +385,24 @@ async fn body(request: &mut Request<Incoming>) -> Result<Bytes, Status> {
             "the body did not arrive in time",
         )),
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            drain(request).await;
+            Err(too_large())
+        }
         Ok(Err(error)) => Err(Status::bad_request(format!("read the body: {error}"))),
     }
+}
+
+/// Throws the rest of a body away for a while: a client that is still sending when the connection closes may never see
+/// the answer. One that waits to be told to send is not told.
+async fn drain(request: &mut Request<Incoming>) {
+    if request.headers().contains_key("expect") {
+        return;
+    }
+    let body = request.body_mut();
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    // What comes later is cut off.
+    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
 }
 
 /// What a role allows only for some objects.

@@ -140,6 +140,8 @@ pub struct Kind {
     pub verbs: Verbs,
     /// Paths below an object.
     pub subresources: &'static [Subresource],
+    /// What is said to everybody who asks for it; nothing unless it is deprecated.
+    pub warning: Option<&'static str>,
 }
 
 use NameRule::{Label, Subdomain};
@@ -166,6 +168,7 @@ const fn kind(
         generation: false,
         verbs: Verbs::All,
         subresources,
+        warning: None,
     }
 }
 
@@ -192,6 +195,11 @@ impl Kind {
 
     const fn verbs(mut self, verbs: Verbs) -> Self {
         self.verbs = verbs;
+        self
+    }
+
+    const fn warns(mut self, text: &'static str) -> Self {
+        self.warning = Some(text);
         self
     }
 
@@ -251,9 +259,11 @@ const NETWORKING: &str = "networking.k8s.io";
 pub static KINDS: &[Kind] = &[
     kind("", "ComponentStatus", "componentstatuses", &["cs"], &[])
         .cluster()
-        .verbs(Verbs::ReadOnly),
+        .verbs(Verbs::ReadOnly)
+        .warns("v1 ComponentStatus is deprecated in v1.19+"),
     kind("", "ConfigMap", "configmaps", &["cm"], &[]),
-    kind("", "Endpoints", "endpoints", &["ep"], &[]),
+    kind("", "Endpoints", "endpoints", &["ep"], &[])
+        .warns("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     kind("", "Event", "events", &["ev"], &[]),
     kind(
         "",

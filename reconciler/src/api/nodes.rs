@@ -92,13 +92,13 @@ pub async fn stream(
         path = format!("{path}?{query}");
     }
     let place = place(api, &node).await?;
+    // Without `Retry-After`: kubectl would try ten times before it says what is wrong.
     let away = |error: String| {
         Status::new(
             503,
             "ServiceUnavailable",
             format!("error dialing backend: node {node}: {error}"),
         )
-        .retry_after(1)
     };
     let mut onward = Request::new(Empty::<Bytes>::new());
     *onward.method_mut() = method;

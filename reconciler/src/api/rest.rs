@@ -76,6 +76,14 @@ impl Call<'_> {
 /// # Errors
 /// Everything that is not to the client's liking.
 pub async fn answer(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
+    let mut reply = respond(api, call).await?;
+    if let Some(text) = call.target.kind.warning {
+        answer::warn(&mut reply, &[text]);
+    }
+    Ok(reply)
+}
+
+async fn respond(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
     let look = call.look()?;
     let (target, kind) = (call.target, call.target.kind);
     if let Some(name) = &target.subresource {
@@ -106,18 +114,21 @@ async fn below(
     look: Look,
 ) -> Result<Reply, Status> {
     match (subresource, call.method) {
-        (Subresource::Status, "GET") => read::get(api, call.target, call.query, look).await,
-        (Subresource::Status, "PUT") => write::update(api, call, Part::Status, look).await,
-        (Subresource::Status, "PATCH") => write::patch(api, call, Part::Status, look).await,
         (Subresource::Scale, _) => subresources::scale(api, call, look).await,
         (Subresource::Binding, "POST") => subresources::bind(api, call).await,
         (Subresource::Eviction, "POST") => subresources::evict(api, call).await,
-        (Subresource::EphemeralContainers, _) => {
-            subresources::part_of_pod(api, call, look, "ephemeralcontainers").await
-        }
-        (Subresource::Resize, _) => subresources::part_of_pod(api, call, look, "resize").await,
-        (Subresource::Finalize, "PUT") => delete::finalize(api, call, look).await,
         (Subresource::Token, "POST") => super::reviews::token(api, call).await,
+        (Subresource::Finalize, "PUT") => {
+            write::update(api, call, Part::Below(subresource), look).await
+        }
+        (Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize, method) => {
+            match method {
+                "GET" => read::get(api, call.target, call.query, look).await,
+                "PUT" => write::update(api, call, Part::Below(subresource), look).await,
+                "PATCH" => write::patch(api, call, Part::Below(subresource), look).await,
+                _ => Err(Status::method_not_allowed()),
+            }
+        }
         _ => Err(Status::method_not_allowed()),
     }
 }

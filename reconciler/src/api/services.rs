@@ -14,6 +14,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::defaults;
 use super::kinds::{self, Kind};
 use super::object;
 use super::status::{Cause, Status};
@@ -78,6 +79,18 @@ impl Services {
     /// What can be given out.
     pub fn ranges(&self) -> &Ranges {
         &self.ranges
+    }
+
+    /// Decides the families of a Service, as the cluster has them; what it cannot have.
+    pub fn families(&self, kind: &Kind, service: &mut Value, old: Option<&Value>) -> Vec<Cause> {
+        if !is_service(kind) {
+            return Vec::new();
+        }
+        let networks = self.ranges.networks.iter();
+        let cluster: Vec<_> = networks
+            .map(|network| want::family(network.addr()))
+            .collect();
+        defaults::service::families(service, old, &cluster)
     }
 
     /// Completes a Service with addresses, families and node ports, and claims them. Anything but a Service is left
@@ -158,10 +171,9 @@ impl Services {
         old: Option<&Value>,
         claims: &mut Claims,
     ) -> Result<(), Refusal> {
-        let wish = want::read(service, old, &self.ranges).map_err(Refusal::Causes)?;
+        let wish = want::read(service, &self.ranges).map_err(Refusal::Causes)?;
         let Wish {
             families,
-            policy,
             mut addresses,
             mut ports,
             health,
@@ -226,7 +238,7 @@ impl Services {
                 Some(number)
             }
         };
-        want::write(service, &families, policy, &addresses, &ports, health);
+        want::write(service, &addresses, &ports, health);
         Ok(())
     }
 

@@ -59,6 +59,7 @@ pub static SCALE: Kind = Kind {
     generation: false,
     verbs: Verbs::ReadOnly,
     subresources: &[],
+    warning: None,
 };
 
 /// By `deployments.apps`; `""` is what a kind without columns of its own has.

@@ -1,5 +1,7 @@
 //! What the server does by itself: the objects that a cluster begins with, and tidying.
 
+mod namespaces;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +125,10 @@ pub async fn furnish(api: &Api, namespace: &str) -> Result<(), Status> {
 
 /// Tidies for as long as the server runs.
 pub async fn run(api: Arc<Api>) {
+    tokio::join!(tidy(Arc::clone(&api)), namespaces::run(api));
+}
+
+async fn tidy(api: Arc<Api>) {
     let mut marks: Vec<(Timestamp, store::Revision)> = Vec::new();
     loop {
         if let Err(error) = api.services.repair().await {

@@ -27,7 +27,7 @@ mod workload;
 
 use serde_json::Value;
 
-use super::kinds::Kind;
+use super::kinds::{Kind, Subresource};
 use super::status::Cause;
 use at::At;
 
@@ -41,7 +41,7 @@ pub fn create(kind: &Kind, object: &Value) -> Vec<Cause> {
 }
 
 /// What is wrong with a changed object, and with the change. That name, namespace, uid and times stay is not looked
-/// at. Not for subresources.
+/// at. [`subresource`] is for the others.
 pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (new, old) = (At::root(new), At::root(old));
@@ -56,7 +56,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
 }
 
 /// What is wrong with a changed status: the metadata that comes with it, and a Pod's class, which stays.
-pub fn status(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
+fn status(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (new, old) = (At::root(new), At::root(old));
     metadata::update(&new, &old, &mut causes);
@@ -75,13 +75,23 @@ pub fn status(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     causes
 }
 
-/// What is wrong with a Pod whose ephemeral containers were changed.
-pub fn ephemeral_containers(new: &Value, old: &Value) -> Vec<Cause> {
+/// What is wrong with an object of which a subresource was changed.
+pub fn subresource(kind: &Kind, part: Subresource, new: &Value, old: &Value) -> Vec<Cause> {
+    if !matches!(
+        part,
+        Subresource::EphemeralContainers | Subresource::Resize | Subresource::Finalize
+    ) {
+        return status(kind, new, old);
+    }
     let mut causes = Vec::new();
     let (new, old) = (At::root(new), At::root(old));
     metadata::update(&new, &old, &mut causes);
-    pod::pod(&new, &mut causes);
-    pod::ephemeral(&new, &old, &mut causes);
+    content(kind, &new, false, &mut causes);
+    match part {
+        Subresource::EphemeralContainers => pod::ephemeral(&new, &old, &mut causes),
+        Subresource::Resize => pod::resize(&new, &old, &mut causes),
+        _ => {}
+    }
     causes
 }
 

@@ -1,6 +1,8 @@
 //! The stores against one specification: the same tests on the embedded store and on a real etcd.
 
+mod child;
 mod conformance;
+mod crash;
 mod embedded;
 mod etcd;
 mod fixture;

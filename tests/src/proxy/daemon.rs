@@ -41,6 +41,12 @@ impl Proxy {
         }
     }
 
+    /// Reading from an API server instead of the folder.
+    pub fn from_api(mut self, kubeconfig: &Path) -> Self {
+        self.flags.retain(|flag| !flag.starts_with("--source="));
+        self.flag(format!("--kubeconfig={}", kubeconfig.display()))
+    }
+
     /// With one more flag.
     pub fn flag(mut self, flag: impl Into<String>) -> Self {
         self.flags.push(flag.into());

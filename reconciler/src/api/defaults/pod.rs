@@ -263,16 +263,22 @@ pub fn qos_class(spec: &Object) -> &'static str {
     }
 }
 
-/// What a Pod that was just created is in.
+/// What a Pod that was just created is in. The time of its condition is that of its creation.
 pub fn first_status(pod: &mut Object) {
-    let class = pod
-        .get("spec")
-        .and_then(Value::as_object)
-        .map_or("BestEffort", qos_class);
-    pod.insert(
-        "status".to_owned(),
-        json!({"phase": "Pending", "qosClass": class}),
-    );
+    let spec = pod.get("spec").and_then(Value::as_object);
+    let class = spec.map_or("BestEffort", qos_class);
+    let mut status = json!({"phase": "Pending", "qosClass": class});
+    if spec.is_some_and(|spec| !unset(spec, "schedulingGates")) {
+        let created = pod
+            .get("metadata")
+            .and_then(|metadata| metadata.get("creationTimestamp"));
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": created,
+        }]);
+    }
+    pod.insert("status".to_owned(), status);
 }
 
 /// A status that a node writes: the first of several addresses is also the only one of older clients.
@@ -280,4 +286,62 @@ pub fn status(status: &mut Object) {
     word_default(status, "phase", "Pending");
     super::node::paired(status, "podIP", "podIPs", Some("ip"));
     super::node::paired(status, "hostIP", "hostIPs", Some("ip"));
+}
+
+/// The old Pod with the new one's ephemeral containers, and the metadata that tells who writes.
+pub fn only_ephemeral_containers(new: &mut Value, old: &Value) {
+    const LIST: &str = "ephemeralContainers";
+    let list = new.get_mut("spec").and_then(|spec| spec.get_mut(LIST));
+    let list = list.map(Value::take).unwrap_or_default();
+    let mut kept = kept(new, old);
+    if let Some(spec) = kept.as_object_mut().and_then(|pod| make(pod, "spec")) {
+        if empty(&list) {
+            spec.remove(LIST);
+        } else {
+            spec.insert(LIST.to_owned(), list);
+        }
+    }
+    *new = kept;
+}
+
+/// The old Pod with the resources of the new one's containers, and the metadata that tells who writes.
+pub fn only_resources(new: &mut Value, old: &Value) {
+    let mut kept = kept(new, old);
+    let specs = (
+        kept.as_object_mut().and_then(|pod| child(pod, "spec")),
+        new.as_object_mut().and_then(|pod| child(pod, "spec")),
+    );
+    if let (Some(spec), Some(wanted)) = specs {
+        for list in ["containers", "initContainers"] {
+            for container in items(spec, list) {
+                let name = word(container, "name").to_owned();
+                let Some(other) = items(wanted, list).find(|other| word(other, "name") == name)
+                else {
+                    continue;
+                };
+                for key in ["resources", "resizePolicy"] {
+                    if let Some(value) = other.get_mut(key).map(Value::take) {
+                        container.insert(key.to_owned(), value);
+                    }
+                }
+            }
+        }
+    }
+    *new = kept;
+}
+
+fn kept(new: &mut Value, old: &Value) -> Value {
+    let mut kept = old.clone();
+    let (Some(to), Some(from)) = (
+        kept.as_object_mut().and_then(|pod| make(pod, "metadata")),
+        new.as_object_mut().and_then(|pod| child(pod, "metadata")),
+    ) else {
+        return kept;
+    };
+    for key in ["resourceVersion", "managedFields"] {
+        if let Some(value) = from.get_mut(key) {
+            to.insert(key.to_owned(), value.take());
+        }
+    }
+    kept
 }

@@ -17,7 +17,7 @@ use super::fields::{child, items, make, unset, word, word_default};
 use crate::api::object::{self, Object};
 
 /// Schema defaults.
-pub fn service(service: &mut Object) {
+pub(super) fn service(service: &mut Object) {
     let Some(spec) = make(service, "spec") else {
         return;
     };
@@ -68,7 +68,7 @@ pub fn service(service: &mut Object) {
 }
 
 /// A new Service: the older field for one address, if it stands alone, is taken for the newer.
-pub fn prepare_create(service: &mut Object) {
+pub(super) fn prepare_create(service: &mut Object) {
     service.insert("status".to_owned(), json!({"loadBalancer": {}}));
     if let Some(spec) = child(service, "spec")
         && !unset(spec, "clusterIP")
@@ -80,7 +80,7 @@ pub fn prepare_create(service: &mut Object) {
 
 /// An update: what was allocated and is not mentioned is kept; what the new type has no use for, and was not touched,
 /// is dropped.
-pub fn prepare_update(service: &mut Object, old: &Value) {
+pub(super) fn prepare_update(service: &mut Object, old: &Value) {
     let empty = Object::new();
     let old = old.get("spec").and_then(Value::as_object).unwrap_or(&empty);
     let Some(spec) = child(service, "spec") else {

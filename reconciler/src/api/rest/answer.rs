@@ -102,16 +102,24 @@ pub fn json(code: u16, value: &Value) -> Reply {
 /// The reply that nothing is at this path.
 pub fn nothing_here() -> Reply {
     let mut reply = reply(404, "text/plain; charset=utf-8", "404 page not found\n");
+    no_guessing(&mut reply);
+    reply
+}
+
+/// No browser is to take it for another type than it says.
+fn no_guessing(reply: &mut Reply) {
     let header = HeaderName::from_static("x-content-type-options");
     reply
         .headers_mut()
         .insert(header, HeaderValue::from_static("nosniff"));
-    reply
 }
 
 impl From<Status> for Reply {
     fn from(status: Status) -> Self {
         let mut reply = json(status.code, &status.to_value());
+        if status.code == 403 {
+            no_guessing(&mut reply);
+        }
         if let Some(seconds) = status.retry_after {
             reply.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -120,9 +128,10 @@ impl From<Status> for Reply {
 }
 
 /// Adds texts that `kubectl` prints as warnings (RFC 7234, section 5.5; code 299).
-pub fn warn(reply: &mut Reply, texts: &[String]) {
+pub fn warn(reply: &mut Reply, texts: &[impl AsRef<str>]) {
     for text in texts {
         let quoted = text
+            .as_ref()
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace(['\n', '\r'], " ");

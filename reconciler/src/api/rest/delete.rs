@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answer::{self, ListMeta, Look, Reply};
-use super::write::{self, now, released};
+use super::write::{now, released};
 use crate::api::kinds::Kind;
 use crate::api::request::Query;
 use crate::api::select::Selector;
@@ -106,6 +106,14 @@ impl Options {
             revision: text(&["preconditions", "resourceVersion"]),
             dry_run: !dry.is_empty() || query.dry_run("DeleteOptions")?,
         })
+    }
+
+    /// What the object owns is left to itself.
+    pub fn background() -> Self {
+        Self {
+            propagation: Some("Background".to_owned()),
+            ..Self::default()
+        }
     }
 
     /// Nothing is deleted.
@@ -391,43 +399,6 @@ async fn write(
     object::object(&mut new, "metadata")
         .insert("resourceVersion".into(), json!(revision.to_string()));
     Ok(Deleted::Held(new))
-}
-
-/// `PUT namespaces/NS/finalize`: writes who still holds a namespace; the last one that lets go removes it.
-pub async fn finalize(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Status> {
-    let write = write::Write::of(call, "UpdateOptions")?;
-    let kind = call.target.kind;
-    let expected = body::Target::of(kind);
-    let sent = body::read(
-        call.header("content-type"),
-        &call.body,
-        &expected,
-        crate::api::quantity::canonical,
-    )?
-    .value;
-    let make = |old: &Value| {
-        let mut new = old.clone();
-        let metadata = object::object(&mut new, "metadata");
-        metadata.insert(
-            "resourceVersion".into(),
-            json!(object::text(&sent, &["metadata", "resourceVersion"])),
-        );
-        let finalizers = object::list(&sent, &["spec", "finalizers"]);
-        let spec = object::object(&mut new, "spec");
-        spec.insert("finalizers".into(), json!(finalizers));
-        Ok(new)
-    };
-    let made = write::change(
-        api,
-        kind,
-        None,
-        call.name(),
-        write::Part::Chosen("finalize"),
-        &write,
-        make,
-    )
-    .await?;
-    Ok(answer::of_object(200, kind, made, look))
 }
 
 /// The time now, as a condition has it.

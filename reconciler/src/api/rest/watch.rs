@@ -184,14 +184,14 @@ struct Watcher {
 impl Watcher {
     async fn run(mut self, from: From, mark: bool) {
         let _open = self.api.metrics.watch(self.lines.kind.plural);
-        let mut ended = self.api.changes.end();
+        let ended = self.api.changes.end();
         let gone = self.to.clone();
         let until = self.until;
         let end = tokio::select! {
             end = self.tell(from, mark) => end,
             () = gone.closed() => End::Quiet,
             () = sleep_until(until) => End::Quiet,
-            _ = ended.recv() => End::Quiet,
+            () = ended => End::Quiet,
         };
         // A piece that is half sent belongs to the stream: what was put together and not sent yet goes first.
         if let End::Said(status) = end {

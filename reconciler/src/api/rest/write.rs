@@ -12,7 +12,7 @@ use crate::api::body::validation::{self, Mode};
 use crate::api::body::{self, Decoded};
 use crate::api::conform::conform;
 use crate::api::defaults::{self, Admission};
-use crate::api::kinds::{self, Kind};
+use crate::api::kinds::{self, Kind, Subresource};
 use crate::api::object::{self, deleting};
 use crate::api::patch;
 use crate::api::status::{Cause, Status};
@@ -62,11 +62,12 @@ impl Write {
 /// The part of an object that an update writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All but the status.
+    /// What is not below it.
     Main,
-    /// Only the status.
-    Status,
-    /// What has been put into a copy of the old object by somebody who knows what may change.
+    /// What that path is for.
+    Below(Subresource),
+    /// What has been put into a copy of the old object by somebody who knows what may change; the name stands in
+    /// `managedFields`.
     Chosen(&'static str),
 }
 
@@ -74,9 +75,14 @@ impl Part {
     fn subresource(self) -> &'static str {
         match self {
             Self::Main => "",
-            Self::Status => "status",
+            Self::Below(subresource) => subresource.name(),
             Self::Chosen(name) => name,
         }
+    }
+
+    /// Whether it says what has become of an object, and not what it is to be: no new generation.
+    fn is_news(self) -> bool {
+        ["status", "binding"].contains(&self.subresource())
     }
 }
 
@@ -107,12 +113,18 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
         &write,
     )
     .await?;
-    if kind.plural == "namespaces" && !write.dry_run {
-        upkeep::furnish(api, object::name(&made)).await?;
-    }
+    furnish(api, kind, &made, &write).await?;
     let mut reply = answer::of_object(201, kind, made, look);
     answer::warn(&mut reply, &warnings);
     Ok(reply)
+}
+
+/// Gives a new namespace what each one begins with.
+async fn furnish(api: &Api, kind: &Kind, made: &Value, write: &Write) -> Result<(), Status> {
+    if kind.plural == "namespaces" && !write.dry_run {
+        upkeep::furnish(api, object::name(made)).await?;
+    }
+    Ok(())
 }
 
 /// Puts a new object into the store; what was stored, with its revision.
@@ -287,7 +299,8 @@ async fn insert_once(
     defaults::prepare_create(kind, &mut value);
     let key = kind.key(namespace, object::name(&value));
     // A name that cannot be a key is refused here and not by the store.
-    let causes = validate::create(kind, &value);
+    let mut causes = api.services.families(kind, &mut value, None);
+    causes.extend(validate::create(kind, &value));
     if !causes.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, object::name(&value), &causes).into());
     }
@@ -533,23 +546,25 @@ async fn replace(
     defaults::apply(kind, &mut new);
     match part {
         Part::Main => defaults::prepare_update(kind, &mut new, old),
-        Part::Status => defaults::prepare_status(kind, &mut new, old),
+        Part::Below(subresource) => defaults::prepare_subresource(kind, subresource, &mut new, old),
         Part::Chosen(_) => {}
     }
     let name = object::name(old).to_owned();
-    let mut causes = match part {
-        Part::Main => validate::update(kind, &new, old),
-        Part::Status | Part::Chosen(_) => Vec::new(),
+    let causes = match part {
+        Part::Main => {
+            let mut causes = api.services.families(kind, &mut new, Some(old));
+            causes.extend(validate::update(kind, &new, old));
+            causes
+        }
+        Part::Below(subresource) => validate::subresource(kind, subresource, &new, old),
+        Part::Chosen(_) => Vec::new(),
     };
-    if deleting(old) {
-        causes.extend(new_finalizers(&new, old));
-    }
     if !causes.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, &name, &causes));
     }
     conform(&mut new, schema::of(kind), quantity::canonical)
         .map_err(|error| validation::patch_refused(&new, &error))?;
-    if kind.generation && part != Part::Status && defaults::spec_changed(kind, old, &new) {
+    if kind.generation && !part.is_news() && defaults::spec_changed(kind, old, &new) {
         let generation = object::number(old, &["metadata", "generation"]).unwrap_or(0);
         object::object(&mut new, "metadata").insert("generation".into(), json!(generation + 1));
     }
@@ -595,20 +610,6 @@ pub fn released(value: &Value) -> bool {
         && object::list(value, &["spec", "finalizers"]).is_empty()
 }
 
-/// Nobody can begin to hold an object that is being deleted.
-fn new_finalizers(new: &Value, old: &Value) -> Option<Cause> {
-    let had = object::list(old, &["metadata", "finalizers"]);
-    let added: Vec<_> = object::list(new, &["metadata", "finalizers"])
-        .iter()
-        .filter(|name| !had.contains(name))
-        .collect();
-    let detail = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers {}",
-        json!(added)
-    );
-    (!added.is_empty()).then(|| Cause::forbidden("metadata.finalizers", &detail))
-}
-
 /// patch, in any of its four forms.
 pub async fn patch(
     api: &Arc<Api>,
@@ -622,8 +623,10 @@ pub async fn patch(
     if media == "application/apply-patch+yaml" {
         return apply(api, call, part, look).await;
     }
-    let format = patch::Format::of(media)
-        .ok_or_else(|| Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type"))?;
+    let format = patch::Format::of(media).ok_or_else(|| Status {
+        details: Some(json!({})),
+        ..Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+    })?;
     let write = Write::of(call, "PatchOptions")?;
     let mut warnings = Vec::new();
     let make = |old: &Value| {
@@ -716,7 +719,9 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
                 && api.store.get(&stored.key(namespace, name)).await?.is_none() =>
         {
             code = 201;
-            insert(api, stored, namespace, applied(None)?, &write).await?
+            let made = insert(api, stored, namespace, applied(None)?, &write).await?;
+            furnish(api, kind, &made, &write).await?;
+            made
         }
         other => other?,
     };

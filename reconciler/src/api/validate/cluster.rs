@@ -13,7 +13,10 @@ use crate::api::status::Cause;
 /// A Node.
 pub fn node(root: &At<'_>, causes: &mut Vec<Cause>) {
     let (spec, status) = (root.field("spec"), root.field("status"));
-    scheduling::taints(&spec.field("taints"), causes);
+    // The reference names this path.
+    let metadata = root.field("metadata");
+    let taints = metadata.field("taints").with(spec.field("taints").value);
+    scheduling::taints(&taints, causes);
     for list in ["capacity", "allocatable"] {
         for (_, amount) in status.field(list).entries() {
             amount.amount(causes);
@@ -114,13 +117,13 @@ pub fn new_event(root: &At<'_>, causes: &mut Vec<Cause>) {
     }
 }
 
-/// An event is kept in the namespace of what it is about, or in the default one.
+/// An event is kept in the namespace of what it is about; if that has none, in one of the cluster's own.
 fn about(root: &At<'_>, key: &str, causes: &mut Vec<Cause>) {
     let subject = root.field(key);
     let namespace = subject.field("namespace");
     let own = object::namespace(root.value).unwrap_or_default();
     if namespace.is_empty() {
-        if !["", "default"].contains(&own) {
+        if !["", "default", "kube-system"].contains(&own) {
             namespace.invalid_text(causes, vec!["does not match event.namespace".to_owned()]);
         }
     } else if namespace.text() != own {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::at::At;
 use super::{container, metadata, names, scheduling, volume};
-use crate::api::defaults::same;
+use crate::api::defaults::{qos_class, same};
 use crate::api::status::Cause;
 
 /// A Pod.
@@ -301,5 +301,41 @@ pub fn ephemeral(new: &At<'_>, old: &At<'_>, causes: &mut Vec<Cause>) {
                 name.text()
             ),
         );
+    }
+}
+
+/// What may change when a Pod is resized: how much CPU and memory its containers have, but not its class of service.
+pub fn resize(new: &At<'_>, old: &At<'_>, causes: &mut Vec<Cause>) {
+    let (spec, before) = (new.field("spec"), old.field("spec"));
+    let class = |spec: &At<'_>| spec.value.as_object().map_or("BestEffort", qos_class);
+    if class(&spec) != class(&before) {
+        causes.push(Cause::invalid(
+            spec.path(),
+            &json!(class(&before)),
+            "Pod QOS Class may not change as a result of resizing",
+        ));
+    }
+    for list in ["containers", "initContainers"] {
+        let (now, then) = (spec.field(list), before.field(list));
+        for (container, earlier) in now.items().zip(then.items()) {
+            let (resources, earlier) = (container.field("resources"), earlier.field("resources"));
+            let mut other = false;
+            for key in ["requests", "limits"] {
+                let (now, then) = (resources.field(key), earlier.field(key));
+                if then
+                    .entries()
+                    .any(|(name, _)| now.value.get(name).is_none())
+                {
+                    now.forbidden(causes, &format!("resource {key} cannot be removed"));
+                }
+                other |= now.entries().chain(then.entries()).any(|(name, _)| {
+                    !["cpu", "memory"].contains(&name)
+                        && !same(now.value.get(name), then.value.get(name))
+                });
+            }
+            if other {
+                spec.forbidden(causes, "only cpu and memory resources are mutable");
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::defaults::{self, Admission};
+use crate::api::kinds::Subresource::{EphemeralContainers, Finalize, Resize, Status};
 use crate::api::kinds::{self, KINDS};
 use crate::api::object;
 
@@ -66,7 +67,7 @@ fn what_the_reference_stores_is_right() {
         let kind = kind_of(&object);
         assert_eq!(create(kind, &object), [], "{object}");
         assert_eq!(update(kind, &object, &object), [], "{object}");
-        assert_eq!(status(kind, &object, &object), [], "{object}");
+        assert_eq!(subresource(kind, Status, &object, &object), [], "{object}");
     }
 }
 
@@ -268,14 +269,19 @@ fn everything(kind: &Kind, object: &Value, other: &Value) {
     defaults::prepare_status(kind, &mut reported, other);
     update(kind, &changed, other);
     update(kind, other, &new);
-    status(kind, &reported, other);
-    ephemeral_containers(&new, other);
+    subresource(kind, Status, &reported, other);
+    for part in [Status, EphemeralContainers, Resize, Finalize] {
+        let mut written = new.clone();
+        defaults::prepare_subresource(kind, part, &mut written, other);
+        subresource(kind, part, &written, other);
+        subresource(kind, part, other, &new);
+    }
     defaults::spec_changed(kind, other, &new);
     defaults::service_account(&new);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn hostile_json_is_taken(object in json(), other in json()) {

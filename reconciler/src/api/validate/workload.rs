@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::at::At;
-use super::{metadata, pod, storage};
+use super::{metadata, pod};
 use crate::api::defaults::same;
 use crate::api::status::Cause;
 
@@ -186,9 +186,6 @@ fn stateful_set(spec: &At<'_>, causes: &mut Vec<Cause>) {
     for key in ["whenDeleted", "whenScaled"] {
         let policy = retention.field(key);
         policy.one_of_if_set(causes, &["Retain", "Delete"]);
-    }
-    for claim in spec.field("volumeClaimTemplates").items() {
-        storage::claim_spec(&claim.field("spec"), causes);
     }
     spec.field("ordinals").field("start").non_negative(causes);
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use super::{Error, Revision, Shared, Watch, closed, lock, reader};
@@ -85,7 +84,7 @@ pub(super) fn publish(store: &Store, events: &[Event]) {
             .collect();
         let mut at = 0;
         while let Some(watcher) = live.get_mut(at) {
-            if watcher.offer(&of_prefix) {
+            if watcher.offer(&of_prefix, last.revision) {
                 at += 1;
                 continue;
             }
@@ -112,23 +111,23 @@ pub(super) fn settle(store: &Store) -> Result<bool, Error> {
 }
 
 impl Live {
-    /// False when it has gone or fallen behind; then it has had nothing of these events.
-    fn offer(&mut self, events: &[&Event]) -> bool {
+    /// Offers what there is up to revision `upto`. False when it has gone or fallen behind; then it has had nothing of
+    /// these events.
+    fn offer(&mut self, events: &[&Event], upto: Revision) -> bool {
         let new: Vec<Event> = events
             .iter()
             .filter(|event| event.revision > self.after)
             .map(|&event| event.clone())
             .collect();
-        let Some(last) = new.last().map(|event| event.revision) else {
-            return !self.sender.is_closed();
+        let taken = if new.is_empty() {
+            !self.sender.is_closed()
+        } else {
+            self.sender.try_send(Ok(new)).is_ok()
         };
-        match self.sender.try_send(Ok(new)) {
-            Ok(()) => {
-                self.after = last;
-                true
-            }
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
+        if taken {
+            self.after = self.after.max(upto);
         }
+        taken
     }
 
     /// Reads the history elsewhere until it is live again.

@@ -144,7 +144,8 @@ fn undone(
     for row in history.range(at.saturating_add(1)..)? {
         let (_, row) = row?;
         let (key, _, revision, before) = row.value();
-        if key.starts_with(&range.prefix) && !since.contains_key(key) {
+        let listed = key.starts_with(&range.prefix) && Some(key) > range.after.as_deref();
+        if listed && !since.contains_key(key) {
             let was = before.map(|value| (revision, Bytes::copy_from_slice(value)));
             since.insert(key.to_owned(), was);
         }

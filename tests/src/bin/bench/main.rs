@@ -1,5 +1,6 @@
 //! The benchmarks behind SPECIFICATION.md: ours and the reference in one run, medians and ratios.
 
+mod api;
 mod cni;
 mod connections;
 mod lines;
@@ -15,10 +16,10 @@ use overlay::Subject;
 use std::path::PathBuf;
 
 const USAGE: &str = "\
-usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy]…
+usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api]…
        bench … overlay [--peers N] [--subject NAME[,NAME]…]…";
 
-const NAMES: [&str; 4] = ["cni", "peers", "overlay", "proxy"];
+const NAMES: [&str; 5] = ["cni", "peers", "overlay", "proxy", "api"];
 
 struct Arguments {
     folder: PathBuf,
@@ -51,6 +52,7 @@ fn main() -> Result<()> {
             "cni" => cni::run(rounds.unwrap_or(40))?,
             "peers" => peers::run(rounds.unwrap_or(5))?,
             "proxy" => proxy::run(arguments.overlay.quick, rounds)?,
+            "api" => api::run(arguments.overlay.quick, rounds)?,
             _ => {
                 missed += overlay::run(&arguments.overlay, folder)?;
                 continue;

@@ -139,7 +139,7 @@ fn the_cluster() {
         "node",
         spec(json!({"taints": [{"key": "a", "effect": "No"}]})),
         &[
-            "spec.taints[0].effect: Unsupported value: \"No\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+            "metadata.taints[0].effect: Unsupported value: \"No\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
         ],
     );
     wrong(

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::kinds::Subresource::{EphemeralContainers, Resize};
 
 #[test]
 fn pods() {
@@ -201,12 +202,61 @@ fn changes_of_pods() {
     );
     let mut debug = old.clone();
     debug["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"}]);
-    assert_eq!(ephemeral_containers(&debug, &old), []);
+    assert_eq!(subresource(pod, EphemeralContainers, &debug, &old), []);
     compare(
-        &ephemeral_containers(&old, &debug),
+        &subresource(pod, EphemeralContainers, &old, &debug),
         &[
             "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n",
         ],
         &json!("ephemeral"),
     );
+}
+
+#[test]
+fn a_part_of_a_pod_is_written_alone() {
+    let old = data("defaulted/pod-rich.json")["stored"].take();
+    let pod = kind_of(&old);
+    let mut sent = old.clone();
+    sent["metadata"]["labels"] = json!({"a": "b"});
+    sent["metadata"]["resourceVersion"] = json!("7");
+    sent["spec"]["hostname"] = json!("other");
+    sent["spec"]["containers"][0]["image"] = json!("other");
+    sent["spec"]["containers"][0]["resources"]["limits"]["cpu"] = json!("2");
+    sent["spec"]["ephemeralContainers"] = json!([{"name": "d"}]);
+
+    let mut new = sent.clone();
+    defaults::prepare_subresource(pod, Resize, &mut new, &old);
+    let mut expected = old.clone();
+    expected["metadata"]["resourceVersion"] = json!("7");
+    expected["spec"]["containers"][0]["resources"]["limits"]["cpu"] = json!("2");
+    assert_eq!(new, expected);
+    assert_eq!(subresource(pod, Resize, &new, &old), []);
+    new["spec"]["containers"][0]["resources"] =
+        json!({"limits": {"cpu": "1", "ephemeral-storage": "1"}});
+    compare(
+        &subresource(pod, Resize, &new, &old),
+        &[
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ],
+        &json!("resize"),
+    );
+    new["spec"]["containers"][0]["resources"] = json!({});
+    compare(
+        &subresource(pod, Resize, &new, &old),
+        &[
+            "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+        ],
+        &json!("resize"),
+    );
+
+    let mut new = sent;
+    defaults::prepare_subresource(pod, EphemeralContainers, &mut new, &old);
+    let mut expected = old.clone();
+    expected["metadata"]["resourceVersion"] = json!("7");
+    expected["spec"]["ephemeralContainers"] = json!([{"name": "d"}]);
+    assert_eq!(new, expected);
 }

@@ -73,6 +73,22 @@ async fn what_is_committed_but_not_published_comes_once() {
 }
 
 #[tokio::test]
+async fn a_quiet_watcher_outlives_the_history_that_is_none_of_its_business() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    let mut quiet = watch(&store, "/a/", 1).unwrap();
+    let others = write(&store, &["/b/1", "/b/2", "/b/3"]);
+    publish(&store, &others);
+    let upto = others[2].revision;
+    let compact = |txn| writer::commit(txn, &[Write::Compact { upto }], Options::default());
+    store.file.write(compact).unwrap();
+    // Never published: it has to be found in the history.
+    let own = write(&store, &["/a/1"]);
+    assert!(settle(&store).unwrap());
+    assert_eq!(next(&mut quiet).await, own);
+}
+
+#[tokio::test]
 async fn watchers_that_have_gone_are_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder);
