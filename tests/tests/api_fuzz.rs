@@ -60,8 +60,8 @@ struct Shot {
     body: Vec<u8>,
 }
 
-fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
-    &from[rng.usize(..from.len())]
+fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.usize(..from.len())]
 }
 
 fn path(rng: &mut Rng, kind: &Kind) -> String {
@@ -123,13 +123,13 @@ fn path(rng: &mut Rng, kind: &Kind) -> String {
 }
 
 fn shot(rng: &mut Rng, all: &[Kind]) -> Shot {
-    let kind = pick(rng, all);
+    let kind = &all[rng.usize(..all.len())];
     let object = match rng.u8(..10) {
         // Another kind's object, now and then.
-        0 => pick(rng, all).object.clone(),
+        0 => all[rng.usize(..all.len())].object.clone(),
         _ => kind.object.clone(),
     };
-    let method = *pick(rng, &METHODS);
+    let method = pick(rng, &METHODS);
     let mut object = mutate(rng, object);
     if rng.u8(..4) == 0 {
         // Made again, it is new.
@@ -138,7 +138,7 @@ fn shot(rng: &mut Rng, all: &[Kind]) -> Shot {
             metadata.insert("generateName".into(), json!("fuzz-"));
         }
     }
-    let mut media = *pick(rng, &MEDIA);
+    let mut media = pick(rng, &MEDIA);
     let body = match rng.u8(..20) {
         0 => (0..rng.usize(..200)).map(|_| rng.u8(..)).collect(),
         1 | 2 => protobuf(rng, kind),
@@ -157,7 +157,7 @@ fn shot(rng: &mut Rng, all: &[Kind]) -> Shot {
     };
     if rng.bool() {
         media = match method {
-            "PATCH" => *pick(rng, &MEDIA[4..8]),
+            "PATCH" => pick(rng, &MEDIA[4..8]),
             _ => MEDIA[0],
         };
     }
@@ -175,7 +175,7 @@ fn shot(rng: &mut Rng, all: &[Kind]) -> Shot {
         accept: if rng.bool() {
             ACCEPT[0]
         } else {
-            *pick(rng, &ACCEPT)
+            pick(rng, &ACCEPT)
         },
         body,
     }

@@ -167,19 +167,16 @@ async fn who_is_slow_is_left() -> Result<()> {
         let mut config = ClientConfig::clone(&site.admin);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let mut stream = wire::connect(&site.address, &Arc::new(config)).await?;
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await?;
         // The server's settings are no text.
         closes(&mut stream, limit)
             .await
             .context("an HTTP/2 connection that asks nothing")
     };
-    let (nothing, only_tls, http2, drops, half) = tokio::join!(
-        nothing,
-        only_tls,
-        only_http2,
-        drop_by_drop,
-        half_a_preface
-    );
+    let (nothing, only_tls, http2, drops, half) =
+        tokio::join!(nothing, only_tls, only_http2, drop_by_drop, half_a_preface);
     http2?;
     for said in [nothing?, only_tls?, drops?, half?] {
         ensure!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said}");

@@ -267,19 +267,15 @@ async fn slow(client: &Client) -> Result<()> {
     let path = configs("slow");
     let start = revision(&get(client, &path).await?)?;
     let mut watch = Lines::open(client, &format!("{path}?watch=1&resourceVersion={start}")).await?;
-    let data = "x".repeat(10_000);
+    // What lies between it and the server is full at once; then more is changed than the server keeps for anybody.
+    let data = "x".repeat(150_000);
     let writers = (0..8).map(|writer| {
         let (client, data) = (client.clone(), data.clone());
         tokio::spawn(async move {
-            for step in 0..200 {
-                put(
-                    &client,
-                    "slow",
-                    &format!("w{writer}"),
-                    json!({"step": step.to_string()}),
-                    &data,
-                )
-                .await?;
+            for step in 0..220 {
+                let data = if step < 10 { &data } else { "" };
+                let labels = json!({"step": step.to_string()});
+                put(&client, "slow", &format!("w{writer}"), labels, data).await?;
             }
             Ok::<_, anyhow::Error>(())
         })
@@ -288,7 +284,7 @@ async fn slow(client: &Client) -> Result<()> {
         done??;
     }
     let mut steps = BTreeMap::<String, i64>::new();
-    for seen in 0..1600 {
+    for seen in 0..8 * 220 {
         let event = watch
             .event()
             .await

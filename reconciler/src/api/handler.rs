@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::{HeaderMap, Method, Request};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Version};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ use super::{Api, health, nodes, object, openapi, reviews};
 const BODY: usize = 3 << 20;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
-/// How long a body that is too large is read.
+/// How long a body that nobody wants is read.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// How long an answer that is no stream may take.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
@@ -33,12 +34,20 @@ const ANSWER_TIME: Duration = Duration::from_secs(60);
 const QUEUE_TIME: Duration = Duration::from_secs(10);
 
 /// Answers a request. `peer` is who the client certificate names.
-pub async fn handle(api: Arc<Api>, peer: Option<Arc<User>>, request: Request<Incoming>) -> Reply {
+pub async fn handle(
+    api: Arc<Api>,
+    peer: Option<Arc<User>>,
+    mut request: Request<Incoming>,
+) -> Reply {
     let begun = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let (words, reply) = respond(&api, peer.as_deref(), request, &path).await;
-    let reply = reply.unwrap_or_else(Into::into);
+    let (words, reply) = respond(&api, peer.as_deref(), &mut request, &path).await;
+    let mut reply = reply.unwrap_or_else(Into::into);
+    if !drain(&mut request).await && request.version() < Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        reply.headers_mut().insert(CONNECTION, close);
+    }
     api.metrics
         .answered(&words, reply.status().as_u16(), begun.elapsed());
     if reply.status().as_u16() >= 500 {
@@ -67,7 +76,7 @@ pub struct Words {
 async fn respond(
     api: &Arc<Api>,
     peer: Option<&User>,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
     path: &str,
 ) -> (Words, Result<Reply, Status>) {
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -86,7 +95,7 @@ async fn respond(
             Ok(_) => Err(Status::unknown_resource()),
             Err(status) => Err(status),
         },
-        Meaning::Document => document(api, &user, path, &query, &words, &request).await,
+        Meaning::Document => document(api, &user, path, &query, &words, request).await,
     };
     (words, reply)
 }
@@ -282,7 +291,7 @@ async fn resource(
     target: &Target,
     query: &Query,
     words: &Words,
-    mut request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Reply, Status> {
     let kind = target.kind;
     let selector = Selector::parse(kind, "", query.text("fieldSelector")).ok();
@@ -300,7 +309,7 @@ async fn resource(
     };
     let verdict = allow(user, words, Asked::Resource(asked), Some(kind))?;
     if let Some(stream) = stream(target) {
-        return nodes::stream(api, target, stream, query, &mut request).await;
+        return nodes::stream(api, target, stream, query, request).await;
     }
     // A watch may wait; everything else takes its turn.
     let watching = words.verb == "WATCH";
@@ -308,7 +317,7 @@ async fn resource(
         true => None,
         false => Some(turn(api).await?),
     };
-    let body = body(&mut request).await?;
+    let body = body(request).await?;
     let call = Call {
         target,
         method: method(request.method())?,
@@ -373,7 +382,6 @@ async fn body(request: &mut Request<Incoming>) -> Result<Bytes, Status> {
         )
     };
     if request.body().size_hint().lower() > BODY as u64 {
-        drain(request).await;
         return Err(too_large());
     }
     let collected =
@@ -385,24 +393,35 @@ async fn body(request: &mut Request<Incoming>) -> Result<Bytes, Status> {
             "the body did not arrive in time",
         )),
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            drain(request).await;
-            Err(too_large())
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Status::bad_request(format!("read the body: {error}"))),
     }
 }
 
 /// Throws the rest of a body away for a while: a client that is still sending when the connection closes may never see
-/// the answer. One that waits to be told to send is not told.
-async fn drain(request: &mut Request<Incoming>) {
+/// the answer, and one that takes the connection for the next request finds it closed. One that waits to be told to
+/// send is not told. False when there is more of it.
+async fn drain(request: &mut Request<Incoming>) -> bool {
+    if request.body().is_end_stream() {
+        return true;
+    }
     if request.headers().contains_key("expect") {
-        return;
+        return false;
     }
     let body = request.body_mut();
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let rest = async {
+        loop {
+            match body.frame().await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+    };
     // What comes later is cut off.
-    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+    tokio::time::timeout(DRAIN_TIME, rest)
+        .await
+        .unwrap_or(false)
 }
 
 /// What a role allows only for some objects.
@@ -473,7 +492,7 @@ async fn ask(
     question: &'static Question,
     namespace: Option<&str>,
     query: &Query,
-    mut request: Request<Incoming>,
+    request: &mut Request<Incoming>,
 ) -> Result<Reply, Status> {
     let asked = Resource {
         group: question.group,
@@ -490,7 +509,7 @@ async fn ask(
         return Err(Status::method_not_allowed());
     }
     let _turn = turn(api).await?;
-    let body = body(&mut request).await?;
+    let body = body(request).await?;
     // Questions have no row among the kinds; bindings are about Pods.
     let pods = kinds::find("", "v1", "pods").ok_or_else(Status::unknown_resource)?;
     let target = Target {
