@@ -9,7 +9,7 @@ use reconciler::api::{Config, Server};
 use reconciler::store::Credentials;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::logging;
+use crate::{limits, logging};
 
 /// What `weft apiserver` understands.
 #[derive(Debug, clap::Args)]
@@ -58,6 +58,8 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     logging::init(arguments.verbosity);
+    limits::keep_memory_low();
+    limits::raise_descriptors();
     // Lists are read on blocking threads: each more is one more heap that keeps what it once needed.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(4)

@@ -5,6 +5,7 @@ mod apply;
 mod connection;
 mod delete;
 mod get;
+mod limits;
 mod logging;
 
 use std::process::ExitCode;

@@ -105,7 +105,7 @@ async fn respond(api: &Arc<Api>, call: &Call<'_>) -> Result<Reply, Status> {
         ("PUT", Some(_)) if writable => update::update(api, call, Part::Main, look).await,
         ("PATCH", Some(_)) if writable => patch::patch(api, call, Part::Main, look).await,
         ("DELETE", Some(_)) if writable => delete::delete(api, call, look).await,
-        ("DELETE", None) if kind.verbs == Verbs::All => delete::collection(api, call, look).await,
+        ("DELETE", None) if kind.verbs == Verbs::All => delete::collection(api, call).await,
         _ => Err(Status::method_not_allowed()),
     }
 }

@@ -124,6 +124,28 @@ pub async fn furnish(api: &Api, namespace: &str) -> Result<(), Status> {
     ensure(api, "", "configmaps", Some(namespace), certificate).await
 }
 
+/// Gives what is missing to the namespaces that are not being deleted: a crash came in between, or somebody removed it.
+async fn furnish_all(api: &Api) -> Result<(), Status> {
+    let kind = kinds::find("", "v1", "namespaces").ok_or_else(Status::unknown_resource)?;
+    let range = Range {
+        prefix: kind.prefix(None),
+        ..Range::default()
+    };
+    for entry in api.store.list(range).await?.entries {
+        let namespace = object::decode(&entry.value, entry.revision);
+        if let Ok(namespace) = namespace.as_ref()
+            && !object::deleting(namespace)
+        {
+            match furnish(api, object::name(namespace)).await {
+                // It is being deleted by now, or gone.
+                Err(status) if [403, 404].contains(&status.code) => {}
+                done => done?,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Tidies for as long as the server runs.
 pub async fn run(api: Arc<Api>) {
     tokio::join!(tidy(Arc::clone(&api)), namespaces::run(api));
@@ -134,6 +156,12 @@ async fn tidy(api: Arc<Api>) {
     loop {
         if let Err(error) = api.services.repair().await {
             tracing::warn!("compare Services with what is claimed for them: {error}");
+        }
+        if let Err(status) = furnish_all(&api).await {
+            tracing::warn!(
+                "give each namespace what it begins with: {}",
+                status.message
+            );
         }
         if let Err(error) = expire(&api).await {
             tracing::warn!("remove old events: {error}");

@@ -42,7 +42,7 @@ impl Default for Options {
         Self {
             history_events: 20_000,
             history_bytes: 32 << 20,
-            cache_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
         }
     }
 }

@@ -298,3 +298,14 @@ pub fn of_values(kind: &Kind, meta: &ListMeta, items: Vec<Value>, form: Form) ->
         }
     }
 }
+
+/// A list of objects that are JSON already.
+pub fn of_texts(kind: &Kind, revision: Revision, items: &[String]) -> Reply {
+    let text = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\"items\":[{}]}}",
+        kind.kind,
+        kind.api_version(),
+        items.join(",")
+    );
+    reply(200, "application/json", text)
+}

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Call;
-use super::answer::{self, ListMeta, Look, Reply};
+use super::answer::{self, Look, Reply};
 use super::update::released;
 use super::write::now;
 use crate::api::kinds::Kind;
@@ -18,6 +18,8 @@ use crate::store::{self, Entry, Range};
 
 /// Namespaces without which the cluster does not work.
 const KEPT: [&str; 3] = ["default", "kube-public", "kube-system"];
+/// Objects that are looked at together.
+const PAGE: usize = 500;
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
@@ -172,7 +174,7 @@ pub async fn delete(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
 }
 
 /// Objects that a selector selects, one after another.
-pub async fn collection(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Status> {
+pub async fn collection(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
     let options = Options::of(call)?;
     let kind = call.target.kind;
     if kind.namespaced() && call.target.namespace.is_none() {
@@ -184,49 +186,36 @@ pub async fn collection(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply,
         call.query.text("fieldSelector"),
     )?;
     let stored = view::stored(kind);
-    let range = Range {
-        prefix: kind.prefix(call.target.namespace.as_deref()),
+    let namespace = call.target.namespace.as_deref();
+    let mut range = Range {
+        prefix: kind.prefix(namespace),
+        limit: Some(PAGE),
         ..Range::default()
     };
-    let page = api.store.list(range).await?;
     let mut items = Vec::new();
-    for entry in page
-        .entries
-        .iter()
-        .filter(|entry| selector.matches_bytes(&entry.value))
-    {
-        let Some(name) = entry.key.rsplit('/').next() else {
-            continue;
-        };
-        match remove(
-            api,
-            stored,
-            call.target.namespace.as_deref(),
-            name,
-            &options,
-        )
-        .await
-        {
-            Ok(Deleted::Gone(mut value) | Deleted::Held(mut value)) => {
-                view::show(kind, &mut value);
-                items.push(value);
+    loop {
+        let page = api.store.list(range.clone()).await?;
+        for entry in &page.entries {
+            let name = entry.key.rsplit('/').next().unwrap_or_default();
+            if !selector.matches_bytes(&entry.value) {
+                continue;
             }
-            // Somebody else was quicker.
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+            match remove(api, stored, namespace, name, &options).await {
+                Ok(Deleted::Gone(mut value) | Deleted::Held(mut value)) => {
+                    view::show(kind, &mut value);
+                    // As text it needs a third.
+                    items.push(value.to_string());
+                }
+                // Somebody else was quicker.
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        range.after = page.entries.last().map(|entry| entry.key.clone());
+        if page.remaining == 0 || range.after.is_none() {
+            return Ok(answer::of_texts(kind, page.revision, &items));
         }
     }
-    let meta = ListMeta {
-        revision: page.revision,
-        next: None,
-        remaining: None,
-    };
-    Ok(answer::of_values(
-        kind,
-        &meta,
-        items,
-        look.form.of_one_object(),
-    ))
 }
 
 /// Deletes an object, or marks it.

@@ -1,0 +1,35 @@
+//! What the process may use: descriptors as many as allowed, memory no more than needed.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Larger blocks are given back to the kernel when they are freed: answers of lists, mostly.
+const LARGE: libc::c_int = 128 << 10;
+
+/// Raises the limit of open files to what the system allows: each connection is one.
+pub fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("raise the limit of open files: {error}");
+    }
+}
+
+/// Has the allocator keep little of what was freed. By default glibc keeps a heap for each thread, and what a list once
+/// needed in each (measured: 145 MB instead of 80 with 15,000 objects).
+pub fn keep_memory_low() {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 2),
+        (libc::M_MMAP_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, LARGE),
+    ] {
+        if !set(parameter, value) {
+            tracing::warn!("the allocator refuses its parameter {parameter}");
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "no safe wrapper of mallopt(3)")]
+fn set(parameter: libc::c_int, value: libc::c_int) -> bool {
+    // SAFETY: mallopt(3) takes two numbers, refuses those it does not know, and may be called at any time.
+    unsafe { libc::mallopt(parameter, value) == 1 }
+}
