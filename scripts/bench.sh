@@ -19,7 +19,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 need ip=iproute2 etcd=etcd-server etcdctl=etcd-client iptables=iptables nft=nftables \
     iperf3=iperf3 ping=iputils-ping unshare=util-linux conntrack=conntrack \
-    iptables-legacy-restore=iptables
+    iptables-legacy-restore=iptables curl=curl openssl=openssl
 need /usr/lib/cni/bridge=containernetworking-plugins
 need_rust
 build_release flanneld-rs proxy weft tests

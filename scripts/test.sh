@@ -16,7 +16,7 @@ need iptables-legacy=iptables ip6tables-legacy=iptables iptables-nft=iptables
 need ethtool=ethtool bpftool=bpftool tc=iproute2 iperf3=iperf3
 need openssl=openssl /bin/kill=procps /usr/lib/cni/bridge=containernetworking-plugins
 need containerd=containerd ctr=containerd runc=runc podman=podman busybox=busybox-static
-need kubectl=kubernetes-client curl=curl
+need kubectl=kubernetes-client curl=curl mount=mount
 need_rust
 
 echo "building"

@@ -1,8 +1,8 @@
 //! The Kubernetes API: what comes over the wire, and what it does to the store.
 //!
 //! A request's way: [`server`] (connection) → [`handler`] (who asks, may they) → [`rest`] (the verb) → [`body`],
-//! [`patch`] → [`defaults`], [`validate`], [`services`], [`fields`] → the store; and back through [`tables`] or as it
-//! is. Watches come from [`changes`].
+//! [`patch`], [`conform`] → [`defaults`], [`validate`], [`services`], [`fields`] → the store; and back through
+//! [`tables`] or as it is. Watches come from [`changes`]; streams of containers go to [`nodes`].
 
 pub mod accept;
 pub mod auth;

@@ -2,7 +2,8 @@
 //!
 //! A [`Run`] owns everything that a test makes; when it is dropped, or when the test process dies
 //! in any way, all of it goes. Nothing is made in the machine's own network namespace: links live
-//! in namespaces of the run, so their names may be plain (`eth0`, `cni0`).
+//! in namespaces of the run, so their names may be plain (`eth0`, `cni0`). An [`ApiServer`] alone needs neither a run
+//! nor root: it listens on loopback.
 //!
 //! The test bed looks at the kernel through `ip`, `bridge`, `nft` and `iptables`, not through the
 //! crates under test: an observer of its own.

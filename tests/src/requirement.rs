@@ -1,7 +1,10 @@
 //! What a test needs from the machine, and the loud skip when it is not there.
 
+use crate::process;
+use anyhow::Context;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// True when the test may run. Otherwise a line `SKIPPED: …` is written past the test harness's
 /// capture, for `scripts/test.sh` to collect; with `WEFT_REQUIRE_ROOT=1` it is a failure.
@@ -24,6 +27,36 @@ pub fn has_programs(names: &[&str]) -> bool {
         skip(&format!("needs {missing:?} (apt-get install)"));
     }
     missing.is_empty()
+}
+
+/// True when `kubectl` is there and of version 1.`minor` or later; otherwise a loud skip. Debian 12 has 1.20.
+pub fn has_kubectl(minor: u32) -> bool {
+    if !has_programs(&["kubectl"]) {
+        return false;
+    }
+    match kubectl_minor() {
+        Ok(found) if found >= minor => true,
+        Ok(found) => {
+            skip(&format!(
+                "needs kubectl 1.{minor} or later; here is 1.{found}"
+            ));
+            false
+        }
+        Err(error) => panic!("ask kubectl for its version: {error:#}"),
+    }
+}
+
+fn kubectl_minor() -> anyhow::Result<u32> {
+    let said = process::run(Command::new("kubectl").args(["version", "--client", "-o", "json"]))?;
+    let version: serde_json::Value = serde_json::from_str(&said)?;
+    // Vendors write "32+".
+    let minor = version["clientVersion"]["minor"]
+        .as_str()
+        .unwrap_or_default();
+    let digits = minor.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    digits
+        .parse()
+        .with_context(|| format!("a minor version of {minor:?}"))
 }
 
 /// Whether a program can be found in `PATH`, or at its absolute path.

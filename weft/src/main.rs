@@ -1,4 +1,5 @@
-//! `weft`: one program for a whole cluster. Only wiring: what it starts is in the other crates.
+//! `weft`: one program for a whole cluster. Only wiring, and the process's [`limits`]: what it starts is in the other
+//! crates.
 
 mod apiserver;
 mod apply;

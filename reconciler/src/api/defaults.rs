@@ -1,9 +1,9 @@
 //! What the server makes of an object between reading and storing it.
 //!
-//! The order of a create: [`apply`], [`admit`], metadata that the server makes (name, uid, creationTimestamp),
-//! [`prepare_create`], for Services [`service::families`], then validation. Of an update: [`apply`],
-//! [`prepare_update`] (or [`prepare_subresource`]), [`service::families`], validation, and a higher generation if
-//! [`spec_changed`].
+//! The order of a create: metadata that the server makes (name, uid, creationTimestamp), [`apply`], managed fields,
+//! [`admit`], [`prepare_create`], for Services [`service::families`], then validation. Of an update: metadata that no
+//! client changes, [`apply`], [`prepare_update`] (or [`prepare_subresource`]), [`service::families`], validation, a
+//! higher generation if [`spec_changed`], and managed fields.
 //!
 //! Source: the defaults of `k8s.io/kubernetes/pkg/apis`, as recorded from kube-apiserver 1.36.2.
 

@@ -73,6 +73,19 @@ pub struct Words {
     pub subresource: &'static str,
 }
 
+impl Words {
+    /// The verb that roles name: of objects `create` and `update`, where metrics have the method.
+    fn permission(&self, on_objects: bool) -> String {
+        match (self.verb, self.subresource) {
+            // Who runs something in a Pod makes something, however it is asked for.
+            ("GET", "exec" | "attach" | "portforward") => "create".to_owned(),
+            ("POST", _) if on_objects => "create".to_owned(),
+            ("PUT", _) if on_objects => "update".to_owned(),
+            (verb, _) => verb.to_ascii_lowercase(),
+        }
+    }
+}
+
 async fn respond(
     api: &Arc<Api>,
     peer: Option<&User>,
@@ -232,13 +245,7 @@ fn allow<'a>(
     asked: Asked<'_>,
     kind: Option<&'static kinds::Kind>,
 ) -> Result<Verdict<'a>, Status> {
-    let verb = match (words.verb, words.subresource) {
-        // Who runs something in a Pod makes something, however it is asked for.
-        ("GET", "exec" | "attach" | "portforward") => "create",
-        ("POST", _) if matches!(asked, Asked::Resource(_)) => "create",
-        ("PUT", _) if matches!(asked, Asked::Resource(_)) => "update",
-        (verb, _) => &verb.to_ascii_lowercase(),
-    };
+    let verb = &words.permission(matches!(asked, Asked::Resource(_)));
     let attributes = Attributes {
         verb,
         target: asked,
@@ -450,7 +457,7 @@ async fn verify(
         return Ok(());
     }
     let attributes = Attributes {
-        verb: &words.verb.to_ascii_lowercase(),
+        verb: &words.permission(true),
         target: Asked::Resource(*asked),
     };
     let message = roles::forbidden(call.user, &attributes);

@@ -1,4 +1,4 @@
-//! Counters and times, under kube-apiserver's names.
+//! Counters and times, under kube-apiserver's names where it has them.
 
 use std::time::Duration;
 

@@ -4,15 +4,15 @@
 //! |---|---|
 //! | `ca.crt`, `ca.key` | the authority; 10 years |
 //! | `apiserver.crt`, `.key` | what the server shows; all its names and addresses |
-//! | `apiserver-kubelet-client.crt`, `.key` | what the server shows to nodes (`CN=kube-apiserver-kubelet-client`) |
+//! | `apiserver-kubelet-client.crt`, `.key` | for nodes: `CN=kube-apiserver-kubelet-client, O=system:masters` |
 //! | `admin.crt`, `.key` | `CN=kubernetes-admin, O=system:masters`, also inline in `DIR/admin.kubeconfig` |
 //! | `sa.key` | signs tokens of service accounts |
 //!
 //! All keys are ECDSA P-256, all files 0600, written whole or not at all. A certificate of the authority lives 825 days
 //! and is made anew at a start when fewer than 30 remain, when a name is missing, or when the authority is another one.
-//! A key that others can read, a certificate that others can write, or a file that does not parse is refused: what to do about it is for a person to
-//! decide. Two servers over one etcd share clients if `ca.*` and `sa.key` are copied to the second before its first
-//! start.
+//! A key that others can read, a certificate that others can write, or a file that does not parse is refused: what to
+//! do about it is for a person to decide. Two servers over one etcd share clients if `ca.*` and `sa.key` are copied to
+//! the second before its first start.
 
 mod certificate;
 pub mod private;

@@ -1,4 +1,5 @@
-//! What the server does by itself: the objects that a cluster begins with, and tidying.
+//! What the server does by itself: the objects that a cluster and each namespace begin with, and tidying: claims
+//! without a Service, old events, old history, namespaces that are deleted.
 
 mod namespaces;
 

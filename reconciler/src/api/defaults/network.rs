@@ -1,4 +1,4 @@
-//! Endpoints, Ingresses, and NetworkPolicies.
+//! Endpoints, EndpointSlices, IngressClasses, NetworkPolicies, and Events.
 
 use serde_json::{Value, json};
 

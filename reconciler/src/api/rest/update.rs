@@ -1,4 +1,4 @@
-//! update: a new state over an old one, with compare-and-swap.
+//! update: a new state over an old one, with compare-and-swap; of the whole object or of what a subresource writes.
 
 use serde_json::{Value, json};
 

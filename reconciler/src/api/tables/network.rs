@@ -1,4 +1,4 @@
-//! Services, endpoints and ingresses.
+//! Services, endpoints and slices, ingresses and their classes.
 
 use serde_json::Value;
 

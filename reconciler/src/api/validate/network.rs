@@ -1,4 +1,4 @@
-//! NetworkPolicies and Ingresses.
+//! NetworkPolicies, Ingresses, and IngressClasses.
 
 use ipnet::IpNet;
 use serde_json::json;

@@ -78,6 +78,13 @@ pub fn run(quick: bool, rounds: Option<u32>) -> Result<Outcome> {
         server.resume()?;
         start.push(begun.elapsed());
     }
+    let mut crash = Series::new("ours: from start to ready, with that data, after kill -9");
+    for _ in 0..3 {
+        server.kill()?;
+        let begun = Instant::now();
+        server.resume()?;
+        crash.push(begun.elapsed());
+    }
     let promise =
         |outcome: &mut Outcome, text: &str, measured: f64, bound: Bound, unit: &'static str| {
             outcome.promises.push(Promise {
@@ -129,7 +136,7 @@ pub fn run(quick: bool, rounds: Option<u32>) -> Result<Outcome> {
         floor,
         "ms",
     ));
-    let mut series = vec![ours.get, ours.list, ours.watch, start];
+    let mut series = vec![ours.get, ours.list, ours.watch, start, crash];
     if let Some(path) = std::env::var_os("KUBE_APISERVER") {
         let reference = Reference::start(path.as_ref())?;
         let load = Load::new(reference.client()?, scale.objects, WRITERS);
