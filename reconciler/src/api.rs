@@ -52,6 +52,8 @@ use crate::store::{self, Store};
 
 /// Requests that are worked on at a time; more wait.
 const TURNS: usize = 256;
+/// Bodies that are read or held at a time: this, by the largest body, bounds their memory.
+const BODIES: usize = 128;
 
 /// What an API server is started with.
 #[derive(Clone, Debug)]
@@ -84,6 +86,8 @@ pub struct Api {
     pub metrics: metrics::Metrics,
     /// Whose turn it is.
     pub turns: Semaphore,
+    /// Places for bodies.
+    pub bodies: Semaphore,
     /// The authority's certificate, PEM.
     pub authority: String,
     /// How nodes are spoken to.
@@ -177,6 +181,7 @@ impl Server {
             authenticator: auth::Authenticator::new(&config.data, pki.token_key())?,
             metrics: metrics::Metrics::new()?,
             turns: Semaphore::new(TURNS),
+            bodies: Semaphore::new(BODIES),
             authority: pki.authority().to_owned(),
             node_tls: Arc::new(node_tls(&pki)?),
             store,

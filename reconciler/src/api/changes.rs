@@ -22,7 +22,7 @@ use crate::store::{self, Event, Revision, Store};
 const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 1 << 20;
 /// Changes that a slow watcher may be behind before it has to read history instead.
-const CHANNEL: usize = 1024;
+const CHANNEL: usize = 512;
 
 /// A change, with what has been made of it.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Version};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::auth::roles::{self, Attributes, Resource, Verdict};
 use super::auth::{self, Identity, User, roles::Target as Asked};
@@ -25,7 +26,7 @@ use super::{Api, health, nodes, object, openapi, reviews};
 /// As large as a request may be; etcd takes no more in one go.
 const BODY: usize = 3 << 20;
 /// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(60);
+const BODY_TIME: Duration = Duration::from_secs(15);
 /// How long a body that nobody wants is read.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// How long an answer that is no stream may take.
@@ -302,6 +303,9 @@ async fn resource(
 ) -> Result<Reply, Status> {
     let kind = target.kind;
     let selector = Selector::parse(kind, "", query.text("fieldSelector")).ok();
+    // A selector restricts what is chosen, and nothing else.
+    let chooses = ["LIST", "WATCH", "DELETECOLLECTION"].contains(&words.verb);
+    let selector = selector.filter(|_| chooses);
     let named = target.name.as_deref().or_else(|| selector.as_ref()?.name());
     let asked = Resource {
         group: kind.group,
@@ -320,11 +324,11 @@ async fn resource(
     }
     // A watch may wait; everything else takes its turn.
     let watching = words.verb == "WATCH";
+    let (_room, body) = body_in_turn(api, request).await?;
     let _turn = match watching {
         true => None,
-        false => Some(turn(api).await?),
+        false => Some(turn(&api.turns).await?),
     };
-    let body = body(request).await?;
     let call = Call {
         target,
         method: method(request.method())?,
@@ -354,8 +358,9 @@ fn too_slow() -> Status {
     .retry_after(1)
 }
 
-async fn turn(api: &Api) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
-    match tokio::time::timeout(QUEUE_TIME, api.turns.acquire()).await {
+/// Waits for one of a few places.
+async fn turn(places: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
+    match tokio::time::timeout(QUEUE_TIME, places.acquire()).await {
         Ok(Ok(turn)) => Ok(turn),
         _ => Err(Status::new(
             429,
@@ -377,6 +382,18 @@ fn stream(target: &Target) -> Option<Subresource> {
     streams
         .into_iter()
         .find(|stream| stream.name() == name && target.kind.has(*stream))
+}
+
+/// The whole body, and the place that it takes. Requests without one need none: they do not wait for slow senders.
+async fn body_in_turn<'a>(
+    api: &'a Api,
+    request: &mut Request<Incoming>,
+) -> Result<(Option<SemaphorePermit<'a>>, Bytes), Status> {
+    if request.body().is_end_stream() {
+        return Ok((None, Bytes::new()));
+    }
+    let room = turn(&api.bodies).await?;
+    Ok((Some(room), body(request).await?))
 }
 
 /// The whole body, if it is not too large.
@@ -515,8 +532,8 @@ async fn ask(
     if request.method() != Method::POST {
         return Err(Status::method_not_allowed());
     }
-    let _turn = turn(api).await?;
-    let body = body(request).await?;
+    let (_room, body) = body_in_turn(api, request).await?;
+    let _turn = turn(&api.turns).await?;
     // Questions have no row among the kinds; bindings are about Pods.
     let pods = kinds::find("", "v1", "pods").ok_or_else(Status::unknown_resource)?;
     let target = Target {

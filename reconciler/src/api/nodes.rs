@@ -4,6 +4,7 @@
 //! `/portForward/NS/POD`) over TLS, shows a certificate of our authority, and knows us by our client certificate. An
 //! upgraded connection is copied byte for byte: whatever the client and the node agree on passes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use super::{Api, object};
 
 /// To reach a node.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// For the node to begin its answer.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Where a node listens that does not say so.
 const PORT: i64 = 10250;
 
@@ -247,12 +250,11 @@ async fn place(api: &Api, node: &str) -> Result<Place, Status> {
         let found = addresses
             .iter()
             .find(|address| object::text(address, &["type"]) == kind)?;
-        Some(object::text(found, &["address"]).to_owned())
+        // A name would have to be looked up, for as long as somebody else's DNS likes.
+        object::text(found, &["address"]).parse::<IpAddr>().ok()
     };
-    let host = of("InternalIP")
-        .or_else(|| of("ExternalIP"))
-        .or_else(|| of("Hostname"));
-    let host = host.filter(|host| !host.is_empty()).ok_or_else(|| {
+    let host = of("InternalIP").or_else(|| of("ExternalIP"));
+    let host = host.map(|ip| ip.to_string()).ok_or_else(|| {
         Status::new(
             503,
             "ServiceUnavailable",
@@ -301,8 +303,8 @@ async fn send(
             tracing::debug!("a connection to a node broke off: {error}");
         }
     });
-    sender
-        .send_request(request)
+    tokio::time::timeout(ANSWER_TIME, sender.send_request(request))
         .await
+        .map_err(|_| format!("ask {place}: no answer"))?
         .map_err(|error| format!("ask {place}: {error}"))
 }

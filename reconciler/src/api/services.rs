@@ -22,7 +22,7 @@ use crate::store::{self, Range, Store};
 
 mod want;
 
-use want::{Port, Wish};
+use want::{Kept, Port, Wish};
 
 const IPS: &str = "/registry/ranges/serviceips/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
@@ -52,6 +52,8 @@ pub struct Services {
 pub struct Claims {
     /// Of the Service that they are for.
     uid: String,
+    /// Nothing is written.
+    dry: bool,
     new: Vec<String>,
     /// What the Service had before and has no more.
     old: Vec<String>,
@@ -103,12 +105,14 @@ impl Services {
         kind: &Kind,
         service: &mut Value,
         old: Option<&Value>,
+        dry_run: bool,
     ) -> Result<Claims, Status> {
         if !is_service(kind) {
             return Ok(Claims::default());
         }
         let mut claims = Claims {
             uid: object::uid(service).to_owned(),
+            dry: dry_run,
             ..Claims::default()
         };
         match self.fill(service, old, &mut claims).await {
@@ -139,6 +143,9 @@ impl Services {
 
     /// The write was not done.
     pub async fn undo(&self, claims: Claims) {
+        if claims.dry {
+            return;
+        }
         self.release(&claims.new, &claims.uid).await;
     }
 
@@ -171,7 +178,7 @@ impl Services {
         old: Option<&Value>,
         claims: &mut Claims,
     ) -> Result<(), Refusal> {
-        let wish = want::read(service, &self.ranges).map_err(Refusal::Causes)?;
+        let wish = want::read(service, &Kept::of(old), &self.ranges).map_err(Refusal::Causes)?;
         let Wish {
             families,
             mut addresses,
@@ -250,6 +257,12 @@ impl Services {
 
     /// Writes a claim; false if another Service has it.
     async fn take(&self, key: &str, owner: &Owner, claims: &mut Claims) -> Result<bool, Refusal> {
+        if claims.dry {
+            let free = !claims.new.iter().any(|taken| taken == key)
+                && self.store.get(key).await?.is_none();
+            claims.new.extend(free.then(|| key.to_owned()));
+            return Ok(free);
+        }
         match self.store.create(key, owner.claim()).await {
             Ok(_) => {
                 claims.new.push(key.to_owned());

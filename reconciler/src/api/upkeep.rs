@@ -33,6 +33,9 @@ fn write() -> Write {
     }
 }
 
+/// Seconds to wait for the first address: longer than an orphaned claim is kept.
+const PATIENCE: u32 = 70;
+
 /// Makes an object unless it is there.
 async fn ensure(
     api: &Api,
@@ -77,7 +80,16 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "labels": labels},
         "spec": {"clusterIP": first.map(|ip| ip.to_string()), "ports": ports, "type": "ClusterIP", "sessionAffinity": "None"},
     });
-    ensure(api, "", "services", Some("default"), service).await?;
+    // A crash, or another server that starts, may have left the address claimed without the Service.
+    let mut tries = 0;
+    while let Err(status) = ensure(api, "", "services", Some("default"), service.clone()).await {
+        if status.code != 422 || tries == PATIENCE {
+            return Err(status);
+        }
+        tries += 1;
+        api.services.repair().await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     // An address of loopback means another machine in each Pod: then nothing is behind the Service.
     let addresses: Vec<_> = endpoints
         .iter()
@@ -218,6 +230,8 @@ async fn expire(api: &Api) -> Result<(), store::Error> {
         let last = times
             .iter()
             .filter_map(|path| object::text(&event, path).parse::<Timestamp>().ok())
+            // What a client dates into the future does not live longer.
+            .filter(|time| time.as_second() <= now + 60)
             .max();
         if last.is_some_and(|last| last.as_second() + EVENT_SECONDS > now) {
             continue;

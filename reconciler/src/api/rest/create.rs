@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answer::{self, Look, Reply};
-use super::write::{Write, is_unknown, now, own, set_revision};
+use super::write::{Write, is_unknown, now, own, set_revision, too_large};
 use crate::api::body::{self, Decoded};
 use crate::api::conform::conform;
 use crate::api::defaults::{self, Admission};
@@ -235,7 +235,10 @@ async fn insert_once(
     if !causes.is_empty() {
         return Err(Status::invalid(kind.group, kind.kind, object::name(&value), &causes).into());
     }
-    let claims = api.services.claim(kind, &mut value, None).await?;
+    let claims = api
+        .services
+        .claim(kind, &mut value, None, write.dry_run)
+        .await?;
     let stored = store(api, kind, &key, &mut value, write).await;
     match stored {
         Ok(true) => api.services.keep(claims).await,
@@ -264,14 +267,48 @@ async fn store(
             None => Ok(false),
         };
     }
-    match api.store.create(key, object::encode(kind, value)).await {
+    let bytes = object::encode(kind, value);
+    if let Some(status) = too_large(&bytes) {
+        return Err(status.into());
+    }
+    match api.store.create(key, bytes).await {
         Ok(revision) => {
             set_revision(value, revision);
+            stay(api, kind, key, value, revision).await?;
             Ok(true)
         }
         Err(store::Error::Exists(_)) => Err(Insert::Exists),
         Err(error) if is_unknown(&error) => Err(Insert::Unknown(error.into())),
         Err(error) => Err(Status::from(error).into()),
+    }
+}
+
+/// Takes a new object back if its namespace went while it was made: nobody would remove it. A namespace that is still
+/// being emptied takes it along.
+async fn stay(
+    api: &Api,
+    kind: &Kind,
+    key: &str,
+    value: &Value,
+    revision: store::Revision,
+) -> Result<(), Status> {
+    let (Some(namespace), Some(namespaces)) = (
+        object::namespace(value),
+        kinds::find("", "v1", "namespaces"),
+    ) else {
+        return Ok(());
+    };
+    let there = api.store.get(&namespaces.key(None, namespace)).await;
+    // What is there is answered; only a namespace that is known to be gone takes it back.
+    if !matches!(there, Ok(None)) {
+        return Ok(());
+    }
+    match api.store.delete(key, revision).await {
+        Ok(_) => {
+            api.services.freed(kind, value).await;
+            Err(Status::not_found(namespaces, namespace))
+        }
+        Err(_) => Ok(()),
     }
 }
 

@@ -126,9 +126,19 @@ async fn apply(api: &Arc<Api>, call: &Call<'_>, part: Part, look: Look) -> Resul
                 && api.store.get(&stored.key(namespace, name)).await?.is_none() =>
         {
             code = 201;
-            let made = insert(api, stored, namespace, applied(None)?, &write).await?;
-            create::furnish(api, kind, &made, &write).await?;
-            made
+            match insert(api, stored, namespace, applied(None)?, &write).await {
+                Ok(made) => {
+                    create::furnish(api, kind, &made, &write).await?;
+                    made
+                }
+                // Another one made it meanwhile: then it is merged.
+                Err(status) if status.reason == "AlreadyExists" => {
+                    code = 200;
+                    let merge = |old: &Value| applied(Some(old));
+                    change(api, stored, namespace, name, part, &write, merge).await?
+                }
+                Err(status) => return Err(status),
+            }
         }
         other => other?,
     };

@@ -234,7 +234,14 @@ async fn select(
     let mut range = Range {
         prefix: prefix.to_owned(),
         after: want.after,
-        limit: want.limit,
+        // One by one, a selector that selects nothing would look through the rest for each.
+        limit: want.limit.map(|limit| {
+            if selector.is_empty() {
+                limit
+            } else {
+                limit.max(500)
+            }
+        }),
         at: want.at,
     };
     let mut entries = Vec::new();

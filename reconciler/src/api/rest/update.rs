@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answer::{self, Look, Reply};
-use super::write::{Part, Write, is_unknown, own, set_revision};
+use super::write::{Part, Write, is_unknown, own, set_revision, too_large};
 use crate::api::body::validation;
 use crate::api::body::{self, Decoded};
 use crate::api::conform::conform;
@@ -88,11 +88,9 @@ pub async fn change(
             .map_err(|error| answer::unreadable(&key, &error))?;
         let new = make(&old)?;
         expected(kind, &key, &old, &new)?;
-        let tied = !object::text(&new, &["metadata", "resourceVersion"]).is_empty();
-        match replace(api, kind, &key, &entry, &old, new, part, write).await? {
-            Some(made) => return Ok(made),
-            None if tied => return Err(Status::modified(kind, name)),
-            None => {}
+        // Where another write came first, the next look tells one who named a revision that it is gone.
+        if let Some(made) = replace(api, kind, &key, &entry, &old, new, part, write).await? {
+            return Ok(made);
         }
     }
     Err(Status::modified(kind, name))
@@ -188,20 +186,30 @@ async fn replace(
         object::object(&mut new, "metadata").insert("generation".into(), json!(generation + 1));
     }
     own(Some(old), &mut new, part.subresource(), write, kind);
-    let claims = api.services.claim(kind, &mut new, Some(old)).await?;
+    let claims = api
+        .services
+        .claim(kind, &mut new, Some(old), write.dry_run)
+        .await?;
     if new == *old || write.dry_run {
         api.services.undo(claims).await;
         return Ok(Some(new));
     }
-    let written = if deleting(&new) && released(&new) {
+    let gone = deleting(&new) && released(&new);
+    let bytes = object::encode(kind, &new);
+    if let Some(status) = too_large(&bytes).filter(|_| !gone) {
+        api.services.undo(claims).await;
+        return Err(status);
+    }
+    let written = if gone {
         api.store.delete(key, entry.revision).await
     } else {
-        api.store
-            .update(key, object::encode(kind, &new), entry.revision)
-            .await
+        api.store.update(key, bytes, entry.revision).await
     };
     match written {
         Ok(revision) => {
+            if gone {
+                api.services.freed(kind, &new).await;
+            }
             api.services.keep(claims).await;
             set_revision(&mut new, revision);
             Ok(Some(new))

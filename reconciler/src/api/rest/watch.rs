@@ -29,6 +29,8 @@ use crate::store::{self, Entry, Range, Revision};
 
 /// How often a client that wants them gets a bookmark.
 const BOOKMARKS: Duration = Duration::from_secs(60);
+/// No watch is longer: a day, in seconds.
+const LONGEST: u64 = 86_400;
 /// Pieces of the answer that wait for a slow client.
 const QUEUE: usize = 16;
 /// A piece is sent when it has grown to this, though more could be added.
@@ -80,6 +82,7 @@ pub async fn watch(
         .and_then(|seconds| u64::try_from(seconds).ok());
     let seconds = seconds
         .filter(|seconds| *seconds > 0)
+        .map(|seconds| seconds.min(LONGEST))
         .unwrap_or_else(|| fastrand::u64(1800..3600));
     let (to, pieces) = mpsc::channel(QUEUE);
     let watcher = Watcher {
@@ -313,7 +316,8 @@ impl Watcher {
 
     /// What is older than what is kept in memory comes from the store, until the client has caught up.
     async fn history(&mut self) -> Result<(), End> {
-        let mut watch = self.api.store.watch(&self.prefix, self.told).await?;
+        // Of everything: whatever changes next shows how far this one has come, also where nothing happens.
+        let mut watch = self.api.store.watch("/registry/", self.told).await?;
         while let Some(events) = watch.recv().await {
             let events = events?;
             for event in events {

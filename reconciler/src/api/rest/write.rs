@@ -10,6 +10,9 @@ use crate::api::status::{Cause, Status};
 use crate::api::{fields, object};
 use crate::store;
 
+/// Bytes of an object: etcd's limit, for both stores.
+const LARGEST: usize = 1_536 << 10;
+
 /// How a write is to be done.
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -103,4 +106,10 @@ pub(super) fn own(
 
 pub(super) fn set_revision(value: &mut Value, revision: store::Revision) {
     object::object(value, "metadata").insert("resourceVersion".into(), json!(revision.to_string()));
+}
+
+/// The refusal of an object that is larger than etcd takes: its bodies may be small, but it has grown by patches.
+pub(super) fn too_large(bytes: &[u8]) -> Option<Status> {
+    let message = format!("Request entity too large: limit is {LARGEST}");
+    (bytes.len() > LARGEST).then(|| Status::new(413, "RequestEntityTooLarge", message))
 }

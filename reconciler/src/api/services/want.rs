@@ -79,8 +79,33 @@ pub fn nth(first: IpAddr, offset: u128) -> IpAddr {
     }
 }
 
+/// What a Service has already: it stays, also where the ranges have been changed since.
+#[derive(Debug, Default)]
+pub struct Kept {
+    ips: Vec<IpAddr>,
+    ports: Vec<i64>,
+}
+
+impl Kept {
+    /// Of the Service before an update.
+    pub fn of(old: Option<&Value>) -> Self {
+        let Some(old) = old else {
+            return Self::default();
+        };
+        let ips = list(old, &["spec", "clusterIPs"]).iter();
+        let ports = list(old, &["spec", "ports"]).iter();
+        Self {
+            ips: ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect(),
+            ports: ports
+                .filter_map(|port| port["nodePort"].as_i64())
+                .chain(number(old, &["spec", "healthCheckNodePort"]))
+                .collect(),
+        }
+    }
+}
+
 /// Reads a Service. Its families are decided, and what it had is in it ([`defaults`](crate::api::defaults)).
-pub fn read(service: &Value, ranges: &Ranges) -> Result<Wish, Vec<Cause>> {
+pub fn read(service: &Value, kept: &Kept, ranges: &Ranges) -> Result<Wish, Vec<Cause>> {
     let kind = text(service, &["spec", "type"]);
     let families: Vec<_> = list(service, &["spec", "ipFamilies"])
         .iter()
@@ -96,15 +121,15 @@ pub fn read(service: &Value, ranges: &Ranges) -> Result<Wish, Vec<Cause>> {
     let addresses = if none {
         Vec::new()
     } else {
-        given(&asked, &families, ranges)?
+        given(&asked, &families, kept, ranges)?
     };
-    let ports = ports(service, kind, ranges)?;
+    let ports = ports(service, kind, kept, ranges)?;
     let local = text(service, &["spec", "externalTrafficPolicy"]) == "Local";
     let health = if kind == "LoadBalancer" && local {
         let asked = number(service, &["spec", "healthCheckNodePort"]).filter(|port| *port != 0);
         match asked.map(u16::try_from) {
             None => Port::Any,
-            Some(Ok(port)) => in_range(port, "spec.healthCheckNodePort", ranges)?,
+            Some(Ok(port)) => in_range(port, "spec.healthCheckNodePort", kept, ranges)?,
             // Validation has a word for it.
             Some(Err(_)) => Port::None,
         }
@@ -123,6 +148,7 @@ pub fn read(service: &Value, ranges: &Ranges) -> Result<Wish, Vec<Cause>> {
 fn given(
     asked: &[String],
     families: &[&'static str],
+    kept: &Kept,
     ranges: &Ranges,
 ) -> Result<Vec<Address>, Vec<Cause>> {
     let mut addresses = Vec::new();
@@ -142,6 +168,10 @@ fn given(
             return invalid(&format!(
                 "expected an {wanted} value as indicated by `ipFamilies[{index}]`"
             ));
+        }
+        if kept.ips.contains(&ip) {
+            addresses.push(Address::This(ip));
+            continue;
         }
         let network = ranges
             .networks
@@ -173,9 +203,9 @@ fn given(
     Ok(addresses)
 }
 
-fn in_range(port: u16, field: &str, ranges: &Ranges) -> Result<Port, Vec<Cause>> {
+fn in_range(port: u16, field: &str, kept: &Kept, ranges: &Ranges) -> Result<Port, Vec<Cause>> {
     let (first, last) = ranges.node_ports;
-    if (first..=last).contains(&port) {
+    if (first..=last).contains(&port) || kept.ports.contains(&port.into()) {
         return Ok(Port::This(port));
     }
     let detail = format!(
@@ -184,7 +214,12 @@ fn in_range(port: u16, field: &str, ranges: &Ranges) -> Result<Port, Vec<Cause>>
     Err(vec![Cause::invalid(field, &json!(port), &detail)])
 }
 
-fn ports(service: &Value, kind: &str, ranges: &Ranges) -> Result<Vec<Port>, Vec<Cause>> {
+fn ports(
+    service: &Value,
+    kind: &str,
+    kept: &Kept,
+    ranges: &Ranges,
+) -> Result<Vec<Port>, Vec<Cause>> {
     let allocates =
         at(service, &["spec", "allocateLoadBalancerNodePorts"]) != Some(&Value::Bool(false));
     let mut all = Vec::new();
@@ -197,7 +232,12 @@ fn ports(service: &Value, kind: &str, ranges: &Ranges) -> Result<Vec<Port>, Vec<
         };
         all.push(match stated.map(u16::try_from) {
             _ if !wants => Port::None,
-            Some(Ok(number)) => in_range(number, &format!("spec.ports[{index}].nodePort"), ranges)?,
+            Some(Ok(number)) => in_range(
+                number,
+                &format!("spec.ports[{index}].nodePort"),
+                kept,
+                ranges,
+            )?,
             // Validation has a word for it.
             Some(Err(_)) => Port::None,
             None => Port::Any,
@@ -245,7 +285,7 @@ mod tests {
     }
 
     fn refusal(spec: Value) -> String {
-        let causes = read(&json!({"spec": spec}), &single()).unwrap_err();
+        let causes = read(&json!({"spec": spec}), &Kept::default(), &single()).unwrap_err();
         format!("{}: {}", causes[0].field, causes[0].message)
     }
 
@@ -254,7 +294,7 @@ mod tests {
         let ranges = ranges(&["10.96.0.0/16", "fd00:96::/112"]);
         let service = json!({"spec": {"type": "NodePort", "ipFamilies": ["IPv4", "IPv6"], "clusterIPs": ["10.96.3.4"],
             "ports": [{"port": 81}, {"port": 80, "nodePort": 30001}]}});
-        let wish = read(&service, &ranges).unwrap();
+        let wish = read(&service, &Kept::default(), &ranges).unwrap();
         assert_eq!(
             wish.addresses,
             [Address::This("10.96.3.4".parse().unwrap()), Address::Any]
@@ -262,7 +302,12 @@ mod tests {
         assert_eq!(wish.ports, [Port::Any, Port::This(30001)]);
         let headless =
             json!({"spec": {"type": "ClusterIP", "ipFamilies": ["IPv4"], "clusterIPs": ["None"]}});
-        assert_eq!(read(&headless, &ranges).unwrap().addresses, []);
+        assert_eq!(
+            read(&headless, &Kept::default(), &ranges)
+                .unwrap()
+                .addresses,
+            []
+        );
     }
 
     #[test]
@@ -280,6 +325,16 @@ mod tests {
         );
         assert!(address("10.96.0.0").contains("not in the valid range"));
         assert!(address("fd00::1").contains("expected an IPv4 value"));
+    }
+
+    #[test]
+    fn what_a_service_has_stays_though_the_ranges_are_others() {
+        let service = json!({"spec": {"type": "NodePort", "ipFamilies": ["IPv4"], "clusterIPs": ["1.2.3.4"],
+            "ports": [{"port": 80, "nodePort": 81}]}});
+        let wish = read(&service, &Kept::of(Some(&service)), &single()).unwrap();
+        assert_eq!(wish.addresses, [Address::This("1.2.3.4".parse().unwrap())]);
+        assert_eq!(wish.ports, [Port::This(81)]);
+        read(&service, &Kept::default(), &single()).unwrap_err();
     }
 
     #[test]
