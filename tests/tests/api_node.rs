@@ -92,6 +92,9 @@ async fn a_node_does_its_own_work_and_nothing_else() -> Result<()> {
     // It registers itself, and nobody else.
     let named = |name: &str| json!({"metadata": {"name": name}});
     must(&node, 403, "POST", "/api/v1/nodes", named("n2")).await?;
+    // A selector restricts nothing here, and must not seem to.
+    let selected = "/api/v1/nodes?fieldSelector=metadata.name%3Dn1";
+    must(&node, 403, "POST", selected, named("n2")).await?;
     must(&node, 201, "POST", "/api/v1/nodes", named("n1")).await?;
     must(&admin, 201, "POST", "/api/v1/nodes", named("n2")).await?;
     let kernel = json!({"status": {"nodeInfo": {"kernelVersion": "6.1"}}});
