@@ -139,7 +139,7 @@ mod tests {
             (&*steps[0].output, steps[0].code),
             (&["out".to_owned()][..], 3)
         );
-        assert_eq!((steps[1].line, &*steps[1].command), (8, "three"));
+        assert_eq!((steps[1].line, &*steps[1].command), (9, "three"));
         assert!(steps[1].output.is_empty());
         Ok(())
     }

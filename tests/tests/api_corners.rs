@@ -15,13 +15,20 @@ const NAMESPACED: &str = "/api/v1/namespaces/default";
 async fn must(client: &Client, code: u16, method: &str, path: &str, body: Value) -> Result<Value> {
     let answer = ask(client, method, path, &body).await?;
     let text = String::from_utf8_lossy(&answer.body);
-    ensure!(answer.code == code, "{method} {path}: {} and not {code}: {text}", answer.code);
+    ensure!(
+        answer.code == code,
+        "{method} {path}: {} and not {code}: {text}",
+        answer.code
+    );
     answer.json()
 }
 
 /// Ends where the clock cannot count to.
 async fn endless_watch(client: &Client) -> Result<()> {
-    let path = format!("{NAMESPACED}/configmaps?watch=1&timeoutSeconds={}", i64::MAX);
+    let path = format!(
+        "{NAMESPACED}/configmaps?watch=1&timeoutSeconds={}",
+        i64::MAX
+    );
     let mut watch = Lines::open(client, &path).await?;
     let first = watch.event().await?;
     ensure!(first["type"] == "ADDED", "{first}");
@@ -31,14 +38,34 @@ async fn endless_watch(client: &Client) -> Result<()> {
 /// Nobody names a revision, so nobody is refused for one.
 async fn patches_side_by_side(client: &Client) -> Result<()> {
     let path = format!("{NAMESPACED}/configmaps");
-    must(client, 201, "POST", &path, json!({"metadata": {"name": "many"}})).await?;
+    must(
+        client,
+        201,
+        "POST",
+        &path,
+        json!({"metadata": {"name": "many"}}),
+    )
+    .await?;
     let path = format!("{path}/many");
-    let patch = |number: usize| must(client, 200, "PATCH", &path, json!({"data": {format!("k{number}"): "v"}}));
+    let patch = |number: usize| {
+        must(
+            client,
+            200,
+            "PATCH",
+            &path,
+            json!({"data": {format!("k{number}"): "v"}}),
+        )
+    };
     for done in join_all((0..12).map(patch)).await {
         done?;
     }
     let made = get(client, &path).await?;
-    ensure!(made["data"].as_object().is_some_and(|data| data.len() == 12), "{made}");
+    ensure!(
+        made["data"]
+            .as_object()
+            .is_some_and(|data| data.len() == 12),
+        "{made}"
+    );
     Ok(())
 }
 
@@ -54,11 +81,25 @@ async fn services(client: &Client) -> Result<()> {
         Ok(get(client, &path).await?["metadata"]["resourceVersion"].clone())
     };
     let before = revision().await?;
-    must(client, 201, "POST", &format!("{path}?dryRun=All"), service("a")).await?;
+    must(
+        client,
+        201,
+        "POST",
+        &format!("{path}?dryRun=All"),
+        service("a"),
+    )
+    .await?;
     ensure!(revision().await? == before, "a dry run was written");
     for name in ["a", "b"] {
         must(client, 201, "POST", &path, service(name)).await?;
-        must(client, 200, "DELETE", &format!("{path}/{name}"), Value::Null).await?;
+        must(
+            client,
+            200,
+            "DELETE",
+            &format!("{path}/{name}"),
+            Value::Null,
+        )
+        .await?;
         let free = json!({"metadata": {"finalizers": null}});
         must(client, 200, "PATCH", &format!("{path}/{name}"), free).await?;
     }
