@@ -241,7 +241,7 @@ fn get_follows_a_watch_with_its_columns() -> Result<()> {
         Ok(watch
             .log()?
             .lines()
-            .map(|line| without_ages(line))
+            .map(without_ages)
             .collect())
     };
     let limit = Duration::from_secs(20);
