@@ -238,11 +238,7 @@ fn get_follows_a_watch_with_its_columns() -> Result<()> {
         &log,
     )?;
     let lines = |watch: &Process| -> Result<Vec<String>> {
-        Ok(watch
-            .log()?
-            .lines()
-            .map(without_ages)
-            .collect())
+        Ok(watch.log()?.lines().map(without_ages).collect())
     };
     let limit = Duration::from_secs(20);
     eventually("the watch prints what is there", limit, || {
