@@ -1,5 +1,6 @@
 //! What the process may use: descriptors as many as allowed, memory no more than needed.
 
+use crate::sys;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Larger blocks are given back to the kernel when they are freed: answers of lists, mostly.
@@ -22,14 +23,8 @@ pub fn keep_memory_low() {
         (libc::M_MMAP_THRESHOLD, LARGE),
         (libc::M_TRIM_THRESHOLD, LARGE),
     ] {
-        if !set(parameter, value) {
+        if !sys::set_allocator(parameter, value) {
             tracing::warn!("the allocator refuses its parameter {parameter}");
         }
     }
-}
-
-#[allow(unsafe_code, reason = "no safe wrapper of mallopt(3)")]
-fn set(parameter: libc::c_int, value: libc::c_int) -> bool {
-    // SAFETY: mallopt(3) takes two numbers, refuses those it does not know, and may be called at any time.
-    unsafe { libc::mallopt(parameter, value) == 1 }
 }

@@ -8,6 +8,7 @@ mod delete;
 mod get;
 mod limits;
 mod logging;
+mod sys;
 
 use std::process::ExitCode;
 

@@ -460,12 +460,7 @@ async fn verify(
         Verdict::Allowed => true,
         Verdict::IfNamed(name) => {
             let target = super::body::Target::of(call.target.kind);
-            let read = super::body::read(
-                call.header("content-type"),
-                &call.body,
-                &target,
-                super::quantity::canonical,
-            )?;
+            let read = call.read(&target)?;
             object::name(&read.value) == name
         }
         Verdict::IfBoundTo(node) => bound(api, call, asked, node).await?,

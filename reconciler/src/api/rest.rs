@@ -20,7 +20,9 @@ use write::Part;
 
 use super::Api;
 use super::auth::User;
+use super::body::{self, Decoded};
 use super::kinds::{Subresource, Verbs};
+use super::quantity;
 use super::request::{Query, Target};
 use super::status::{Cause, Status};
 use super::tables::Include;
@@ -46,6 +48,15 @@ impl Call<'_> {
     /// A header, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Its body as an object of a type.
+    ///
+    /// # Errors
+    /// 400 and 415.
+    pub fn read(&self, target: &body::Target) -> Result<Decoded, Status> {
+        let media = self.header("content-type");
+        body::read(media, &self.body, target, quantity::canonical)
     }
 
     /// The object's name; empty for a collection.

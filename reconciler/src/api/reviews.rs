@@ -9,17 +9,11 @@ use super::discovery::Question;
 use super::rest::Call;
 use super::rest::answer::{self, Reply};
 use super::status::Status;
-use super::{Api, body, handler, kinds, object, quantity};
+use super::{Api, body, handler, kinds, object};
 
 fn read(call: &Call<'_>, group: &'static str, kind: &'static str) -> Result<Value, Status> {
     let target = body::Target::named(group, "v1", kind).ok_or_else(Status::unknown_resource)?;
-    Ok(body::read(
-        call.header("content-type"),
-        &call.body,
-        &target,
-        quantity::canonical,
-    )?
-    .value)
+    Ok(call.read(&target)?.value)
 }
 
 /// Answers a review.

@@ -28,12 +28,7 @@ pub async fn create(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Sta
     let Decoded {
         mut value,
         findings,
-    } = body::read(
-        call.header("content-type"),
-        &call.body,
-        &expected,
-        quantity::canonical,
-    )?;
+    } = call.read(&expected)?;
     let warnings = write.mode.judge(&expected, findings)?;
     view::store(kind, &mut value);
     let made = insert(

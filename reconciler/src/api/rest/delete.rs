@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answer::{self, Look, Reply};
+use super::read::load;
 use super::update::released;
 use super::write::now;
 use crate::api::kinds::Kind;
@@ -231,13 +232,7 @@ pub async fn remove(
 ) -> Result<Deleted, Status> {
     let key = kind.key(namespace, name);
     loop {
-        let entry = api
-            .store
-            .get(&key)
-            .await?
-            .ok_or_else(|| Status::not_found(kind, name))?;
-        let old = object::decode(&entry.value, entry.revision)
-            .map_err(|error| answer::unreadable(&key, &error))?;
+        let (entry, old) = load(api, kind, namespace, name).await?;
         precondition(kind, name, &old, options)?;
         if is(kind, "Namespace") && KEPT.contains(&name) {
             let message =

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::answer::{self, Form, ListMeta, Look, Reply};
 use crate::api::Api;
 use crate::api::kinds::{Kind, Verbs};
+use crate::api::object;
 use crate::api::request::{Query, Target};
 use crate::api::select::Selector;
 use crate::api::status::{Cause, Status};
@@ -34,6 +35,23 @@ pub async fn get(api: &Api, target: &Target, query: &Query, look: Look) -> Resul
         .await?;
     let entry = entry.ok_or_else(|| Status::not_found(kind, name))?;
     Ok(answer::of_entry(kind, &entry, look))
+}
+
+/// An object as it is stored, and read.
+///
+/// # Errors
+/// 404, and the store's.
+pub async fn load(
+    api: &Api,
+    kind: &Kind,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<(Entry, Value), Status> {
+    let entry = api.store.get(&kind.key(namespace, name)).await?;
+    let entry = entry.ok_or_else(|| Status::not_found(kind, name))?;
+    let value = object::decode(&entry.value, entry.revision)
+        .map_err(|error| answer::unreadable(&entry.key, &error))?;
+    Ok((entry, value))
 }
 
 /// Fails unless the store has come to a revision.

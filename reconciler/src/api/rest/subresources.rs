@@ -102,13 +102,7 @@ pub async fn scale(api: &Api, call: &Call<'_>, look: Look) -> Result<Reply, Stat
 fn read_scale(call: &Call<'_>) -> Result<Value, Status> {
     let target =
         body::Target::named("autoscaling", "v1", "Scale").ok_or_else(Status::unknown_resource)?;
-    Ok(body::read(
-        call.header("content-type"),
-        &call.body,
-        &target,
-        quantity::canonical,
-    )?
-    .value)
+    Ok(call.read(&target)?.value)
 }
 
 /// A workload with the number of replicas that a Scale has.
@@ -142,13 +136,7 @@ fn pods() -> Result<&'static Kind, Status> {
 pub async fn bind(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
     let write = Write::of(call, "CreateOptions")?;
     let target = body::Target::named("", "v1", "Binding").ok_or_else(Status::unknown_resource)?;
-    let binding = body::read(
-        call.header("content-type"),
-        &call.body,
-        &target,
-        quantity::canonical,
-    )?
-    .value;
+    let binding = call.read(&target)?.value;
     let (kind, said) = (pods()?, object::name(&binding));
     let name = call.target.name.as_deref().unwrap_or(said);
     if !said.is_empty() && said != name {
@@ -221,13 +209,7 @@ fn done() -> Reply {
 pub async fn evict(api: &Api, call: &Call<'_>) -> Result<Reply, Status> {
     let target =
         body::Target::named("policy", "v1", "Eviction").ok_or_else(Status::unknown_resource)?;
-    let eviction = body::read(
-        call.header("content-type"),
-        &call.body,
-        &target,
-        quantity::canonical,
-    )?
-    .value;
+    let eviction = call.read(&target)?.value;
     let (kind, name) = (pods()?, call.name());
     let said = object::name(&eviction);
     if !said.is_empty() && said != name {

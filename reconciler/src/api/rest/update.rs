@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::answer::{self, Look, Reply};
+use super::read::load;
 use super::write::{Part, Write, is_unknown, own, set_revision, too_large};
 use crate::api::body::validation;
 use crate::api::body::{self, Decoded};
@@ -25,12 +26,7 @@ pub async fn update(api: &Api, call: &Call<'_>, part: Part, look: Look) -> Resul
     let Decoded {
         mut value,
         findings,
-    } = body::read(
-        call.header("content-type"),
-        &call.body,
-        &expected,
-        quantity::canonical,
-    )?;
+    } = call.read(&expected)?;
     let warnings = write.mode.judge(&expected, findings)?;
     let (name, namespace) = (call.name(), call.target.namespace.as_deref());
     let said = object::name(&value);
@@ -79,13 +75,7 @@ pub async fn change(
 ) -> Result<Value, Status> {
     let key = kind.key(namespace, name);
     for _ in 0..TRIES {
-        let entry = api
-            .store
-            .get(&key)
-            .await?
-            .ok_or_else(|| Status::not_found(kind, name))?;
-        let old = object::decode(&entry.value, entry.revision)
-            .map_err(|error| answer::unreadable(&key, &error))?;
+        let (entry, old) = load(api, kind, namespace, name).await?;
         let new = make(&old)?;
         expected(kind, &key, &old, &new)?;
         // Where another write came first, the next look tells one who named a revision that it is gone.
