@@ -74,6 +74,7 @@ impl Inner {
     {
         let end = Instant::now() + PATIENCE;
         let mut closed = self.closed.subscribe();
+        let mut told = None;
         loop {
             if *closed.borrow_and_update() {
                 return Err(Failure::Away("it has been closed".to_owned()));
@@ -88,9 +89,15 @@ impl Inner {
                 Err(failure) if failure.is_unsent() || (reading && failure.is_away()) => failure,
                 done => return done,
             };
+            // What an earlier attempt was told says more than the silence of one that the end cut short.
+            let known = match failed {
+                Failure::Silent(_) => told.unwrap_or(failed),
+                failed => failed,
+            };
             if Instant::now() + PAUSE >= end {
-                return Err(failed);
+                return Err(known);
             }
+            told = Some(known);
             tokio::time::sleep(PAUSE).await;
         }
     }

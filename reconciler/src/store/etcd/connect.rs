@@ -106,7 +106,7 @@ impl Connection {
         };
         let done = timeout_at(limit, run)
             .await
-            .unwrap_or_else(|_| Err(Failure::Away(format!("{what}: no answer in time"))));
+            .unwrap_or_else(|_| Err(Failure::Silent(format!("{what}: no answer in time"))));
         if matches!(&done, Err(failure) if failure.is_away()) {
             self.failed(failures);
         }

@@ -16,6 +16,8 @@ pub(super) enum Failure {
     Unsent(String),
     /// No answer; the request may have had its effect.
     Away(String),
+    /// The same, and nothing tells why.
+    Silent(String),
     /// etcd's quota, or its limit on one request.
     Full(String),
     /// Trying again will not help.
@@ -24,7 +26,7 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn is_away(&self) -> bool {
-        matches!(self, Self::Unsent(_) | Self::Away(_))
+        matches!(self, Self::Unsent(_) | Self::Away(_) | Self::Silent(_))
     }
 
     pub(super) fn is_unsent(&self) -> bool {
@@ -35,7 +37,7 @@ impl Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Unsent(text) | Failure::Away(text) => Self::Away(text),
+            Failure::Unsent(text) | Failure::Away(text) | Failure::Silent(text) => Self::Away(text),
             Failure::Full(text) => Self::Full(text),
             Failure::Refused(text) => Self::Broken(text),
             Failure::Compacted => Self::Away("etcd compacts while it is read".to_owned()),
