@@ -1,0 +1,3 @@
+//! The node agent: Pods of this node as processes in namespaces, their network by CNI, their state to the API.
+
+pub mod runtime;
