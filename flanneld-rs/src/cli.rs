@@ -2,6 +2,7 @@
 
 pub mod flags;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct Options {
     pub verbosity: i64,
     /// `--dry-run`.
     pub dry_run: bool,
+    /// `NOTIFY_SOCKET`: where a service manager waits for `READY=1`.
+    pub notify: Option<OsString>,
     /// Things to tell the operator once the log is open.
     pub notes: Vec<String>,
 }
@@ -97,13 +100,13 @@ pub fn parse(
     if given.bool("version") {
         return Ok(Command::Version);
     }
-    let mut notes = given.fill_from_env(env);
+    let mut notes = given.fill_from_env(&env);
     for flag in ["vmodule", "log_backtrace_at"] {
         if !given.text(flag).is_empty() {
             notes.push(format!("--{flag} has no effect here; use -v"));
         }
     }
-    let options = check(&given, notes)?;
+    let options = check(&given, notes, &env)?;
     match given
         .rest
         .iter()
@@ -120,7 +123,11 @@ pub fn parse(
     }
 }
 
-fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
+fn check(
+    given: &Given,
+    notes: Vec<String>,
+    env: &impl Fn(&str) -> Option<String>,
+) -> Result<Options, String> {
     if given.bool("kube-subnet-mgr") {
         return Err("--kube-subnet-mgr: leases from Kubernetes are not in this release; leave the flag out and use etcd \
                     (--etcd-endpoints)"
@@ -172,6 +179,9 @@ fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
         data_path: Some(given.text("data-path").to_owned()).filter(|name| !name.is_empty()),
         verbosity: given.number("v"),
         dry_run: given.bool("dry-run"),
+        notify: env("NOTIFY_SOCKET")
+            .filter(|path| !path.is_empty())
+            .map(OsString::from),
         notes,
     })
 }

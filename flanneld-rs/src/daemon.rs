@@ -41,23 +41,43 @@ use registrar::{LEASE_TTL, Registrar, Terms};
 
 /// Runs until SIGTERM or SIGINT. An error means that the options cannot work on this host.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("install signal handlers")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("install signal handlers")?;
+    let end = async {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!("{name}: exiting");
+    };
+    run_until(options, end).await
+}
+
+/// Runs until `end` is ready, in the network namespace of the thread that calls, and takes nothing else of
+/// the process: no signal handlers, no logger, no environment. An error means that the options cannot work
+/// on this host. The orderly stop blocks the thread for as long as the job in hand takes, 5 s at most.
+pub async fn run_until(options: Options, end: impl Future<Output = ()>) -> anyhow::Result<()> {
     startup::check_privilege()?;
     let metrics = Arc::new(Metrics::default());
     let health = Health::new(Arc::clone(&metrics));
-    let mut terminate = signal(SignalKind::terminate()).context("install signal handlers")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("install signal handlers")?;
-    if let Some(address) = options.health {
-        let listener = Health::listen(address).await?;
-        tokio::spawn(Arc::clone(&health).serve(listener));
-    }
-    let name = tokio::select! {
-        result = serve(&options, &health) => return result,
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    let listener = match options.health {
+        Some(address) => Some(Health::listen(address).await?),
+        None => None,
     };
-    notify::notify("STOPPING=1");
+    let pages = async {
+        match listener {
+            Some(listener) => Arc::clone(&health).serve(listener).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = serve(&options, &health) => return result,
+        () = pages => anyhow::bail!("the health listener has ended"),
+        () = end => {}
+    }
+    notify::notify(options.notify.as_deref(), "STOPPING=1");
     tracing::info!(
-        "{name}: exiting; the lease and the rules stay as they are, devices and routes too, except TUN devices of ours"
+        "flanneld-rs has stopped; the lease and the rules stay as they are, devices and routes too, except TUN devices of ours"
     );
     Ok(())
 }

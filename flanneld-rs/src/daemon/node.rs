@@ -382,7 +382,7 @@ impl<'a> Node<'a> {
             if !std::mem::replace(&mut self.settled, true) {
                 self.parts.health.set(Part::Start, Ok(()));
                 tracing::info!("ready: {} peers", self.tracker.peers().len());
-                notify::notify("READY=1");
+                notify::notify(self.parts.options.notify.as_deref(), "READY=1");
             }
         }
     }
