@@ -1,3 +1,4 @@
 //! The node agent: Pods of this node as processes in namespaces, their network by CNI, their state to the API.
 
+pub mod directory;
 pub mod runtime;
