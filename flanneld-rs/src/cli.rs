@@ -1,4 +1,7 @@
 //! The command line and `FLANNELD_*` variables: first as written ([`flags`]), then checked ([`Options`]).
+//!
+//! `EVENT_QUEUE_DEPTH` and `CONT_WHEN_CACHE_NOT_READY` of flannel's manifests mean nothing here: no queue
+//! overflows, and a server that does not answer is waited for.
 
 pub mod flags;
 
@@ -9,6 +12,7 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
+use crate::kubernetes::{self, Annotations, NodeName};
 use crate::lease::store::etcd::{Access, Secret};
 use flags::Given;
 
@@ -28,8 +32,10 @@ pub enum Command {
 /// Checked options.
 #[derive(Debug)]
 pub struct Options {
-    /// How to reach etcd.
+    /// How to reach etcd; of no use with `kubernetes`.
     pub etcd: Access,
+    /// `--kube-subnet-mgr`: leases come from Kubernetes and not from etcd.
+    pub kubernetes: Option<kubernetes::Settings>,
     /// How to choose the external interface.
     pub iface: IfaceOptions,
     /// `--subnet-file`.
@@ -128,11 +134,6 @@ fn check(
     notes: Vec<String>,
     env: &impl Fn(&str) -> Option<String>,
 ) -> Result<Options, String> {
-    if given.bool("kube-subnet-mgr") {
-        return Err("--kube-subnet-mgr: leases from Kubernetes are not in this release; leave the flag out and use etcd \
-                    (--etcd-endpoints)"
-            .to_owned());
-    }
     let margin = given.number("subnet-lease-renew-margin");
     let margin = u64::try_from(margin)
         .ok()
@@ -156,6 +157,10 @@ fn check(
         .map(|text| Regex::new(text).map_err(|error| format!("--iface-regex \"{text}\": {error}")));
     Ok(Options {
         etcd: access(given),
+        kubernetes: match given.bool("kube-subnet-mgr") {
+            true => Some(kubernetes(given, env)?),
+            false => None,
+        },
         iface: IfaceOptions {
             iface: given
                 .list("iface")
@@ -183,6 +188,23 @@ fn check(
             .filter(|path| !path.is_empty())
             .map(OsString::from),
         notes,
+    })
+}
+
+fn kubernetes(
+    given: &Given,
+    env: &impl Fn(&str) -> Option<String>,
+) -> Result<kubernetes::Settings, String> {
+    let text = |name| Some(given.text(name)).filter(|text| !text.is_empty());
+    let annotations = Annotations::with_prefix(given.text("kube-annotation-prefix"));
+    Ok(kubernetes::Settings {
+        api_url: text("kube-api-url").map(str::to_owned),
+        kubeconfig: text("kubeconfig-file").map(PathBuf::from),
+        config: None,
+        annotations: annotations.map_err(|why| format!("--kube-annotation-prefix: {why}"))?,
+        net_config: given.text("net-config-path").into(),
+        set_network_unavailable: given.bool("set-node-network-unavailable"),
+        node: NodeName::from_env(env)?,
     })
 }
 
