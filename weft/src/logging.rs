@@ -16,10 +16,11 @@ pub fn init(verbosity: u8) {
     let format = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // The parts are threads.
+        .with_thread_names(true)
         .with_target(verbosity >= 2);
-    let ours = Targets::new()
-        .with_target("weft", level)
-        .with_target("reconciler", level);
+    let parts = ["weft", "reconciler", "controllers", "node", "flanneld_rs", "tunnel", "kernel", "proxy"];
+    let ours = Targets::new().with_targets(parts.map(|part| (part, level)));
     tracing_subscriber::registry()
         .with(format)
         .with(ours)

@@ -15,6 +15,8 @@ mod place;
 mod server;
 mod sys;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +52,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    // A node whose plugins are links to this program.
+    if name.and_then(plugins::registry::find).is_some() {
+        return plugins::main();
+    }
+    if let Some(code) = node::stage(words.get(1..).unwrap_or_default()) {
+        return code;
+    }
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Up(arguments) => cluster::up::run(&arguments).map(|()| true),

@@ -3,6 +3,8 @@
 mod cni;
 mod join;
 
+pub use join::{destroy, stage};
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -14,8 +16,11 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
+use ::node::agent;
+use ::node::directory::Directory;
 use ::node::runtime::Runtime;
 use ::node::runtime::process::Process;
+use ::node::serve::serve;
 use tokio::sync::watch;
 
 use crate::parts::{self, End, Part};
@@ -125,7 +130,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             if !arguments.no_flanneld {
                 all.push(configure(site.clone(), configured));
             }
-            all.push(agent(site.clone()));
+            all.push(pods(site.clone()));
         }
         if all.is_empty() {
             bail!("--no-agent, --no-flanneld and --no-proxy together leave nothing to run");
@@ -292,17 +297,17 @@ fn configure(site: Site, network: watch::Receiver<Option<PathBuf>>) -> Part {
 }
 
 /// The agent, and the server that the API server calls.
-fn agent(site: Site) -> Part {
+fn pods(site: Site) -> Part {
     Part::new("agent", move |end| {
         let site = site.clone();
         async move {
             cni::plugins(&site)?;
             let client = site.client().await?;
             let runtime: Arc<dyn Runtime> = Arc::new(Process::open(join::runtime(&site)?).await?);
-            let directory = ::node::directory::Directory::default();
-            let serving = join::serving(&site).await?;
-            let serve = ::node::serve::serve(serving, Arc::clone(&runtime), directory.clone(), end.clone().wait());
-            let run = ::node::agent::run(join::agent(&site), runtime, client, directory, end.wait());
+            let directory = Directory::default();
+            let (listener, tls) = join::serving(&site).await?;
+            let serve = serve(listener, tls, Arc::clone(&runtime), directory.clone(), end.clone().wait());
+            let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());
             tokio::try_join!(serve, run).map(drop)
         }
     })

@@ -3,7 +3,6 @@
 use crate::lines::Lines;
 use crate::outcome::{Outcome, Series};
 use ::tests::up::Up;
-use ::tests::{eventually, process};
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
