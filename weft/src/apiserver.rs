@@ -84,7 +84,7 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    logging::init(arguments.verbosity);
+    logging::init(arguments.verbosity, false);
     limits::keep_memory_low();
     limits::raise_descriptors();
     runtime()?.block_on(async {

@@ -51,7 +51,7 @@ pub struct Arguments {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    logging::init(arguments.verbosity);
+    logging::init(arguments.verbosity, true);
     limits::keep_memory_low();
     limits::raise_descriptors();
     if arguments.detached {
