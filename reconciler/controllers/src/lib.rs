@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod controller;
 pub mod kept;
 pub mod owned;
+pub mod pod;
 pub mod recorder;
 pub mod trouble;
 
