@@ -9,7 +9,9 @@ pub mod cluster;
 pub mod controller;
 pub mod kept;
 pub mod owned;
+pub mod pod;
 pub mod recorder;
+mod replicas;
 pub mod trouble;
 
 use std::time::Duration;
@@ -65,6 +67,9 @@ pub async fn run(
 /// Each controller is a task of its own.
 #[allow(
     unused_variables,
-    reason = "the first controllers come with the next commits"
+    reason = "the controllers that read settings come with the next commits"
 )]
-fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {}
+fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
+    tasks.spawn(replicas::replica_sets(cluster.clone()));
+    tasks.spawn(replicas::replication_controllers(cluster.clone()));
+}
