@@ -70,6 +70,8 @@ pub struct Config {
     pub service_networks: Vec<IpNet>,
     /// First and last.
     pub node_ports: (u16, u16),
+    /// Whether the server empties namespaces that are being deleted: when no controller does.
+    pub empties_namespaces: bool,
 }
 
 /// All that answers need.
@@ -236,7 +238,7 @@ impl Server {
                 status.message
             )
         })?;
-        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&api)));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&api), empties_namespaces));
         let (stop, _) = broadcast::channel(1);
         let serving = tokio::spawn(server::serve(
             Arc::clone(&api),

@@ -113,7 +113,7 @@ impl Scheduler {
             if *at > now {
                 later.insert(uid.clone());
                 self.wake = Some(self.wake.map_or(*at, |wake| wake.min(*at)));
-            } else if later.is_empty() || !later.contains(uid) {
+            } else {
                 // By now the observed Pods would show a binding that took effect after all.
                 self.assumed.remove(uid);
             }
@@ -179,7 +179,7 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
     });
     let api = cluster.api::<Pod>(&namespace);
     let sent = api
-        .create_subresource::<Value>("binding", &name, &PostParams::default(), binding.to_string().into_bytes())
+        .create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding)
         .await;
     let bound = match sent {
         Ok(_) => {

@@ -169,15 +169,15 @@ fn place(rooms: &BTreeMap<&str, Room<'_>>, wanted: &Wanted<'_>) -> Result<String
     let preference = most(&prefers).unwrap_or(0);
     let dislikes = most(&|room| room.dislikes(wanted)).unwrap_or(0);
     let part = |count: i64, of: i64| (count * 100).checked_div(of).unwrap_or(0);
-    let score = |room: &&Room<'_>| {
+    let score = |room: &Room<'_>| {
         let points = WEIGHTS.free * room.free(wanted)
             + WEIGHTS.spread * (100 - part(room.siblings(wanted), siblings))
             + WEIGHTS.preference * part(prefers(room), preference)
             + WEIGHTS.dislike * (100 - part(room.dislikes(wanted), dislikes));
-        // Of equal ones that with the fewest Pods, then the first by name.
-        (points, std::cmp::Reverse(room.pods()), std::cmp::Reverse(room.name))
+        (points, std::cmp::Reverse(room.pods()))
     };
-    if let Some(best) = fit.into_iter().max_by_key(score) {
+    // Of equal ones the first by name.
+    if let Some(best) = fit.iter().rev().max_by_key(|room| score(room)) {
         return Ok(best.name.to_owned());
     }
     let mut reasons: Vec<_> = reasons

@@ -236,7 +236,8 @@ proptest! {
                 Step::Show(index) if !(truth.is_empty() && seen.is_empty()) => {
                     let names: BTreeSet<_> = truth.keys().chain(seen.keys()).cloned().collect();
                     let names: Vec<_> = names.into_iter().collect();
-                    show(index.get(&names), &truth, &mut seen, &mut assumed);
+                    let name: &String = index.get(&names);
+                    show(name, &truth, &mut seen, &mut assumed);
                 }
                 Step::Delete(index) if !truth.is_empty() => {
                     let names: Vec<_> = truth.keys().cloned().collect();
