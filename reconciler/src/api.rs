@@ -103,6 +103,7 @@ pub struct Server {
     acceptor: TlsAcceptor,
     addresses: Vec<SocketAddr>,
     kubeconfig: PathBuf,
+    empties_namespaces: bool,
 }
 
 impl Config {
@@ -143,6 +144,7 @@ impl Server {
     /// What is wrong with the configuration, the folder, the store or the addresses.
     pub async fn open(config: Config) -> anyhow::Result<Self> {
         config.check()?;
+        let empties_namespaces = config.empties_namespaces;
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("make {}", config.data.display()))?;
         let store = store::open(&config.store, &config.data, config.credentials.clone())?;
@@ -194,6 +196,7 @@ impl Server {
             acceptor,
             addresses,
             kubeconfig,
+            empties_namespaces,
         })
     }
 
@@ -227,6 +230,7 @@ impl Server {
             listeners,
             acceptor,
             addresses,
+            empties_namespaces,
             ..
         } = self;
         let following = tokio::spawn(Arc::clone(&api.changes).follow(Arc::clone(&api.store)));

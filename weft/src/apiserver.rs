@@ -86,6 +86,8 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         listen: arguments.listen.clone(),
         service_networks: arguments.service_cidr.clone(),
         node_ports: arguments.service_node_port_range,
+        // Alone it has no controllers beside it.
+        empties_namespaces: true,
     })
     .await?;
     let addresses: Vec<_> = server

@@ -13,9 +13,11 @@ pub mod namespaces;
 pub mod nodes;
 pub mod owned;
 pub mod placement;
+pub mod pod;
 pub mod pod_cidrs;
 pub mod pod_garbage;
 pub mod recorder;
+mod replicas;
 pub mod resources;
 pub mod scheduler;
 pub mod trouble;
@@ -82,4 +84,6 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(nodes::run(cluster.clone(), settings.node_monitor_grace));
     let pool = pod_cidrs::Pool::new(&settings.pod_network, settings.node_prefix_length);
     tasks.spawn(pod_cidrs::run(cluster.clone(), pool));
+    tasks.spawn(replicas::replica_sets(cluster.clone()));
+    tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::Cluster;
 use crate::nodes::plan::second;
 use crate::placement::taints;
-use crate::scheduler::plan::{node_of, over};
+use crate::pod;
 use crate::trouble::{Tried, Trouble};
 
 /// Pods that have ended and are kept, as in Kubernetes.
@@ -56,7 +56,7 @@ pub struct Due {
 pub fn miss(missing: &mut Missing, nodes: &[Arc<Node>], pods: &[Arc<Pod>], now: Instant) {
     let there: std::collections::BTreeSet<&str> =
         nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
-    let named = pods.iter().filter_map(|pod| node_of(pod));
+    let named = pods.iter().filter_map(|pod| pod::node(pod));
     let mut new = Missing::new();
     for name in named.filter(|name| !there.contains(name)) {
         let since = missing.get(name).copied().unwrap_or(now);
@@ -86,7 +86,7 @@ pub fn plan(
         .collect();
     let mut ended = Vec::new();
     for pod in pods {
-        let node = node_of(pod);
+        let node = pod::node(pod);
         let deleting = pod.metadata.deletion_timestamp.is_some();
         if let Some(since) = node.and_then(|node| missing.get(node)) {
             if *since + quarantine <= now {
@@ -96,7 +96,7 @@ pub fn plan(
             }
         } else if deleting && node.is_some_and(|node| out.contains(&node)) {
             due.remove.push((Arc::clone(pod), Why::OutOfService));
-        } else if over(pod) && !deleting {
+        } else if pod::has_ended(pod) && !deleting {
             ended.push(pod);
         }
     }
@@ -172,7 +172,7 @@ async fn remove(cluster: &Cluster, pod: Arc<Pod>, why: Why) -> Result<(), Troubl
     tracing::info!("remove Pod {namespace}/{name}: {message}");
     let api = cluster.api::<Pod>(&namespace);
     let done = async {
-        if !over(&pod) {
+        if !pod::has_ended(&pod) {
             let condition = json!({
                 "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message,
                 "lastTransitionTime": second(Timestamp::now()),

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use tokio::time::Instant;
 
 use crate::placement::taints;
-use crate::scheduler::plan::{node_of, over};
+use crate::pod;
 
 /// By a node's uid and a taint's key and value: since when.
 #[derive(Debug, Default)]
@@ -68,10 +68,10 @@ impl Eviction {
             return due;
         }
         for pod in pods {
-            let Some(node) = node_of(pod).and_then(|name| tainted.get(name)) else {
+            let Some(node) = pod::node(pod).and_then(|name| tainted.get(name)) else {
                 continue;
             };
-            if pod.metadata.deletion_timestamp.is_some() || over(pod) {
+            if pod.metadata.deletion_timestamp.is_some() || pod::has_ended(pod) {
                 continue;
             }
             match self.leaves(pod, node, now) {

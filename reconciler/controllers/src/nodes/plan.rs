@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::placement::taints;
-use crate::scheduler::plan::{node_of, over};
+use crate::pod;
 
 /// The namespace of nodes' Leases.
 pub const LEASES: &str = "kube-node-lease";
@@ -238,8 +238,8 @@ pub fn unready(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
     pods.iter()
-        .filter(|pod| node_of(pod).is_some_and(|node| lost.contains(&node)))
-        .filter(|pod| !over(pod) && ready(pod))
+        .filter(|pod| pod::node(pod).is_some_and(|node| lost.contains(&node)))
+        .filter(|pod| !pod::has_ended(pod) && ready(pod))
         .cloned()
         .collect()
 }
