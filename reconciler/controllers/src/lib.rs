@@ -7,11 +7,19 @@
 
 pub mod cluster;
 pub mod controller;
+pub mod garbage;
 pub mod kept;
+pub mod namespaces;
+pub mod nodes;
 pub mod owned;
+pub mod placement;
 pub mod pod;
+pub mod pod_cidrs;
+pub mod pod_garbage;
 pub mod recorder;
 mod replicas;
+pub mod resources;
+pub mod scheduler;
 pub mod trouble;
 
 use std::time::Duration;
@@ -27,6 +35,8 @@ use cluster::Cluster;
 pub struct Settings {
     /// How long a node may be silent before it is NotReady.
     pub node_monitor_grace: Duration,
+    /// How long a node may be gone before its Pods are removed without waiting for it.
+    pub node_gone_grace: Duration,
     /// The networks that nodes get their Pods' addresses from, at most one of each family.
     pub pod_network: Vec<IpNet>,
     /// The length of a node's part of the IPv4 Pod network. Of an IPv6 one, a node gets a /64.
@@ -37,6 +47,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             node_monitor_grace: Duration::from_secs(40),
+            node_gone_grace: Duration::from_secs(40),
             pod_network: Vec::new(),
             node_prefix_length: 24,
         }
@@ -65,11 +76,14 @@ pub async fn run(
 }
 
 /// Each controller is a task of its own.
-#[allow(
-    unused_variables,
-    reason = "the controllers that read settings come with the next commits"
-)]
 fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
+    tasks.spawn(scheduler::run(cluster.clone()));
+    tasks.spawn(garbage::run(cluster.clone()));
+    tasks.spawn(namespaces::run(cluster.clone()));
+    tasks.spawn(pod_garbage::run(cluster.clone(), settings.node_gone_grace));
+    tasks.spawn(nodes::run(cluster.clone(), settings.node_monitor_grace));
+    let pool = pod_cidrs::Pool::new(&settings.pod_network, settings.node_prefix_length);
+    tasks.spawn(pod_cidrs::run(cluster.clone(), pool));
     tasks.spawn(replicas::replica_sets(cluster.clone()));
     tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }
