@@ -133,10 +133,7 @@ fn keep_one(observed: &Observed<'_>, node: &str, pods: &[&Pod], plan: &mut Plan)
     }
     let (new, old): (Vec<&Pod>, Vec<&Pod>) =
         running.into_iter().partition(|pod| is_new(observed, pod));
-    plan.replace(new.iter().chain(&old).skip(0).copied().filter(|pod| {
-        let first = |list: &[&Pod]| list.first().is_some_and(|first| std::ptr::eq(*first, *pod));
-        !first(&new) && !first(&old)
-    }));
+    plan.replace(new.iter().skip(1).chain(old.iter().skip(1)).copied());
     if let (Some(new), Some(old)) = (new.first(), old.first()) {
         let available = pod_state::is_available(new, min_ready(observed.set), observed.now);
         if available || !pod_state::is_ready(old) {

@@ -187,8 +187,7 @@ impl Group {
                 draft.changed = true;
             }
         }
-        let empty = self.slices.iter().all(|draft| draft.endpoints.is_empty());
-        if rest.is_empty() && empty && self.slices.is_empty() {
+        if rest.is_empty() && self.slices.is_empty() {
             // Nothing to show, and nothing that shows it.
             self.slices.push(Draft::from_spare(spare));
         }
