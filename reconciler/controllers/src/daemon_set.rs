@@ -38,9 +38,8 @@ pub async fn run(cluster: Cluster) {
     cluster.pods.ready().await;
     cluster.revisions.ready().await;
     let (sets, all) = (cluster.daemon_sets.clone(), cluster.daemon_sets.clone());
-    let of_pod = move |change: &Change<Pod>| {
-        controller::owners(change, &sets, |set, pod| selects(set, pod))
-    };
+    let of_pod =
+        move |change: &Change<Pod>| controller::owners(change, &sets, |set, pod| selects(set, pod));
     let of_node = move |change: &Change<Node>| {
         let ignored = !matters(change);
         let sets = all.all().into_iter().filter(|_| !ignored);
@@ -84,7 +83,9 @@ async fn reconcile(
     }
     let Some(selector) = owned::selector(Some(&spec.selector))? else {
         let message = "This daemon set is selecting all pods. A non-empty selector is required.";
-        cluster.recorder.warning(SOURCE, set.as_ref(), "SelectingAll", message);
+        cluster
+            .recorder
+            .warning(SOURCE, set.as_ref(), "SelectingAll", message);
         return Ok(None);
     };
     let known: Vec<Arc<ControllerRevision>> =
@@ -93,7 +94,11 @@ async fn reconcile(
     let newest = revisions::write(cluster, set.as_ref(), newest).await?;
     let pods = owned::claim(cluster, &cluster.pods, set.as_ref(), Some(&selector)).await?;
     let nodes = cluster.nodes.all();
-    let hash = newest.labels().get(revisions::HASH).cloned().unwrap_or_default();
+    let hash = newest
+        .labels()
+        .get(revisions::HASH)
+        .cloned()
+        .unwrap_or_default();
     let wanted = pod::pod(&set, &hash);
     let plan = {
         let backoff = backoff.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,11 +114,24 @@ async fn reconcile(
     let again = plan.again;
     let status = plan.status.clone();
     let done = apply(cluster, backoff, &set, &pods, &wanted, plan).await;
-    status_write::write(cluster, &cluster.daemon_sets, set.as_ref(), &set.status, &status).await?;
+    status_write::write(
+        cluster,
+        &cluster.daemon_sets,
+        set.as_ref(),
+        &set.status,
+        &status,
+    )
+    .await?;
     done?;
     let live = pods
         .iter()
-        .map(|pod| format!("{}-{}", set.name_any(), pod_state::label(pod, revisions::HASH)))
+        .map(|pod| {
+            format!(
+                "{}-{}",
+                set.name_any(),
+                pod_state::label(pod, revisions::HASH)
+            )
+        })
         .chain([newest.name_any()])
         .collect();
     let limit = spec.revision_history_limit.unwrap_or(10);
@@ -140,20 +158,27 @@ async fn apply(
         match reason {
             Reason::Failed => {
                 let message = format!("Found failed daemon pod {place}, will try to kill it");
-                cluster.recorder.warning(SOURCE, set, "FailedDaemonPod", message);
+                cluster
+                    .recorder
+                    .warning(SOURCE, set, "FailedDaemonPod", message);
                 let mut backoff = backoff.lock().unwrap_or_else(PoisonError::into_inner);
                 backoff.note(set, node, Timestamp::now());
             }
             Reason::Succeeded => {
                 let message = format!("Found succeeded daemon pod {place}, will try to delete it");
-                cluster.recorder.normal(SOURCE, set, "SucceededDaemonPod", message);
+                cluster
+                    .recorder
+                    .normal(SOURCE, set, "SucceededDaemonPod", message);
             }
             Reason::Surplus | Reason::NoNode => {}
         }
         let at_once = *reason == Reason::NoNode;
         pod_writes::delete(cluster, SOURCE, set, pod, at_once).await?;
     }
-    let made = plan.create.iter().map(|node| pod::place(wanted.clone(), node));
+    let made = plan
+        .create
+        .iter()
+        .map(|node| pod::place(wanted.clone(), node));
     pod_writes::create_all(cluster, SOURCE, set, made.collect()).await
 }
 

@@ -49,9 +49,8 @@ pub fn of_pod(services: &Kept<Service>, change: &kept::Change<Pod>) -> Vec<Objec
     let Some(namespace) = change.latest().and_then(|pod| pod.namespace()) else {
         return Vec::new();
     };
-    let touched = |service: &Arc<Service>| {
-        change.states().any(|pod| endpoint::selects(service, pod))
-    };
+    let touched =
+        |service: &Arc<Service>| change.states().any(|pod| endpoint::selects(service, pod));
     let services = services.within(&namespace).into_iter().filter(touched);
     services
         .map(|service| ObjectRef::from_obj(service.as_ref()))
@@ -62,7 +61,9 @@ pub fn of_pod(services: &Kept<Service>, change: &kept::Change<Pod>) -> Vec<Objec
 fn of_slice(change: &kept::Change<EndpointSlice>) -> Vec<ObjectRef<Service>> {
     let of = |slice: &Arc<EndpointSlice>| {
         let labels = slice.labels();
-        let ours = labels.get(plan::MANAGED_BY).is_some_and(|by| by == plan::MANAGER);
+        let ours = labels
+            .get(plan::MANAGED_BY)
+            .is_some_and(|by| by == plan::MANAGER);
         let service = labels.get(plan::SERVICE).filter(|_| ours)?;
         Some(ObjectRef::new(service).within(&slice.namespace()?))
     };

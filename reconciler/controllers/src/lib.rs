@@ -5,11 +5,21 @@
 //! clock and I/O, writes, and waits until its writes have come back. [`controller`] runs it: one object is worked on
 //! by one task at a time, and after a failure again.
 
+pub mod claim;
 pub mod cluster;
 pub mod controller;
+pub mod daemon_set;
+pub mod endpoint_slice;
+pub mod job;
 pub mod kept;
 pub mod owned;
+pub mod placement;
+pub mod pod_state;
+pub mod pod_writes;
 pub mod recorder;
+pub mod revisions;
+pub mod stateful_set;
+pub mod status_write;
 pub mod trouble;
 
 use std::time::Duration;
@@ -67,4 +77,10 @@ pub async fn run(
     unused_variables,
     reason = "the first controllers come with the next commits"
 )]
-fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {}
+fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
+    tasks.spawn(endpoint_slice::run(cluster.clone()));
+    tasks.spawn(daemon_set::run(cluster.clone()));
+    tasks.spawn(claim::run(cluster.clone()));
+    tasks.spawn(stateful_set::run(cluster.clone()));
+    tasks.spawn(job::run(cluster.clone()));
+}

@@ -30,7 +30,10 @@ pub async fn create_all<O: Kind>(
         let made = batch
             .into_iter()
             .map(|pod| create(cluster, source, owner, pod));
-        join_all(made).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        join_all(made)
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
         at_once *= 2;
     }
 }

@@ -86,7 +86,10 @@ pub fn newest<O: Resource<DynamicType = ()>>(
         return Newest::Raise(raised);
     }
     let hash = hash(&data);
-    let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
+    let labels = template
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.labels.clone());
     let mut labels = labels.unwrap_or_default();
     labels.insert(hash_label.to_owned(), hash.clone());
     let mut annotations = owner.annotations().clone();
@@ -128,7 +131,11 @@ pub fn expired(
 ///
 /// # Errors
 /// The server refuses it; among others when a stranger's revision has the name.
-pub async fn write<O>(cluster: &Cluster, owner: &O, newest: Newest) -> Result<ControllerRevision, Trouble>
+pub async fn write<O>(
+    cluster: &Cluster,
+    owner: &O,
+    newest: Newest,
+) -> Result<ControllerRevision, Trouble>
 where
     O: Kind + Resource<Scope = NamespaceResourceScope>,
 {
@@ -162,7 +169,9 @@ pub async fn delete(cluster: &Cluster, namespace: &str, names: &[String]) -> Res
     for name in names {
         match api.delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            answer => _ = answer.tried(|| format!("delete ControllerRevision {namespace}/{name}"))?,
+            answer => {
+                _ = answer.tried(|| format!("delete ControllerRevision {namespace}/{name}"))?
+            }
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Writes `new` over `old` unless they say the same (an absent field and 0, false or empty are the same), and waits
+/// Writes `new` over `old` unless they say the [`same`], and waits
 /// until it has come back. What `new` does not have stays.
 ///
 /// # Errors
@@ -25,8 +25,7 @@ where
     K: Kind + Resource<Scope = NamespaceResourceScope>,
     S: Serialize,
 {
-    let (old, new) = (json!(old), json!(new));
-    if bare(&old) == bare(&new) {
+    if same(old, new) {
         return Ok(());
     }
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -40,11 +39,17 @@ where
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         answer => {
             let kind = K::kind(&());
-            let written = answer.tried(|| format!("write the status of {kind} {namespace}/{name}"))?;
+            let written =
+                answer.tried(|| format!("write the status of {kind} {namespace}/{name}"))?;
             kept.seen(&written).await;
         }
     }
     Ok(())
+}
+
+/// Whether two statuses say the same: an absent field is 0, false or empty.
+pub fn same(old: &impl Serialize, new: &impl Serialize) -> bool {
+    bare(&json!(old)) == bare(&json!(new))
 }
 
 /// Without what is zero.
@@ -55,6 +60,7 @@ fn bare(value: &Value) -> Value {
             let kept = kept.filter(|(_, value)| !is_zero(value));
             Value::Object(kept.collect())
         }
+        other if is_zero(other) => Value::Null,
         other => other.clone(),
     }
 }

@@ -175,8 +175,16 @@ fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
 /// The node that a Pod is on, or that its affinity names (a Pod of another's making that no scheduler has placed).
 fn node(pod: &Pod) -> Option<&str> {
     pod_state::node(pod).or_else(|| {
-        let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-        let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+        let affinity = pod
+            .spec
+            .as_ref()?
+            .affinity
+            .as_ref()?
+            .node_affinity
+            .as_ref()?;
+        let required = affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()?;
         let mut fields = required
             .node_selector_terms
             .iter()

@@ -5,7 +5,8 @@ use crate::placement::{affinity, taints};
 use crate::revisions::HASH;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
-    Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
+    Affinity, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+    Toleration,
 };
 
 /// The annotation that older clients count templates by.
@@ -92,7 +93,10 @@ fn tolerate(spec: &mut PodSpec) {
         (taints::UNSCHEDULABLE, taints::NO_SCHEDULE),
     ];
     if spec.host_network == Some(true) {
-        wanted.push(("node.kubernetes.io/network-unavailable", taints::NO_SCHEDULE));
+        wanted.push((
+            "node.kubernetes.io/network-unavailable",
+            taints::NO_SCHEDULE,
+        ));
     }
     let tolerations = spec.tolerations.get_or_insert_default();
     for (key, effect) in wanted {

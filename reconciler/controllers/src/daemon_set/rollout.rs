@@ -40,7 +40,12 @@ pub fn max_surge(set: &DaemonSet, desired: usize) -> usize {
 
 /// None: OnDelete.
 fn rolling(set: &DaemonSet) -> Option<RollingUpdateDaemonSet> {
-    let strategy = set.spec.as_ref()?.update_strategy.clone().unwrap_or_default();
+    let strategy = set
+        .spec
+        .as_ref()?
+        .update_strategy
+        .clone()
+        .unwrap_or_default();
     let on_delete = strategy.type_.as_deref() == Some("OnDelete");
     (!on_delete).then(|| strategy.rolling_update.unwrap_or_default())
 }

@@ -80,7 +80,11 @@ pub fn is_headless(service: &Service) -> bool {
 
 /// Whether the Service's selector matches the Pod's labels.
 pub fn selects(service: &Service, pod: &Pod) -> bool {
-    let Some(selector) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else {
+    let Some(selector) = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref())
+    else {
         return false;
     };
     !selector.is_empty()

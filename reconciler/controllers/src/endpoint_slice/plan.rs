@@ -205,7 +205,13 @@ impl Group {
                 changes.extend(draft.was.iter().map(delete));
                 continue;
             }
-            let now = slice(service, family, draft.was.as_ref(), &self.ports, draft.endpoints);
+            let now = slice(
+                service,
+                family,
+                draft.was.as_ref(),
+                &self.ports,
+                draft.endpoints,
+            );
             match draft.was {
                 None => changes.push(Change::Create(now)),
                 Some(was) if differs(&was, &now) => changes.push(Change::Update(now)),
@@ -236,7 +242,11 @@ fn slice(
 ) -> EndpointSlice {
     let mut metadata = was.map_or_else(
         || ObjectMeta {
-            generate_name: service.metadata.name.as_ref().map(|name| format!("{name}-")),
+            generate_name: service
+                .metadata
+                .name
+                .as_ref()
+                .map(|name| format!("{name}-")),
             namespace: service.metadata.namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -293,7 +303,11 @@ fn delete(slice: &EndpointSlice) -> Change {
 /// Which Pod at which address this is. Endpoints of others' making have no Pod; their address says who they are.
 fn identity(endpoint: &Endpoint) -> String {
     let uid = endpoint.target_ref.as_ref().and_then(|pod| pod.uid.clone());
-    format!("{} {}", uid.unwrap_or_default(), endpoint.addresses.join(","))
+    format!(
+        "{} {}",
+        uid.unwrap_or_default(),
+        endpoint.addresses.join(",")
+    )
 }
 
 fn name(endpoint: &Endpoint) -> Option<&String> {
