@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::controller::{self, Again};
 use crate::kept::Change;
 use crate::trouble::{Tried, Trouble};
-use crate::{pod_state, status_write};
+use crate::{pod, status_write};
 use futures_util::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod};
 use kube::ResourceExt;
@@ -52,8 +52,8 @@ fn of_pod(change: &Change<Pod>) -> Vec<ObjectRef<PersistentVolumeClaim>> {
     let Some(new) = &change.new else {
         return Vec::new();
     };
-    let before = change.old.as_ref().and_then(|old| pod_state::node(old));
-    if pod_state::node(new) == before {
+    let before = change.old.as_ref().and_then(|old| pod::node(old));
+    if pod::node(new) == before {
         return Vec::new();
     }
     let namespace = new.namespace().unwrap_or_default();
@@ -87,13 +87,13 @@ pub fn plan(claim: &PersistentVolumeClaim, pods: &[Arc<Pod>]) -> Option<Binding>
         let users = pods
             .iter()
             .filter(|pod| pod.metadata.namespace == claim.metadata.namespace)
-            .filter(|pod| !pod_state::is_finished(pod) && uses(pod).any(|used| used == name))
-            .filter(|pod| pod_state::node(pod).is_some());
+            .filter(|pod| !pod::has_ended(pod) && uses(pod).any(|used| used == name))
+            .filter(|pod| pod::node(pod).is_some());
         let oldest = users.min_by_key(|pod| {
             let made = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
             (made, pod.metadata.name.clone())
         })?;
-        node = pod_state::node(oldest).map(str::to_owned);
+        node = pod::node(oldest).map(str::to_owned);
     }
     let requests = spec
         .resources

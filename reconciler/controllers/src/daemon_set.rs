@@ -7,8 +7,8 @@
 //! Resources are not looked at: a node's agent refuses what it has no room for, and the Pod then counts as failed.
 
 pub mod backoff;
+pub mod daemon;
 pub mod plan;
-pub mod pod;
 pub mod rollout;
 pub mod status;
 #[cfg(test)]
@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::controller::{self, Again};
 use crate::kept::Change;
 use crate::trouble::Trouble;
-use crate::{owned, pod_state, pod_writes, revisions, status_write};
+use crate::{owned, pod, pod_writes, revisions, status_write};
 use backoff::Backoff;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
@@ -99,7 +99,7 @@ async fn reconcile(
         .get(revisions::HASH)
         .cloned()
         .unwrap_or_default();
-    let wanted = pod::pod(&set, &hash);
+    let wanted = daemon::pod(&set, &hash);
     let plan = {
         let backoff = backoff.lock().unwrap_or_else(PoisonError::into_inner);
         plan::plan(&Observed {
@@ -125,20 +125,14 @@ async fn reconcile(
     done?;
     let live = pods
         .iter()
-        .map(|pod| {
-            format!(
-                "{}-{}",
-                set.name_any(),
-                pod_state::label(pod, revisions::HASH)
-            )
-        })
+        .map(|pod| format!("{}-{}", set.name_any(), pod::label(pod, revisions::HASH)))
         .chain([newest.name_any()])
         .collect();
     let limit = spec.revision_history_limit.unwrap_or(10);
     let expired = revisions::expired(&known, &live, limit);
     let namespace = set.namespace().unwrap_or_default();
     revisions::delete(cluster, &namespace, &expired).await?;
-    Ok(again.and_then(|again| again.try_into().ok()))
+    Ok(again)
 }
 
 async fn apply(
@@ -150,10 +144,10 @@ async fn apply(
     plan: Plan,
 ) -> Result<(), Trouble> {
     for pod in pods {
-        let Some(reason) = plan.delete.get(pod_state::name(pod)) else {
+        let Some(reason) = plan.delete.get(pod::name(pod)) else {
             continue;
         };
-        let node = pod_state::node(pod).unwrap_or_default();
+        let node = pod::node(pod).unwrap_or_default();
         let place = format!("{} on node {node}", qualified(pod));
         match reason {
             Reason::Failed => {
@@ -178,7 +172,7 @@ async fn apply(
     let made = plan
         .create
         .iter()
-        .map(|node| pod::place(wanted.clone(), node));
+        .map(|node| daemon::place(wanted.clone(), node));
     pod_writes::create_all(cluster, SOURCE, set, made.collect()).await
 }
 

@@ -16,16 +16,16 @@ pub mod account;
 pub mod indexes;
 pub mod outcome;
 pub mod plan;
-pub mod pod;
 #[cfg(test)]
 mod tests;
+pub mod worker;
 
 use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::controller::{self, Again};
 use crate::kept::Change;
 use crate::recorder::Severity;
 use crate::trouble::{Tried, Trouble};
-use crate::{owned, pod_state, pod_writes, status_write};
+use crate::{owned, pod, pod_writes, status_write};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -34,9 +34,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use plan::Plan;
-use pod::{FINALIZER, is_tracked};
 use serde_json::json;
 use std::sync::Arc;
+use worker::{FINALIZER, is_tracked};
 
 const SOURCE: &str = "job-controller";
 /// `spec.managedBy` of those that are ours.
@@ -118,7 +118,7 @@ async fn apply(cluster: &Cluster, job: &Job, pods: &[Arc<Pod>], plan: Plan) -> R
         }
     }
     for pod in pods {
-        let name = pod_state::name(pod);
+        let name = pod::name(pod);
         if plan.release.contains(name) || (plan.stop.contains(name) && is_tracked(pod)) {
             release(cluster, pod).await?;
         }

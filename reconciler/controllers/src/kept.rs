@@ -1,8 +1,9 @@
 //! All objects of one kind, kept by one watch that every controller of the process shares.
 //!
 //! A controller plans from what is kept here, so it must not plan before its own last write has come back: it would
-//! make the same Pod twice. [`Kept::seen`] and [`Kept::seen_gone`] wait for that. They compare resource versions as
-//! numbers, which holds wherever they are a store's revisions (here, and with etcd).
+//! make the same Pod twice. [`Kept::seen`] and [`Kept::seen_gone`] wait for that, as long as it takes: a watch that
+//! breaks is begun anew, and a list that was asked for after the write has it. They compare resource versions as
+//! numbers, which holds wherever these are a store's revisions (here, and with etcd).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 /// How many objects one answer to a list holds.
 const PAGE: u32 = 500;
-/// How long a controller waits for its own write to come back. Past it, it goes on with what is kept.
+/// How long a write may take to come back before the log says so.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first and the longest pause before a broken watch is begun anew.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -74,7 +75,18 @@ impl<K> Change<K> {
 pub struct Kept<K: Kind> {
     store: Store<K>,
     listeners: Arc<Mutex<Vec<UnboundedSender<Change<K>>>>>,
-    revision: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far the watch has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// The highest revision that it told.
+    revision: u64,
+    /// Lists asked for so far.
+    asked: u64,
+    /// The last of them that came whole.
+    listed: u64,
 }
 
 impl<K: Kind> Clone for Kept<K> {
@@ -82,7 +94,7 @@ impl<K: Kind> Clone for Kept<K> {
         Self {
             store: self.store.clone(),
             listeners: self.listeners.clone(),
-            revision: self.revision.clone(),
+            progress: self.progress.clone(),
         }
     }
 }
@@ -100,7 +112,7 @@ impl<K: Kind> Kept<K> {
         let kept = Self {
             store: writer.as_reader(),
             listeners: Arc::default(),
-            revision: watch::Sender::new(0),
+            progress: watch::Sender::default(),
         };
         (kept, writer)
     }
@@ -157,42 +169,50 @@ impl<K: Kind> Kept<K> {
         present.chain(coming)
     }
 
-    /// Waits until `written`, as the server answered, has come back by the watch. False when that took too long.
-    pub async fn seen(&self, written: &K) -> bool {
+    /// Waits until `written`, as the server answered, has come back by the watch.
+    pub async fn seen(&self, written: &K) {
         let Some(revision) = revision(written) else {
-            return true;
+            return;
         };
         let name = written.name_any();
         let namespace = written.namespace().unwrap_or_default();
-        self.wait(|kept, newest| {
-            let held = || {
-                kept.get(&namespace, &name)
-                    .as_deref()
-                    .and_then(self::revision)
-            };
+        let held = || {
+            self.get(&namespace, &name)
+                .as_deref()
+                .and_then(self::revision)
+        };
+        self.wait(&name, |newest| {
             newest >= revision || held().is_some_and(|held| held >= revision)
         })
-        .await
+        .await;
     }
 
-    /// Waits until the object is no longer kept, is kept as being deleted, or is another one of its name. False when
-    /// that took too long.
-    pub async fn seen_gone(&self, gone: &K) -> bool {
+    /// Waits until the object is no longer kept, is kept as being deleted, or is another one of its name.
+    pub async fn seen_gone(&self, gone: &K) {
         let name = gone.name_any();
         let namespace = gone.namespace().unwrap_or_default();
-        self.wait(|kept, _| {
-            let held = kept.get(&namespace, &name);
+        self.wait(&name, |_| {
+            let held = self.get(&namespace, &name);
             held.is_none_or(|held| {
                 held.uid() != gone.uid() || held.meta().deletion_timestamp.is_some()
             })
         })
-        .await
+        .await;
     }
 
-    async fn wait(&self, caught_up: impl Fn(&Self, u64) -> bool) -> bool {
-        let mut revisions = self.revision.subscribe();
-        let waiting = revisions.wait_for(|newest| caught_up(self, *newest));
-        matches!(tokio::time::timeout(PATIENCE, waiting).await, Ok(Ok(_)))
+    async fn wait(&self, name: &str, caught_up: impl Fn(u64) -> bool) {
+        let mut progress = self.progress.subscribe();
+        let asked = progress.borrow().asked;
+        let waiting = progress.wait_for(|now| now.listed > asked || caught_up(now.revision));
+        let mut waiting = std::pin::pin!(waiting);
+        if tokio::time::timeout(PATIENCE, &mut waiting).await.is_err() {
+            let kind = K::kind(&());
+            tracing::warn!(
+                "watch {kind}: the change of {name} has not been told for {PATIENCE:?}; waiting on"
+            );
+            // Fails only without a sender, and `self` has one.
+            _ = waiting.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<UnboundedSender<Change<K>>>> {
@@ -246,9 +266,15 @@ impl<K: Kind> Kept<K> {
             listeners.retain(|listener| listener.send(change.clone()).is_ok());
         }
         drop(listeners);
-        // Told even when the number stays, since an object may be gone.
-        self.revision
-            .send_modify(|held| *held = newest.unwrap_or(0).max(*held));
+        // Told even when the numbers stay, since an object may be gone.
+        self.progress.send_modify(|progress| {
+            progress.revision = newest.unwrap_or(0).max(progress.revision);
+            match event {
+                watcher::Event::Init => progress.asked += 1,
+                watcher::Event::InitDone => progress.listed = progress.asked,
+                _ => {}
+            }
+        });
     }
 }
 

@@ -14,9 +14,10 @@ pub mod job;
 pub mod kept;
 pub mod owned;
 pub mod placement;
-pub mod pod_state;
+pub mod pod;
 pub mod pod_writes;
 pub mod recorder;
+mod replicas;
 pub mod revisions;
 pub mod stateful_set;
 pub mod status_write;
@@ -75,7 +76,7 @@ pub async fn run(
 /// Each controller is a task of its own.
 #[allow(
     unused_variables,
-    reason = "the first controllers come with the next commits"
+    reason = "the controllers that read settings come with the next commits"
 )]
 fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(endpoint_slice::run(cluster.clone()));
@@ -83,4 +84,6 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(claim::run(cluster.clone()));
     tasks.spawn(stateful_set::run(cluster.clone()));
     tasks.spawn(job::run(cluster.clone()));
+    tasks.spawn(replicas::replica_sets(cluster.clone()));
+    tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::kept::Kind;
-use crate::pod_state;
+use crate::pod;
 use crate::trouble::{Tried, Trouble};
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -52,9 +52,10 @@ pub async fn create<O: Kind>(
     let recorder = &cluster.recorder;
     match &made {
         Ok(made) => {
-            let message = format!("Created pod: {}", pod_state::name(made));
+            let message = format!("Created pod: {}", pod::name(made));
             recorder.normal(source, owner, "SuccessfulCreate", message);
         }
+        Err(trouble) if trouble.ends_with_namespace() => {}
         Err(trouble) => {
             let message = format!("Error creating: {}", trouble.said());
             recorder.warning(source, owner, "FailedCreate", message);
@@ -98,7 +99,7 @@ pub async fn delete<O: Kind>(
     let recorder = &cluster.recorder;
     match remove(cluster, pod, at_once).await {
         Ok(()) => {
-            let message = format!("Deleted pod: {}", pod_state::name(pod));
+            let message = format!("Deleted pod: {}", pod::name(pod));
             recorder.normal(source, owner, "SuccessfulDelete", message);
             Ok(())
         }
@@ -124,7 +125,7 @@ pub async fn remove(cluster: &Cluster, pod: &Pod, at_once: bool) -> Result<(), T
         }),
         ..DeleteParams::default()
     };
-    let name = pod_state::name(pod);
+    let name = pod::name(pod);
     match cluster.api::<Pod>(namespace).delete(name, &params).await {
         // 409: the Pod of this name is another one.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),

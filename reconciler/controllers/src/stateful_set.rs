@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::controller::{self, Again};
 use crate::kept::Change;
 use crate::trouble::{Tried, Trouble};
-use crate::{owned, pod_state, pod_writes, revisions, status_write};
+use crate::{owned, pod, pod_writes, revisions, status_write};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -99,7 +99,7 @@ async fn reconcile(cluster: &Cluster, set: Arc<StatefulSet>) -> Result<Again, Tr
     .await?;
     done?;
     tidy(cluster, &set, &known, &pods, &[&current, &update]).await?;
-    Ok(again.and_then(|again| again.try_into().ok()))
+    Ok(again)
 }
 
 /// Deletes the revisions that nobody has and the history does not keep.
@@ -112,7 +112,7 @@ async fn tidy(
 ) -> Result<(), Trouble> {
     let live = pods
         .iter()
-        .map(|pod| pod_state::label(pod, revisions::HASH).to_owned())
+        .map(|pod| pod::label(pod, revisions::HASH).to_owned())
         .chain(used.iter().map(|revision| revision.name_any()))
         .collect();
     let limit = set
@@ -154,11 +154,11 @@ async fn apply(
     }
     for pod in plan.create {
         let made = pod_writes::post(cluster, &pod).await;
-        tell(cluster, set, "Create", pod_state::name(&pod), &made);
+        tell(cluster, set, "Create", pod::name(&pod), &made);
         made.map_err(name_taken)?;
     }
     for (name, reason) in plan.delete {
-        let Some(pod) = pods.iter().find(|pod| pod_state::name(pod) == name) else {
+        let Some(pod) = pods.iter().find(|pod| pod::name(pod) == name) else {
             continue;
         };
         let of = format!("StatefulSet {namespace}/{} is recreating", set.name_any());

@@ -50,6 +50,17 @@ impl Trouble {
         self.code() == Some(404)
     }
 
+    /// Whether the server refused a new object because its namespace is being deleted: nothing is to be done then.
+    pub fn ends_with_namespace(&self) -> bool {
+        let Cause::Server(kube::Error::Api(status)) = &self.cause else {
+            return false;
+        };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
     /// What the server said, as it said it (event messages quote it); else the whole cause.
     pub fn said(&self) -> String {
         match &self.cause {

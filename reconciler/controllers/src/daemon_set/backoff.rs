@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const FIRST: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
@@ -16,10 +17,10 @@ pub struct Backoff {
 
 impl Backoff {
     /// How long to wait before the failed Pod is removed. None: it may go.
-    pub fn wait(&self, set: &DaemonSet, node: &str, now: Timestamp) -> Option<SignedDuration> {
+    pub fn wait(&self, set: &DaemonSet, node: &str, now: Timestamp) -> Option<Duration> {
         let &(times, last) = self.failed.get(&key(set, node))?;
         let left = delay(times) - now.duration_since(last);
-        left.is_positive().then_some(left)
+        Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 
     /// A failed Pod is being removed.

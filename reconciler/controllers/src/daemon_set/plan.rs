@@ -1,15 +1,16 @@
 //! What a DaemonSet does next: the Pods that come and go by its nodes, and by its rollout.
 
 use super::backoff::Backoff;
-use super::pod::{Fit, fit};
+use super::daemon::{Fit, fit};
 use super::{rollout, status};
-use crate::pod_state;
+use crate::pod::{self, Availability};
 use crate::revisions::HASH;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What there is.
 pub struct Observed<'a> {
@@ -50,7 +51,7 @@ pub struct Plan {
     /// The status that tells of what is observed.
     pub status: DaemonSetStatus,
     /// When to look again, though nothing changes.
-    pub again: Option<SignedDuration>,
+    pub again: Option<Duration>,
 }
 
 /// The Pods of each node, oldest first; those that have ended and are being deleted count no more.
@@ -75,7 +76,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
             }
             (Fit::Run | Fit::Stay, Some(pods)) => keep_one(observed, node, pods, &mut plan),
             (Fit::Never, Some(pods)) => {
-                let staying = pods.iter().filter(|pod| !pod_state::is_terminating(pod));
+                let staying = pods.iter().filter(|pod| !pod::is_terminating(pod));
                 plan.remove(staying.copied(), Reason::Surplus);
             }
             (Fit::Stay | Fit::Never, None) => {}
@@ -87,12 +88,11 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     }
     rollout::plan(observed, &by_node, &fits, &mut plan);
     plan.status = status::of(observed, &by_node, &fits);
-    let waits = observed
-        .pods
-        .iter()
-        .filter_map(|pod| pod_state::available_at(pod, min_ready(observed.set)));
-    for at in waits.filter(|at| *at > observed.now) {
-        plan.look_again(at.duration_since(observed.now));
+    for pod in observed.pods {
+        let min_ready = min_ready(observed.set);
+        if let Availability::In(left) = pod::availability(pod, min_ready, observed.now) {
+            plan.look_again(left);
+        }
     }
     plan
 }
@@ -100,7 +100,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
 impl Plan {
     fn remove<'a>(&mut self, pods: impl Iterator<Item = &'a Pod>, reason: Reason) {
         self.delete
-            .extend(pods.map(|pod| (pod_state::name(pod).to_owned(), reason)));
+            .extend(pods.map(|pod| (pod::name(pod).to_owned(), reason)));
     }
 
     /// Removes Pods whose place others have, or that make room.
@@ -108,7 +108,7 @@ impl Plan {
         self.remove(pods.into_iter(), Reason::Surplus);
     }
 
-    fn look_again(&mut self, after: SignedDuration) {
+    fn look_again(&mut self, after: Duration) {
         self.again = Some(self.again.map_or(after, |earlier| earlier.min(after)));
     }
 }
@@ -117,8 +117,8 @@ impl Plan {
 /// rollout surges, one of the old template and one of the new may be there, until the new one is available.
 fn keep_one(observed: &Observed<'_>, node: &str, pods: &[&Pod], plan: &mut Plan) {
     let mut running = Vec::new();
-    for pod in pods.iter().filter(|pod| !pod_state::is_terminating(pod)) {
-        match pod_state::phase(pod) {
+    for pod in pods.iter().filter(|pod| !pod::is_terminating(pod)) {
+        match pod::phase(pod) {
             "Failed" => match observed.backoff.wait(observed.set, node, observed.now) {
                 Some(wait) => plan.look_again(wait),
                 None => plan.remove([*pod].into_iter(), Reason::Failed),
@@ -135,8 +135,8 @@ fn keep_one(observed: &Observed<'_>, node: &str, pods: &[&Pod], plan: &mut Plan)
         running.into_iter().partition(|pod| is_new(observed, pod));
     plan.replace(new.iter().skip(1).chain(old.iter().skip(1)).copied());
     if let (Some(new), Some(old)) = (new.first(), old.first()) {
-        let available = pod_state::is_available(new, min_ready(observed.set), observed.now);
-        if available || !pod_state::is_ready(old) {
+        let available = pod::is_available(new, min_ready(observed.set), observed.now);
+        if available || !pod::is_ready(old) {
             plan.replace([*old]);
         }
     }
@@ -144,7 +144,7 @@ fn keep_one(observed: &Observed<'_>, node: &str, pods: &[&Pod], plan: &mut Plan)
 
 /// Whether the Pod is of the newest template.
 pub fn is_new(observed: &Observed<'_>, pod: &Pod) -> bool {
-    pod_state::label(pod, HASH) == pod_state::label(observed.wanted, HASH)
+    pod::label(pod, HASH) == pod::label(observed.wanted, HASH)
 }
 
 /// `minReadySeconds`
@@ -158,7 +158,7 @@ pub fn min_ready(set: &DaemonSet) -> i32 {
 fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
     let mut by_node = ByNode::new();
     for pod in pods {
-        let over = pod_state::is_finished(pod) && pod_state::is_terminating(pod);
+        let over = pod::has_ended(pod) && pod::is_terminating(pod);
         if let (false, Some(node)) = (over, node(pod)) {
             by_node.entry(node).or_default().push(pod);
         }
@@ -174,7 +174,7 @@ fn by_node(pods: &[Arc<Pod>]) -> ByNode<'_> {
 
 /// The node that a Pod is on, or that its affinity names (a Pod of another's making that no scheduler has placed).
 fn node(pod: &Pod) -> Option<&str> {
-    pod_state::node(pod).or_else(|| {
+    pod::node(pod).or_else(|| {
         let affinity = pod
             .spec
             .as_ref()?

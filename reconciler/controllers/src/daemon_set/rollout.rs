@@ -1,9 +1,9 @@
 //! How a DaemonSet's Pods get a new template: none (OnDelete), old ones removed a few at a time (maxUnavailable), or
 //! new ones beside the old first (maxSurge).
 
+use super::daemon::Fit;
 use super::plan::{ByNode, Observed, Plan, is_new, min_ready};
-use super::pod::Fit;
-use crate::pod_state;
+use crate::pod;
 use k8s_openapi::api::apps::v1::{DaemonSet, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -66,13 +66,13 @@ fn new_and_old<'a>(
     observed: &Observed<'_>,
     pods: &[&'a Pod],
 ) -> Option<(Option<&'a Pod>, Option<&'a Pod>)> {
-    let staying = pods.iter().filter(|pod| !pod_state::is_terminating(pod));
+    let staying = pods.iter().filter(|pod| !pod::is_terminating(pod));
     let (new, old): (Vec<&Pod>, Vec<&Pod>) = staying.partition(|pod| is_new(observed, pod));
     (new.len() <= 1 && old.len() <= 1).then(|| (new.first().copied(), old.first().copied()))
 }
 
 fn is_available(observed: &Observed<'_>, pod: &Pod) -> bool {
-    pod_state::is_available(pod, min_ready(observed.set), observed.now)
+    pod::is_available(pod, min_ready(observed.set), observed.now)
 }
 
 /// Old Pods that are not available go at once; of the others as many as may be missing.
@@ -86,7 +86,7 @@ fn remove_step(observed: &Observed<'_>, by_node: &ByNode<'_>, limit: usize, plan
             Some((None, Some(old))) => {
                 missing += 1;
                 // A failed one waits for its turn; see the back-off.
-                if !pod_state::is_finished(old) {
+                if !pod::has_ended(old) {
                     plan.replace([old]);
                 }
             }
@@ -115,7 +115,7 @@ fn surge_step(
             None => surplus += 1,
             Some((_, None)) => {}
             Some((None, Some(old))) if is_available(observed, old) => candidates.push(node),
-            Some((None, Some(old))) if pod_state::is_finished(old) => {}
+            Some((None, Some(old))) if pod::has_ended(old) => {}
             Some((None, Some(_))) => {
                 plan.create.insert(node.to_owned());
             }

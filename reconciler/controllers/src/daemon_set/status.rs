@@ -1,8 +1,8 @@
 //! The status of a DaemonSet.
 
+use super::daemon::Fit;
 use super::plan::{ByNode, Observed, is_new, min_ready};
-use super::pod::Fit;
-use crate::pod_state;
+use crate::pod;
 use k8s_openapi::api::apps::v1::DaemonSetStatus;
 use std::collections::BTreeMap;
 
@@ -31,9 +31,9 @@ pub fn of(
             continue;
         };
         status.current_number_scheduled += 1;
-        status.number_ready += i32::from(pod_state::is_ready(pod));
+        status.number_ready += i32::from(pod::is_ready(pod));
         let min_ready = min_ready(observed.set);
-        available += i32::from(pod_state::is_available(pod, min_ready, observed.now));
+        available += i32::from(pod::is_available(pod, min_ready, observed.now));
         updated += i32::from(is_new(observed, pod));
     }
     status.number_available = Some(available);

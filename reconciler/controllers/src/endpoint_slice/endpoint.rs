@@ -1,6 +1,6 @@
 //! A Pod as the endpoint of a Service: its address, its ports, its conditions.
 
-use crate::pod_state;
+use crate::pod;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
@@ -104,12 +104,12 @@ pub fn publishes_not_ready(service: &Service) -> bool {
 
 /// The endpoint of a Pod that the Service selects. None: it has ended, or has no address of the family yet.
 pub fn endpoint(service: &Service, pod: &Pod, family: Family) -> Option<Endpoint> {
-    if pod_state::is_finished(pod) {
+    if pod::has_ended(pod) {
         return None;
     }
     let address = family.address(pod)?;
-    let serving = pod_state::is_ready(pod);
-    let terminating = pod_state::is_terminating(pod);
+    let serving = pod::is_ready(pod);
+    let terminating = pod::is_terminating(pod);
     Some(Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -118,7 +118,7 @@ pub fn endpoint(service: &Service, pod: &Pod, family: Family) -> Option<Endpoint
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        node_name: pod_state::node(pod).map(str::to_owned),
+        node_name: pod::node(pod).map(str::to_owned),
         target_ref: Some(reference(pod)),
         ..Endpoint::default()
     })
@@ -194,7 +194,7 @@ fn protocol(name: Option<&String>) -> &str {
 pub fn changed_at(service: &Service, pods: &[&Pod]) -> Option<Timestamp> {
     let made = service.metadata.creation_timestamp.as_ref();
     let of_pod = |pod: &&Pod| {
-        let ready = pod_state::ready_condition(pod)
+        let ready = pod::condition(pod, "Ready")
             .and_then(|condition| condition.last_transition_time.clone());
         let seen = [ready, pod.metadata.deletion_timestamp.clone()];
         seen.into_iter().flatten().map(|time| time.0).max()

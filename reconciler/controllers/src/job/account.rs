@@ -7,8 +7,8 @@
 //! needs no entry, since a set does not count twice.
 
 use super::indexes;
-use super::pod::{self, is_tracked};
-use crate::pod_state;
+use super::worker::{self, is_tracked};
+use crate::pod;
 use k8s_openapi::api::batch::v1::{Job, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeSet;
@@ -84,11 +84,11 @@ pub fn count(job: &Job, pods: &[Arc<Pod>]) -> Account {
 impl Account {
     fn add(&mut self, job: &Job, pod: &Pod) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let succeeded = pod_state::phase(pod) == "Succeeded";
+        let succeeded = pod::phase(pod) == "Succeeded";
         if !succeeded && !is_failed(job, pod) {
             return;
         }
-        self.release.insert(pod_state::name(pod).to_owned());
+        self.release.insert(pod::name(pod).to_owned());
         if self.uncounted_succeeded.contains(&uid) || self.uncounted_failed.contains(&uid) {
             return;
         }
@@ -98,7 +98,7 @@ impl Account {
             (None, false) => _ = self.uncounted_failed.insert(uid),
             (Some(indexes), succeeded) => {
                 // A Pod without one of the wanted indexes counts for nothing.
-                let index = pod::index(pod).filter(|index| *index < completions);
+                let index = worker::index(pod).filter(|index| *index < completions);
                 match (index, succeeded) {
                     (Some(index), true) => _ = indexes.insert(index),
                     (Some(_), false) => _ = self.uncounted_failed.insert(uid),
@@ -138,9 +138,9 @@ impl Account {
 /// Whether the Pod counts as failed: it has, or it is being deleted before it has succeeded, unless the Job waits for
 /// such Pods to end (`podReplacementPolicy: Failed`).
 pub fn is_failed(job: &Job, pod: &Pod) -> bool {
-    let phase = pod_state::phase(pod);
+    let phase = pod::phase(pod);
     phase == "Failed"
-        || (phase != "Succeeded" && pod_state::is_terminating(pod) && !replaces_failed_only(job))
+        || (phase != "Succeeded" && pod::is_terminating(pod) && !replaces_failed_only(job))
 }
 
 /// `podReplacementPolicy: Failed`

@@ -1,7 +1,7 @@
 //! How a Job ends: the conditions that say so, and what decides.
 
 use super::account::{Account, completions};
-use super::pod::{is_active, restarts};
+use super::worker::{is_active, restarts};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;

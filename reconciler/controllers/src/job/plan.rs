@@ -2,8 +2,8 @@
 
 use super::account::{self, Account};
 use super::outcome::{self, Outcome};
-use super::pod::{self, is_active, is_tracked};
-use crate::pod_state;
+use super::worker::{self, is_active, is_tracked};
+use crate::pod;
 use crate::recorder::Severity;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
@@ -90,8 +90,8 @@ fn observed(mut status: JobStatus, account: &Account, pods: &[Arc<Pod>]) -> JobS
         i32::try_from(which.count()).unwrap_or(i32::MAX)
     };
     status.active = Some(count(&is_active));
-    status.ready = Some(count(&|pod| is_active(pod) && pod_state::is_ready(pod)));
-    let leaving = |pod: &Pod| pod_state::is_terminating(pod) && !pod_state::is_finished(pod);
+    status.ready = Some(count(&|pod| is_active(pod) && pod::is_ready(pod)));
+    let leaving = |pod: &Pod| pod::is_terminating(pod) && !pod::has_ended(pod);
     status.terminating = Some(count(&leaving));
     status.succeeded = Some(account.succeeded);
     status.failed = Some(account.failed);
@@ -201,14 +201,14 @@ impl Plan {
         // Those that are worth least come last: without node, not ready, young.
         working.sort_by_key(|pod| {
             let made = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            let placed = pod_state::node(pod).is_some();
-            (!placed, !pod_state::is_ready(pod), made, name(pod))
+            let placed = pod::node(pod).is_some();
+            (!placed, !pod::is_ready(pod), made, name(pod))
         });
         let mut taken = BTreeSet::new();
         if let Some(done) = &account.indexes {
             let completions = account::completions(job).unwrap_or(0);
             working.retain(|pod| {
-                let index = pod::index(pod).filter(|i| *i < completions && !done.contains(i));
+                let index = worker::index(pod).filter(|i| *i < completions && !done.contains(i));
                 let first = index.is_some_and(|index| taken.insert(index));
                 if !first {
                     self.stop.insert(name(pod));
@@ -218,13 +218,12 @@ impl Plan {
         }
         let surplus = working.iter().skip(wanted);
         self.stop.extend(surplus.map(|pod| name(pod)));
-        let leaving =
-            |pod: &&Arc<Pod>| pod_state::is_terminating(pod) && !pod_state::is_finished(pod);
+        let leaving = |pod: &&Arc<Pod>| pod::is_terminating(pod) && !pod::has_ended(pod);
         let leaving: Vec<_> = pods.iter().filter(leaving).collect();
         let mut missing = wanted.saturating_sub(working.len());
         if account::replaces_failed_only(job) {
             missing = missing.saturating_sub(leaving.len());
-            taken.extend(leaving.iter().filter_map(|pod| pod::index(pod)));
+            taken.extend(leaving.iter().filter_map(|pod| worker::index(pod)));
         }
         if missing == 0 {
             return;
@@ -235,11 +234,11 @@ impl Plan {
             return;
         }
         self.create = match &account.indexes {
-            None => (0..missing).map(|_| pod::pod(job, None)).collect(),
+            None => (0..missing).map(|_| worker::pod(job, None)).collect(),
             Some(done) => (0..account::completions(job).unwrap_or(0))
                 .filter(|index| !done.contains(index) && !taken.contains(index))
                 .take(missing)
-                .map(|index| pod::pod(job, Some(index)))
+                .map(|index| worker::pod(job, Some(index)))
                 .collect(),
         };
     }
@@ -258,17 +257,15 @@ impl Plan {
 /// from the end of the last. It is read from the Pods, which stay after they have failed, so nothing is forgotten when
 /// the controller starts anew.
 fn pause(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> SignedDuration {
-    let succeeded = pods
-        .iter()
-        .filter(|pod| pod_state::phase(pod) == "Succeeded");
-    let success = succeeded.filter_map(|pod| pod::ended_at(pod)).max();
+    let succeeded = pods.iter().filter(|pod| pod::phase(pod) == "Succeeded");
+    let success = succeeded.filter_map(|pod| worker::ended_at(pod)).max();
     let failed: Vec<Timestamp> = pods
         .iter()
         // One that was stopped on purpose has lost its finalizer before it began to leave.
         .filter(|pod| {
-            pod_state::phase(pod) == "Failed" || (account::is_failed(job, pod) && is_tracked(pod))
+            pod::phase(pod) == "Failed" || (account::is_failed(job, pod) && is_tracked(pod))
         })
-        .filter_map(|pod| pod::ended_at(pod))
+        .filter_map(|pod| worker::ended_at(pod))
         .filter(|at| success.is_none_or(|success| *at > success))
         .collect();
     let Some(last) = failed.iter().max() else {
@@ -282,5 +279,5 @@ fn pause(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> SignedDuration {
 }
 
 fn name(pod: &Pod) -> String {
-    pod_state::name(pod).to_owned()
+    pod::name(pod).to_owned()
 }

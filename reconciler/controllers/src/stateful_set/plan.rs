@@ -5,15 +5,16 @@
 //! in both.
 
 use super::{identity, status};
-use crate::pod_state;
+use crate::pod::{self, Availability};
 use crate::revisions::{self, HASH};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What there is.
 pub struct Observed<'a> {
@@ -60,7 +61,7 @@ pub struct Plan {
     /// The status that tells of what is observed.
     pub status: StatefulSetStatus,
     /// When to look again, though nothing changes.
-    pub again: Option<SignedDuration>,
+    pub again: Option<Duration>,
 }
 
 /// Plans a StatefulSet that is not being deleted.
@@ -76,11 +77,13 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         status: status::of(observed, &pods),
         ..Plan::default()
     };
-    let waits = pods
-        .values()
-        .filter_map(|pod| pod_state::available_at(pod, min_ready(set)))
-        .filter(|at| *at > observed.now);
-    plan.again = waits.min().map(|at| at.duration_since(observed.now));
+    let waits = pods.values().filter_map(|pod| {
+        match pod::availability(pod, min_ready(set), observed.now) {
+            Availability::In(left) => Some(left),
+            Availability::Yes | Availability::No => None,
+        }
+    });
+    plan.again = waits.min();
 
     let claims: BTreeMap<&str, &PersistentVolumeClaim> = observed
         .claims
@@ -138,14 +141,12 @@ pub fn partition(set: &StatefulSet) -> Option<i64> {
 
 /// Whether the Pod is of this revision.
 pub fn is_of(pod: &Pod, revision: &ControllerRevision) -> bool {
-    pod_state::label(pod, HASH) == revision.name_any()
+    pod::label(pod, HASH) == revision.name_any()
 }
 
 /// Whether the Pod runs, is ready and stays.
 pub fn is_healthy(pod: &Pod) -> bool {
-    pod_state::phase(pod) == "Running"
-        && pod_state::is_ready(pod)
-        && !pod_state::is_terminating(pod)
+    pod::phase(pod) == "Running" && pod::is_ready(pod) && !pod::is_terminating(pod)
 }
 
 fn is_ordered(set: &StatefulSet) -> bool {
@@ -188,7 +189,7 @@ struct Step<'a> {
 impl Step<'_> {
     fn is_available(&self, pod: &Pod) -> bool {
         let min_ready = min_ready(self.observed.set);
-        is_healthy(pod) && pod_state::is_available(pod, min_ready, self.observed.now)
+        is_healthy(pod) && pod::is_available(pod, min_ready, self.observed.now)
     }
 
     /// Starts the wanted Pods that are not there. False: what comes after has to wait.
@@ -202,11 +203,11 @@ impl Step<'_> {
                 }
                 continue;
             };
-            let name = pod_state::name(pod);
-            if pod_state::is_finished(pod) {
+            let name = pod::name(pod);
+            if pod::has_ended(pod) {
                 // The next one comes when this one is gone: never two of one ordinal.
-                if !pod_state::is_terminating(pod) {
-                    let failed = pod_state::phase(pod) == "Failed";
+                if !pod::is_terminating(pod) {
+                    let failed = pod::phase(pod) == "Failed";
                     let reason = if failed {
                         Reason::Failed
                     } else {
@@ -223,7 +224,7 @@ impl Step<'_> {
             let labels = identity::labels(set, ordinal);
             if labels
                 .iter()
-                .any(|(key, value)| pod_state::label(pod, key) != value)
+                .any(|(key, value)| pod::label(pod, key) != value)
             {
                 plan.label.push((name.to_owned(), labels));
             }
@@ -272,7 +273,7 @@ impl Step<'_> {
         let lowest_ill = surplus.iter().find(|(_, pod)| !self.is_available(pod));
         let lowest_ill = lowest_ill.map(|(ordinal, _)| **ordinal);
         for (ordinal, pod) in surplus.iter().rev() {
-            if pod_state::is_terminating(pod) {
+            if pod::is_terminating(pod) {
                 if self.ordered {
                     return false;
                 }
@@ -284,7 +285,7 @@ impl Step<'_> {
                 return false;
             }
             plan.delete
-                .push((pod_state::name(pod).to_owned(), Reason::Surplus));
+                .push((pod::name(pod).to_owned(), Reason::Surplus));
             if self.ordered {
                 return false;
             }
@@ -301,16 +302,12 @@ impl Step<'_> {
             let Some(pod) = self.pods.get(&ordinal) else {
                 return;
             };
-            let going = plan
-                .delete
-                .iter()
-                .any(|(name, _)| name == pod_state::name(pod));
-            if going || pod_state::is_terminating(pod) {
+            let going = plan.delete.iter().any(|(name, _)| name == pod::name(pod));
+            if going || pod::is_terminating(pod) {
                 return;
             }
             if !is_of(pod, self.observed.update) {
-                plan.delete
-                    .push((pod_state::name(pod).to_owned(), Reason::Old));
+                plan.delete.push((pod::name(pod).to_owned(), Reason::Old));
                 return;
             }
             if !self.is_available(pod) {

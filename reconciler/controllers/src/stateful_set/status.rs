@@ -1,7 +1,7 @@
 //! The status of a StatefulSet.
 
 use super::plan::{Observed, is_of, min_ready, partition, range};
-use crate::pod_state;
+use crate::pod;
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -14,13 +14,12 @@ pub fn of(observed: &Observed<'_>, pods: &BTreeMap<i64, &Pod>) -> StatefulSetSta
         let which = pods.values().filter(|pod| which(pod));
         i32::try_from(which.count()).unwrap_or(i32::MAX)
     };
-    let runs = |pod: &Pod| pod_state::phase(pod) == "Running" && pod_state::is_ready(pod);
-    let stays = |pod: &Pod| !pod_state::is_terminating(pod);
+    let runs = |pod: &Pod| pod::phase(pod) == "Running" && pod::is_ready(pod);
+    let stays = |pod: &Pod| !pod::is_terminating(pod);
     let replicas = count(&|_| true);
     let ready = count(&runs);
-    let available = |pod: &Pod| {
-        runs(pod) && pod_state::is_available(pod, min_ready(observed.set), observed.now)
-    };
+    let available =
+        |pod: &Pod| runs(pod) && pod::is_available(pod, min_ready(observed.set), observed.now);
     let updated = count(&|pod| stays(pod) && is_of(pod, observed.update));
     let mut status = StatefulSetStatus {
         available_replicas: Some(count(&available)),

@@ -1,7 +1,7 @@
 //! The Pod of a Job, and what it tells.
 
 use crate::owned;
-use crate::pod_state;
+use crate::pod;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -71,7 +71,7 @@ pub fn index(pod: &Pod) -> Option<i32> {
 
 /// Whether it works, or is about to.
 pub fn is_active(pod: &Pod) -> bool {
-    !pod_state::is_finished(pod) && !pod_state::is_terminating(pod)
+    !pod::has_ended(pod) && !pod::is_terminating(pod)
 }
 
 /// How often its containers have been restarted, together.
@@ -90,7 +90,7 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let deleted = || pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     let made = || pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let unready = || {
-        let condition = pod_state::ready_condition(pod)?;
+        let condition = pod::condition(pod, "Ready")?;
         condition.last_transition_time.as_ref().map(|time| time.0)
     };
     statuses(pod)
