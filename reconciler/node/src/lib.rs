@@ -1,4 +1,5 @@
 //! The node agent: Pods of this node as processes in namespaces, their network by CNI, their state to the API.
 
+pub mod agent;
 pub mod directory;
 pub mod runtime;
