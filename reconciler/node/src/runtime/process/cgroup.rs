@@ -4,6 +4,7 @@
 //! version 2 hierarchy without controllers still serves to find and kill processes. A container's cgroup is
 //! `BASE/POD/CONTAINER` in each. See cgroups(7) and Documentation/admin-guide/cgroup-v2.rst.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,12 +41,17 @@ impl Cgroups {
             one.controllers = held.split_whitespace().map(str::to_owned).collect();
         }
         hierarchies.retain(|one| one.unified || CONTROLLERS.iter().any(|name| one.has(name)));
-        Self { hierarchies, base: base.trim_matches('/').into() }
+        Self {
+            hierarchies,
+            base: base.trim_matches('/').into(),
+        }
     }
 
     /// Whether limits can be kept.
     pub(super) fn can_limit(&self) -> bool {
-        ["cpu", "memory"].iter().all(|name| self.hierarchies.iter().any(|one| one.has(name)))
+        ["cpu", "memory"]
+            .iter()
+            .all(|name| self.hierarchies.iter().any(|one| one.has(name)))
     }
 
     /// Makes the cgroup `BASE/NAME` in each hierarchy; its folders. Names of one component or two.
@@ -70,6 +76,32 @@ impl Cgroups {
         self.hierarchies.iter().map(folder).collect()
     }
 
+    /// Kills and removes all cgroups below `BASE` but those of these Pods and containers.
+    pub(super) fn keep(&self, pods: &BTreeSet<String>, containers: &BTreeSet<String>) {
+        for base in self.folders("") {
+            for pod in children(&base) {
+                let is_known = |folder: &PathBuf, names: &BTreeSet<String>| {
+                    folder
+                        .file_name()
+                        .and_then(|name| name.to_str())
+                        .is_some_and(|name| names.contains(name))
+                };
+                let mut strays = Vec::new();
+                if is_known(&pod, pods) {
+                    let inside = children(&pod);
+                    inside
+                        .iter()
+                        .filter(|one| !is_known(one, containers))
+                        .for_each(|one| collect(one, &mut strays));
+                } else {
+                    collect(&pod, &mut strays);
+                }
+                kill(&strays);
+                remove(&strays);
+            }
+        }
+    }
+
     /// Kills and removes all cgroups below `BASE`, and `BASE`.
     pub(super) fn remove_all(&self) {
         for folder in self.folders("") {
@@ -78,7 +110,10 @@ impl Cgroups {
             kill(&all);
             remove(&all);
             // Of its parents, those that are empty.
-            if let Some(parent) = folder.parent().filter(|_| self.base.components().count() > 1) {
+            if let Some(parent) = folder
+                .parent()
+                .filter(|_| self.base.components().count() > 1)
+            {
                 let _ = fs::remove_dir(parent);
             }
         }
@@ -87,14 +122,19 @@ impl Cgroups {
 
 /// Folders below and including `folder`, the deepest first.
 fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
-    if let Ok(entries) = fs::read_dir(folder) {
-        for entry in entries.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                collect(&entry.path(), into);
-            }
-        }
-        into.push(folder.to_owned());
+    for child in children(folder) {
+        collect(&child, into);
     }
+    into.push(folder.to_owned());
+}
+
+/// The cgroups right below one; none if it is not there.
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 impl Hierarchy {
@@ -104,8 +144,11 @@ impl Hierarchy {
 
     /// Lets the controllers reach the cgroup at `path`: each parent must hand them down.
     fn hand_down(&self, path: &Path) -> io::Result<()> {
-        let wanted: Vec<_> =
-            CONTROLLERS.iter().filter(|name| self.has(name)).map(|name| format!("+{name}")).collect();
+        let wanted: Vec<_> = CONTROLLERS
+            .iter()
+            .filter(|name| self.has(name))
+            .map(|name| format!("+{name}"))
+            .collect();
         if wanted.is_empty() {
             return Ok(());
         }
@@ -133,7 +176,11 @@ impl Hierarchy {
             let shares = shares(limits.cpu_request);
             let quota = (limits.cpu * 100).max(1000);
             if self.unified {
-                write(folder, "cpu.weight", &(1 + (shares - 2) * 9999 / 262_142).to_string())?;
+                write(
+                    folder,
+                    "cpu.weight",
+                    &(1 + (shares - 2) * 9999 / 262_142).to_string(),
+                )?;
             } else {
                 write(folder, "cpu.shares", &shares.to_string())?;
             }
@@ -161,7 +208,11 @@ fn parse(table: &str) -> Vec<Hierarchy> {
         let mut right = right.split(' ');
         let (kind, options) = (right.next()?, right.nth(1)?);
         match kind {
-            "cgroup2" => Some(Hierarchy { mount, unified: true, controllers: Vec::new() }),
+            "cgroup2" => Some(Hierarchy {
+                mount,
+                unified: true,
+                controllers: Vec::new(),
+            }),
             "cgroup" => Some(Hierarchy {
                 mount,
                 unified: false,
@@ -198,7 +249,8 @@ fn members(folder: &Path) -> Vec<i32> {
     let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     // 0 is a process outside of our PID namespace, and to kill(2) means our own group.
     let ids = text.lines().filter_map(|line| line.parse().ok());
-    ids.filter(|&id| id > 0 && super::proc::Proc::of(id).is_some()).collect()
+    ids.filter(|&id| id > 0 && super::proc::Proc::of(id).is_some())
+        .collect()
 }
 
 /// Whether the kernel has killed in one of these cgroups for want of memory.
@@ -236,7 +288,11 @@ fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
 }
 
 fn write_if_there(folder: &Path, file: &str, value: &str) -> io::Result<()> {
-    if folder.join(file).exists() { write(folder, file, value) } else { Ok(()) }
+    if folder.join(file).exists() {
+        write(folder, file, value)
+    } else {
+        Ok(())
+    }
 }
 
 fn naming(what: &str, path: &Path, error: io::Error) -> io::Error {
@@ -261,6 +317,9 @@ mod tests {
 
     #[test]
     fn weights_are_those_of_kubernetes() {
-        assert_eq!((shares(0), shares(1000), shares(250), shares(1 << 40)), (2, 1024, 256, 262_144));
+        assert_eq!(
+            (shares(0), shares(1000), shares(250), shares(1 << 40)),
+            (2, 1024, 256, 262_144)
+        );
     }
 }

@@ -47,11 +47,7 @@ impl Proc {
     /// Its folder in /proc, which stays that of this process whoever gets the id next.
     pub(super) fn open(self) -> nix::Result<ProcFolder> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_PATH;
-        let folder = open(
-            format!("/proc/{}", self.pid).as_str(),
-            flags,
-            Mode::empty(),
-        )?;
+        let folder = open(format!("/proc/{}", self.pid).as_str(), flags, Mode::empty())?;
         if self.is_alive() {
             Ok(ProcFolder(folder))
         } else {

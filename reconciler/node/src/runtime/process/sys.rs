@@ -50,9 +50,8 @@ pub(super) fn open_tree(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     // SAFETY: the path is a NUL-terminated string that lives through the call.
-    let fd = check(unsafe {
-        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)
-    })?;
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -125,11 +124,7 @@ pub(super) fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Sets a terminal's size.
-pub(super) fn resize_terminal(
-    terminal: BorrowedFd<'_>,
-    columns: u16,
-    rows: u16,
-) -> io::Result<()> {
+pub(super) fn resize_terminal(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize {
         ws_row: rows,
         ws_col: columns,
@@ -149,7 +144,13 @@ pub(super) fn send_descriptor(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io:
     let fds = [fd.as_raw_fd()];
     let control = [ControlMessage::ScmRights(&fds)];
     let bytes = [io::IoSlice::new(&[0])];
-    sendmsg::<()>(socket.as_raw_fd(), &bytes, &control, MsgFlags::empty(), None)?;
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &bytes,
+        &control,
+        MsgFlags::empty(),
+        None,
+    )?;
     Ok(())
 }
 

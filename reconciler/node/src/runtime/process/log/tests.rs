@@ -90,7 +90,9 @@ fn a_full_disk_loses_lines_and_says_so_once() {
     let mut log = Log::open(&path, 1 << 20, 5).unwrap();
     log.append(From::Stdout, b"before\n", now());
     // /dev/full answers ENOSPC to every write.
-    let real = log.file.replace(File::options().append(true).open("/dev/full").unwrap());
+    let real = log
+        .file
+        .replace(File::options().append(true).open("/dev/full").unwrap());
     log.append(From::Stdout, b"lost 1\nlost 2\n", now());
     log.append(From::Stdout, b"lost 3\n", now());
     log.file = real;

@@ -44,9 +44,19 @@ pub(super) fn streams(tty: bool, stdin: bool) -> anyhow::Result<(Stdio, Ends)> {
         let (from, to) = pipe()?;
         (from, Some(to.into()))
     } else {
-        (fs::File::open("/dev/null").context("open /dev/null")?.into(), None)
+        (
+            fs::File::open("/dev/null")
+                .context("open /dev/null")?
+                .into(),
+            None,
+        )
     };
-    let ends = Ends { input, output: Some(output.into()), errors: Some(errors.into()), terminal: false };
+    let ends = Ends {
+        input,
+        output: Some(output.into()),
+        errors: Some(errors.into()),
+        terminal: false,
+    };
     Ok((Stdio::Pipes([from, stdout, stderr]), ends))
 }
 
@@ -79,26 +89,42 @@ pub(super) fn await_program(status: &UnixStream, ends: &mut Ends) -> anyhow::Res
         }
         text.extend(buffer[..length].iter().filter(|&&byte| byte != 0));
     }
-    if text.is_empty() { Ok(()) } else { Err(anyhow!("{}", String::from_utf8_lossy(&text))) }
+    if text.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!("{}", String::from_utf8_lossy(&text)))
+    }
 }
 
 /// Enters the sandbox, makes the root, executes the container's program. The working directory is its folder.
-pub(super) fn start(start: &Start, stdio: Stdio, status: &UnixStream) -> anyhow::Result<Infallible> {
+pub(super) fn start(
+    start: &Start,
+    stdio: Stdio,
+    status: &UnixStream,
+) -> anyhow::Result<Infallible> {
     set_pdeathsig(Signal::SIGKILL).context("end with the shim")?;
     for cgroup in &start.cgroups {
-        fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("enter {}", cgroup.display()))?;
+        fs::write(cgroup.join("cgroup.procs"), "0")
+            .with_context(|| format!("enter {}", cgroup.display()))?;
     }
-    let pause = start.pause.open().context("the sandbox's pause process has ended")?;
+    let pause = start
+        .pause
+        .open()
+        .context("the sandbox's pause process has ended")?;
     let shm = if start.host_ipc {
         sys::open_tree(Path::new("/dev/shm")).context("take the node's /dev/shm")?
     } else {
         root::shared_memory(&pause)?
     };
     for name in ["net", "ipc", "uts"] {
-        let namespace = pause.namespace(name).with_context(|| format!("open the sandbox's {name} namespace"))?;
-        setns(namespace, CloneFlags::empty()).with_context(|| format!("enter the sandbox's {name} namespace"))?;
+        let namespace = pause
+            .namespace(name)
+            .with_context(|| format!("open the sandbox's {name} namespace"))?;
+        setns(namespace, CloneFlags::empty())
+            .with_context(|| format!("enter the sandbox's {name} namespace"))?;
     }
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP).context("unshare mounts and cgroups")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
+        .context("unshare mounts and cgroups")?;
     root::enter(start, &shm)?;
     drop(shm);
     execute(start, &start.arguments, stdio, status)
@@ -122,7 +148,8 @@ pub(super) fn execute(
         for end in [&stdin, &stdout, &stderr] {
             // So that the program can open /dev/stdout again. /dev/null is not its own.
             if nix::sys::stat::fstat(end)?.st_rdev == 0 || tty {
-                nix::unistd::fchown(end, Some(user.user.into()), None).context("give it its streams")?;
+                nix::unistd::fchown(end, Some(user.user.into()), None)
+                    .context("give it its streams")?;
             }
         }
     }
@@ -135,16 +162,22 @@ pub(super) fn execute(
     let [program, ..] = arguments else {
         bail!("no command specified");
     };
-    let path = env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or(PATH);
+    let path = env
+        .iter()
+        .find_map(|pair| pair.strip_prefix("PATH="))
+        .unwrap_or(PATH);
     let file = look_up(program, path)?;
     let c_strings = |strings: &[String]| -> anyhow::Result<Vec<CString>> {
         strings
             .iter()
-            .map(|text| CString::new(text.as_str()).with_context(|| format!("{text:?} holds a NUL")))
+            .map(|text| {
+                CString::new(text.as_str()).with_context(|| format!("{text:?} holds a NUL"))
+            })
             .collect()
     };
     let (c_file, c_arguments, c_env) = (
-        CString::new(file.as_os_str().as_encoded_bytes()).context("the program's path holds a NUL")?,
+        CString::new(file.as_os_str().as_encoded_bytes())
+            .context("the program's path holds a NUL")?,
         c_strings(arguments)?,
         c_strings(&env)?,
     );
@@ -181,14 +214,18 @@ fn environment(start: &Start, tty: bool, home: &str) -> Vec<String> {
     let mut env: Vec<(String, String)> = Vec::new();
     let own = [("PATH", PATH), ("HOME", home), ("TERM", "xterm")];
     let own = own.iter().filter(|(name, _)| tty || *name != "TERM");
-    let all = own.map(|&(name, value)| (name.to_owned(), value.to_owned())).chain(start.env.iter().cloned());
+    let all = own
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .chain(start.env.iter().cloned());
     for (name, value) in all {
         match env.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,
             None => env.push((name, value)),
         }
     }
-    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    env.into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
 }
 
 /// Finds a program as execvp(3) does. The texts are those that clients know from other runtimes.
@@ -200,16 +237,24 @@ fn look_up(program: &str, path: &str) -> anyhow::Result<PathBuf> {
         return match fs::metadata(program) {
             Err(error) => {
                 let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-                Err(anyhow!("exec: {program:?}: stat {program}: {}", text_of(errno)))
+                Err(anyhow!(
+                    "exec: {program:?}: stat {program}: {}",
+                    text_of(errno)
+                ))
             }
             Ok(meta) if meta.is_dir() => Err(anyhow!("exec: {program:?}: is a directory")),
-            Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err(anyhow!("exec: {program:?}: permission denied")),
+            Ok(meta) if meta.permissions().mode() & 0o111 == 0 => {
+                Err(anyhow!("exec: {program:?}: permission denied"))
+            }
             Ok(_) => Ok(program.into()),
         };
     }
     std::env::split_paths(path)
         .map(|folder| folder.join(program))
-        .find(|file| fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
+        .find(|file| {
+            fs::metadata(file)
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
         .ok_or_else(|| anyhow!("exec: {program:?}: executable file not found in $PATH"))
 }
 
@@ -224,11 +269,23 @@ mod tests {
 
     #[test]
     fn programs_are_found_as_execvp_finds_them() {
-        assert_eq!(look_up("sh", "/nowhere:/bin").unwrap(), Path::new("/bin/sh"));
+        assert_eq!(
+            look_up("sh", "/nowhere:/bin").unwrap(),
+            Path::new("/bin/sh")
+        );
         let error = |program, path| look_up(program, path).unwrap_err().to_string();
-        assert_eq!(error("no-such", "/bin"), r#"exec: "no-such": executable file not found in $PATH"#);
-        assert_eq!(error("/no/such", ""), r#"exec: "/no/such": stat /no/such: no such file or directory"#);
-        assert_eq!(error("/etc/passwd", ""), r#"exec: "/etc/passwd": permission denied"#);
+        assert_eq!(
+            error("no-such", "/bin"),
+            r#"exec: "no-such": executable file not found in $PATH"#
+        );
+        assert_eq!(
+            error("/no/such", ""),
+            r#"exec: "/no/such": stat /no/such: no such file or directory"#
+        );
+        assert_eq!(
+            error("/etc/passwd", ""),
+            r#"exec: "/etc/passwd": permission denied"#
+        );
         assert_eq!(error("/etc", ""), r#"exec: "/etc": is a directory"#);
     }
 }

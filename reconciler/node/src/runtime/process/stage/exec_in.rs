@@ -21,7 +21,12 @@ use super::relay::{Client, Ends, Relay};
 use super::shim;
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<()> {
-    let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("take the socket")?);
+    let mut control = UnixStream::from(
+        io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .context("take the socket")?,
+    );
     let null: OwnedFd = File::open("/dev/null").context("open /dev/null")?.into();
     dup2_stdin(&null).context("close standard input")?;
     drop(null);
@@ -64,8 +69,12 @@ fn read_hello(control: &mut UnixStream, decoder: &mut Decoder) -> anyhow::Result
 
 fn begin(hello: &Hello) -> anyhow::Result<(Pid, Ends)> {
     let start: Start = record::read(Path::new("start.json"))?.context("there is no start.json")?;
-    let started: Started = record::read(Path::new("started.json"))?.context("the container does not run")?;
-    let container = started.process.open().context("the container does not run")?;
+    let started: Started =
+        record::read(Path::new("started.json"))?.context("the container does not run")?;
+    let container = started
+        .process
+        .open()
+        .context("the container does not run")?;
     let (status, child_status) = UnixStream::pair().context("make a socket")?;
     let (stdio, mut ends) = child::streams(hello.tty, hello.stdin)?;
     let mut cgroups = Vec::new();
@@ -76,13 +85,17 @@ fn begin(hello: &Hello) -> anyhow::Result<(Pid, Ends)> {
     }
     // The mounts last: with them the paths of the node are gone.
     for name in ["cgroup", "net", "ipc", "uts", "pid", "mnt"] {
-        let namespace = container.namespace(name).with_context(|| format!("open the container's {name} namespace"))?;
-        setns(namespace, CloneFlags::empty()).with_context(|| format!("enter the container's {name} namespace"))?;
+        let namespace = container
+            .namespace(name)
+            .with_context(|| format!("open the container's {name} namespace"))?;
+        setns(namespace, CloneFlags::empty())
+            .with_context(|| format!("enter the container's {name} namespace"))?;
     }
     let Some(process) = sys::fork().context("fork")? else {
         child::end(&child_status, || {
             for mut file in cgroups {
-                file.write_all(b"0").context("enter the container's cgroup")?;
+                file.write_all(b"0")
+                    .context("enter the container's cgroup")?;
             }
             child::execute(&start, &hello.command, stdio, &child_status)
         });

@@ -25,7 +25,9 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<()> {
     }
     signals.thread_block().context("block signals")?;
     setsid().context("leave the agent's session")?;
-    let null: OwnedFd = fs::File::open("/dev/null").context("open /dev/null")?.into();
+    let null: OwnedFd = fs::File::open("/dev/null")
+        .context("open /dev/null")?
+        .into();
     keep_nothing(folder)?;
     io::stdout().write_all(b"\n").context("say it is ready")?;
     io::stdout().flush().context("say it is ready")?;
@@ -49,14 +51,28 @@ fn reap() {
 /// Leaves the node's mounts: a process that lives for months must not keep file systems busy.
 fn keep_nothing(folder: &Path) -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare mounts")?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("make mounts private")?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .context("make mounts private")?;
     let root = folder.join("root");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("pause"), &root, Some("tmpfs"), flags, Some("mode=755,size=64k"))
-        .with_context(|| format!("mount a tmpfs at {}", root.display()))?;
+    mount(
+        Some("pause"),
+        &root,
+        Some("tmpfs"),
+        flags,
+        Some("mode=755,size=64k"),
+    )
+    .with_context(|| format!("mount a tmpfs at {}", root.display()))?;
     chdir(&root).context("enter the tmpfs")?;
     fs::create_dir("shm").context("make /shm")?;
-    mount(Some("shm"), "shm", Some("tmpfs"), flags, Some("mode=1777,size=64m")).context("mount /shm")?;
+    mount(
+        Some("shm"),
+        "shm",
+        Some("tmpfs"),
+        flags,
+        Some("mode=1777,size=64m"),
+    )
+    .context("mount /shm")?;
     pivot_root(".", ".").context("change the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("leave the node's mounts")?;
     chdir("/").context("enter the new root")

@@ -38,10 +38,18 @@ fn wanted(security: &Security, held: &CapsHashSet) -> anyhow::Result<CapsHashSet
     if security.add_capabilities.iter().any(|name| name == "ALL") {
         set.clone_from(held);
     }
-    for name in security.add_capabilities.iter().filter(|name| *name != "ALL") {
+    for name in security
+        .add_capabilities
+        .iter()
+        .filter(|name| *name != "ALL")
+    {
         set.insert(parse(name)?);
     }
-    for name in security.drop_capabilities.iter().filter(|name| *name != "ALL") {
+    for name in security
+        .drop_capabilities
+        .iter()
+        .filter(|name| *name != "ALL")
+    {
         set.remove(&parse(name)?);
     }
     set.retain(|capability| held.contains(capability));
@@ -50,8 +58,14 @@ fn wanted(security: &Security, held: &CapsHashSet) -> anyhow::Result<CapsHashSet
 
 /// A capability's name, with or without `CAP_`.
 fn parse(name: &str) -> anyhow::Result<Capability> {
-    let full = if name.starts_with("CAP_") { name.to_owned() } else { format!("CAP_{name}") };
-    full.parse().ok().with_context(|| format!("unknown capability {name:?}"))
+    let full = if name.starts_with("CAP_") {
+        name.to_owned()
+    } else {
+        format!("CAP_{name}")
+    };
+    full.parse()
+        .ok()
+        .with_context(|| format!("unknown capability {name:?}"))
 }
 
 /// Gives up all that the container may not do. The process stays able to execute a program, and little else.
@@ -59,12 +73,17 @@ pub(super) fn give_up(security: &Security, user: &User) -> anyhow::Result<()> {
     let held = caps::read(None, CapSet::Bounding).context("read capabilities")?;
     let wanted = wanted(security, &held)?;
     for capability in held.difference(&wanted) {
-        caps::drop(None, CapSet::Bounding, *capability).with_context(|| format!("drop {capability}"))?;
+        caps::drop(None, CapSet::Bounding, *capability)
+            .with_context(|| format!("drop {capability}"))?;
     }
     if security.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().context("set no_new_privs")?;
     }
-    let groups: Vec<_> = user.groups.iter().map(|&group| Gid::from_raw(group)).collect();
+    let groups: Vec<_> = user
+        .groups
+        .iter()
+        .map(|&group| Gid::from_raw(group))
+        .collect();
     setgroups(&groups).context("set groups")?;
     let (group, id) = (Gid::from_raw(user.group), Uid::from_raw(user.user));
     setresgid(group, group, group).context("set the group")?;

@@ -58,13 +58,28 @@ pub(super) struct Client {
 
 impl Client {
     fn new(stream: UnixStream, decoder: Decoder, wants: Hello) -> anyhow::Result<Self> {
-        stream.set_nonblocking(true).context("make a socket non-blocking")?;
-        Ok(Self { stream, decoder, waiting: VecDeque::new(), wants, gone: false })
+        stream
+            .set_nonblocking(true)
+            .context("make a socket non-blocking")?;
+        Ok(Self {
+            stream,
+            decoder,
+            waiting: VecDeque::new(),
+            wants,
+            gone: false,
+        })
     }
 
     /// The only client of an exec'd process, whose HELLO has been read.
-    pub(super) fn of_exec(stream: UnixStream, decoder: Decoder, hello: &Hello) -> anyhow::Result<Self> {
-        let wants = Hello { command: Vec::new(), ..*hello };
+    pub(super) fn of_exec(
+        stream: UnixStream,
+        decoder: Decoder,
+        hello: &Hello,
+    ) -> anyhow::Result<Self> {
+        let wants = Hello {
+            command: Vec::new(),
+            ..*hello
+        };
         Self::new(stream, decoder, wants)
     }
 
@@ -109,7 +124,10 @@ impl Client {
 }
 
 fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// A process and all that goes in and out of it.
@@ -147,7 +165,9 @@ impl Relay {
         stdin_once: bool,
         cgroups: &[PathBuf],
     ) -> anyhow::Result<Self> {
-        listener.set_nonblocking(true).context("make the socket non-blocking")?;
+        listener
+            .set_nonblocking(true)
+            .context("make the socket non-blocking")?;
         Self {
             process,
             signals,
@@ -164,7 +184,12 @@ impl Relay {
     }
 
     /// Of a process beside it.
-    pub(super) fn of_exec(process: Pid, signals: SignalFd, ends: Ends, client: Client) -> anyhow::Result<Self> {
+    pub(super) fn of_exec(
+        process: Pid,
+        signals: SignalFd,
+        ends: Ends,
+        client: Client,
+    ) -> anyhow::Result<Self> {
         Self {
             process,
             signals,
@@ -183,7 +208,8 @@ impl Relay {
     fn prepared(self) -> anyhow::Result<Self> {
         let ends = [&self.ends.input, &self.ends.output, &self.ends.errors];
         for end in ends.into_iter().flatten() {
-            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make a stream non-blocking")?;
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+                .context("make a stream non-blocking")?;
         }
         Ok(self)
     }
@@ -199,7 +225,14 @@ impl Relay {
             }
             for source in self.wait()? {
                 match source {
-                    Source::Signals => while self.signals.read_signal().context("read signals")?.is_some() {},
+                    Source::Signals => {
+                        while self
+                            .signals
+                            .read_signal()
+                            .context("read signals")?
+                            .is_some()
+                        {}
+                    }
                     Source::Listener => self.accept(),
                     Source::Output(from) => drop(self.carry(from, &mut buffer)),
                     Source::Input => self.feed(),
@@ -217,7 +250,9 @@ impl Relay {
         }
         for client in &mut self.clients {
             let limit = Some(Duration::from_secs(1));
-            if client.stream.set_nonblocking(false).is_ok() && client.stream.set_write_timeout(limit).is_ok() {
+            if client.stream.set_nonblocking(false).is_ok()
+                && client.stream.set_write_timeout(limit).is_ok()
+            {
                 client.send(frame::EXIT, &code.to_be_bytes());
             }
         }
@@ -233,8 +268,15 @@ impl Relay {
         if let Some(listener) = &self.listener {
             polled.push((Source::Listener, listener.as_fd(), PollFlags::POLLIN));
         }
-        let full = self.is_lossless() && self.clients.iter().any(|client| client.waiting.len() >= WAITING_MAX / 4);
-        for (from, end) in [(From::Stdout, &self.ends.output), (From::Stderr, &self.ends.errors)] {
+        let full = self.is_lossless()
+            && self
+                .clients
+                .iter()
+                .any(|client| client.waiting.len() >= WAITING_MAX / 4);
+        for (from, end) in [
+            (From::Stdout, &self.ends.output),
+            (From::Stderr, &self.ends.errors),
+        ] {
             if let Some(end) = end.as_ref().filter(|_| !full) {
                 polled.push((Source::Output(from), end.as_fd(), PollFlags::POLLIN));
             }
@@ -252,19 +294,28 @@ impl Relay {
             }
             polled.push((Source::Client(index), client.stream.as_fd(), flags));
         }
-        let mut fds: Vec<_> = polled.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
+        let mut fds: Vec<_> = polled
+            .iter()
+            .map(|(_, fd, flags)| PollFd::new(*fd, *flags))
+            .collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
             other => other.context("poll")?,
         };
-        let ready = polled.iter().zip(&fds).filter(|(_, fd)| fd.any() == Some(true));
+        let ready = polled
+            .iter()
+            .zip(&fds)
+            .filter(|(_, fd)| fd.any() == Some(true));
         Ok(ready.map(|((source, ..), _)| *source).collect())
     }
 
     fn ended(&self) -> anyhow::Result<Option<Ended>> {
         match waitpid(self.process, Some(WaitPidFlag::WNOHANG)).context("wait for the process")? {
             WaitStatus::Exited(_, code) => Ok(Some(Ended { code, signal: 0 })),
-            WaitStatus::Signaled(_, signal, _) => Ok(Some(Ended { code: 128 + signal as i32, signal: signal as i32 })),
+            WaitStatus::Signaled(_, signal, _) => Ok(Some(Ended {
+                code: 128 + signal as i32,
+                signal: signal as i32,
+            })),
             _ => Ok(None),
         }
     }
@@ -365,10 +416,15 @@ impl Relay {
     }
 
     fn obey(&mut self, index: usize, kind: u8, payload: &[u8]) {
-        let wants_stdin = self.clients.get(index).is_some_and(|client| client.wants.stdin);
+        let wants_stdin = self
+            .clients
+            .get(index)
+            .is_some_and(|client| client.wants.stdin);
         match (kind, payload) {
             (frame::HELLO, payload) => {
-                if let (Some(client), Ok(hello)) = (self.clients.get_mut(index), serde_json::from_slice(payload)) {
+                if let (Some(client), Ok(hello)) =
+                    (self.clients.get_mut(index), serde_json::from_slice(payload))
+                {
                     client.wants = hello;
                 }
             }

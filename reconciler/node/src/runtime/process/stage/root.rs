@@ -27,16 +27,23 @@ const OWN_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]
 /// Makes the root in the container's folder, which is the working directory, and enters it.
 pub(super) fn enter(start: &Start, shm: &OwnedFd) -> anyhow::Result<()> {
     // Mounts come in from the node where it shares them, and never go out.
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE).context("leave the node's mounts")?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+        .context("leave the node's mounts")?;
     match &start.root {
         Root::Host { .. } => overlay_host()?,
         Root::Folder(lower) => overlay(lower, Path::new("."))?,
     }
-    let path = std::env::current_dir().context("the container's folder")?.join("rootfs");
+    let path = std::env::current_dir()
+        .context("the container's folder")?
+        .join("rootfs");
     let root = RootFolder::open(&path)?;
     if let Root::Host { masked } = &start.root {
         bind_file_systems(&root)?;
-        for (target, options) in [("/tmp", "mode=1777"), ("/var/tmp", "mode=1777"), ("/run", "mode=755")] {
+        for (target, options) in [
+            ("/tmp", "mode=1777"),
+            ("/var/tmp", "mode=1777"),
+            ("/run", "mode=755"),
+        ] {
             tmpfs(&root, target, options)?;
         }
         for path in masked {
@@ -61,8 +68,14 @@ pub(super) fn enter(start: &Start, shm: &OwnedFd) -> anyhow::Result<()> {
 }
 
 fn overlay_host() -> anyhow::Result<()> {
-    mount(Some("scratch"), "scratch", Some("tmpfs"), MsFlags::empty(), Some("mode=700"))
-        .context("mount a tmpfs for mount points")?;
+    mount(
+        Some("scratch"),
+        "scratch",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=700"),
+    )
+    .context("mount a tmpfs for mount points")?;
     fs::create_dir("scratch/upper").context("make the overlay's upper folder")?;
     fs::create_dir("scratch/work").context("make the overlay's work folder")?;
     overlay(Path::new("/"), Path::new("scratch"))
@@ -117,13 +130,19 @@ fn file_systems(table: &str) -> Vec<PathBuf> {
         })
     };
     // The last mount on `/` is the one that is seen.
-    let Some(root) = lines().filter(|(_, _, path)| path == Path::new("/")).map(|(id, ..)| id).last() else {
+    let Some(root) = lines()
+        .filter(|(_, _, path)| path == Path::new("/"))
+        .map(|(id, ..)| id)
+        .last()
+    else {
         return Vec::new();
     };
     let own = ["/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run"];
     let mut found: Vec<_> = lines()
         .filter(|(_, parent, path)| {
-            *parent == root && path != Path::new("/") && !own.iter().any(|own| path.starts_with(own))
+            *parent == root
+                && path != Path::new("/")
+                && !own.iter().any(|own| path.starts_with(own))
         })
         .map(|(_, _, path)| path)
         .collect();
@@ -151,8 +170,14 @@ fn unescape(field: &str) -> PathBuf {
 fn tmpfs(root: &RootFolder, path: &str, options: &str) -> anyhow::Result<()> {
     let target = root.folder(Path::new(path))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), &target.path(), Some("tmpfs"), flags, Some(options))
-        .with_context(|| format!("mount a tmpfs at {path}"))
+    mount(
+        Some("tmpfs"),
+        &target.path(),
+        Some("tmpfs"),
+        flags,
+        Some(options),
+    )
+    .with_context(|| format!("mount a tmpfs at {path}"))
 }
 
 /// Puts nothing in the place of a file or folder, if it is there.
@@ -162,8 +187,15 @@ fn hide(root: &RootFolder, path: &Path) -> anyhow::Result<()> {
     };
     let target = target.path();
     let result = if fs::metadata(&target)?.is_dir() {
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("hidden"), &target, Some("tmpfs"), flags, Some("mode=755,size=0"))
+        let flags =
+            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(
+            Some("hidden"),
+            &target,
+            Some("tmpfs"),
+            flags,
+            Some("mode=755,size=0"),
+        )
     } else {
         mount(Some("/dev/null"), &target, NONE, MsFlags::MS_BIND, NONE)
     };
@@ -177,7 +209,11 @@ fn kernel_file_systems(root: &RootFolder, start: &Start) -> anyhow::Result<()> {
     let proc = root.folder(Path::new("/proc"))?;
     mount(Some("proc"), &proc.path(), Some("proc"), safe, NONE).context("mount /proc")?;
     let sys = root.folder(Path::new("/sys"))?;
-    let flags = if privileged { safe } else { safe | MsFlags::MS_RDONLY };
+    let flags = if privileged {
+        safe
+    } else {
+        safe | MsFlags::MS_RDONLY
+    };
     mount(Some("sysfs"), &sys.path(), Some("sysfs"), flags, NONE).context("mount /sys")?;
     if privileged {
         return Ok(());
@@ -188,12 +224,28 @@ fn kernel_file_systems(root: &RootFolder, start: &Start) -> anyhow::Result<()> {
             continue;
         };
         let what = || format!("make {} read-only", path.display());
-        mount(Some(&target.path()), &target.path(), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).with_context(what)?;
+        mount(
+            Some(&target.path()),
+            &target.path(),
+            NONE,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            NONE,
+        )
+        .with_context(what)?;
         if let Some(bound) = root.find(&path)? {
             sys::make_read_only(&bound.path(), true).with_context(what)?;
         }
     }
-    for name in ["acpi", "kcore", "keys", "latency_stats", "timer_list", "sched_debug", "scsi", "interrupts"] {
+    for name in [
+        "acpi",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "timer_list",
+        "sched_debug",
+        "scsi",
+        "interrupts",
+    ] {
         hide(root, Path::new(&format!("/proc/{name}")))?;
     }
     hide(root, Path::new("/sys/firmware"))?;
@@ -210,14 +262,26 @@ fn bind(root: &RootFolder, one: &crate::runtime::Mount) -> anyhow::Result<()> {
         }
     };
     let target = open_target()?;
-    mount(Some(&one.source), &target.path(), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+    mount(
+        Some(&one.source),
+        &target.path(),
+        NONE,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        NONE,
+    )?;
     // The path now leads to what has been mounted.
     let target = open_target()?;
     let propagation = match one.propagation.as_str() {
         "HostToContainer" => MsFlags::MS_SLAVE,
         _ => MsFlags::MS_PRIVATE,
     };
-    mount(NONE, &target.path(), NONE, MsFlags::MS_REC | propagation, NONE)?;
+    mount(
+        NONE,
+        &target.path(),
+        NONE,
+        MsFlags::MS_REC | propagation,
+        NONE,
+    )?;
     if one.read_only {
         sys::make_read_only(&target.path(), true)?;
     }
@@ -228,10 +292,19 @@ fn bind(root: &RootFolder, one: &crate::runtime::Mount) -> anyhow::Result<()> {
 pub(super) fn shared_memory(pause: &super::super::proc::ProcFolder) -> anyhow::Result<OwnedFd> {
     use nix::sched::{CloneFlags, setns};
     let own = fs::File::open("/proc/self/ns/mnt").context("open the node's mounts")?;
-    let folder = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .context("open the container's folder")?;
-    setns(pause.namespace("mnt").context("open the sandbox's mounts")?, CloneFlags::CLONE_NEWNS)
-        .context("enter the sandbox's mounts")?;
+    let folder = open(
+        ".",
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .context("open the container's folder")?;
+    setns(
+        pause
+            .namespace("mnt")
+            .context("open the sandbox's mounts")?,
+        CloneFlags::CLONE_NEWNS,
+    )
+    .context("enter the sandbox's mounts")?;
     let tree = sys::open_tree(Path::new("/shm"));
     setns(own, CloneFlags::CLONE_NEWNS).context("return to the node's mounts")?;
     fchdir(folder).context("return to the container's folder")?;

@@ -69,17 +69,22 @@ impl RootFolder {
             if let Ok(found) = openat(parent.as_fd(), name, flags, Mode::empty()) {
                 let kind = SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT;
                 if kind == SFlag::S_IFLNK {
-                    unlinkat(parent.as_fd(), name, UnlinkatFlags::NoRemoveDir).with_context(what)?;
+                    unlinkat(parent.as_fd(), name, UnlinkatFlags::NoRemoveDir)
+                        .with_context(what)?;
                 }
             }
         }
         if let Some(found) = self.find(path)? {
             if found.is_folder()? {
-                bail!("{}: it is a folder, what is to be mounted is a file", what());
+                bail!(
+                    "{}: it is a folder, what is to be mounted is a file",
+                    what()
+                );
             }
             return Ok(found);
         }
-        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+        let flags =
+            OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
         openat(parent.as_fd(), name, flags, Mode::from_bits_truncate(0o644)).with_context(what)?;
         Ok(Target(self.resolve(path).with_context(what)?))
     }
@@ -89,7 +94,11 @@ impl RootFolder {
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         // Empty is the root itself.
-        let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new("/")
+        } else {
+            path
+        };
         openat2(self.folder.as_fd(), path, how)
     }
 
@@ -161,7 +170,14 @@ mod tests {
         let root = RootFolder::open(folder.path()).unwrap();
         assert!(root.file(Path::new("/etc/resolv.conf"), false).is_err());
         root.file(Path::new("/etc/resolv.conf"), true).unwrap();
-        assert!(folder.path().join("etc/resolv.conf").symlink_metadata().unwrap().is_file());
+        assert!(
+            folder
+                .path()
+                .join("etc/resolv.conf")
+                .symlink_metadata()
+                .unwrap()
+                .is_file()
+        );
         assert!(root.file(Path::new("/etc"), true).is_err());
     }
 }
