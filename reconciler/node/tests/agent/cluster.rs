@@ -202,7 +202,9 @@ async fn serve(data: PathBuf, port: u16) -> ((oneshot::Sender<()>, JoinHandle<()
     let (ready, is_ready) = oneshot::channel();
     let task = tokio::spawn(async move {
         let end = async { drop(ended.await) };
-        server.run(end, || drop(ready.send(()))).await.unwrap();
+        server.run(end, || {
+            let _ = ready.send(());
+        }).await.unwrap();
     });
     is_ready.await.unwrap();
     ((end, task), kubeconfig, port)
