@@ -70,6 +70,8 @@ pub struct Config {
     pub service_networks: Vec<IpNet>,
     /// First and last.
     pub node_ports: (u16, u16),
+    /// Whether the server empties namespaces that are being deleted: when no controller does.
+    pub empties_namespaces: bool,
 }
 
 /// All that answers need.
@@ -101,6 +103,7 @@ pub struct Server {
     acceptor: TlsAcceptor,
     addresses: Vec<SocketAddr>,
     kubeconfig: PathBuf,
+    empties_namespaces: bool,
 }
 
 impl Config {
@@ -142,6 +145,7 @@ impl Server {
         if config.listen.is_empty() && bound.is_empty() {
             bail!("there is no address to listen on");
         }
+        let empties_namespaces = config.empties_namespaces;
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("make {}", config.data.display()))?;
         let store = store::open(&config.store, &config.data, config.credentials.clone())?;
@@ -203,6 +207,7 @@ impl Server {
             acceptor,
             addresses,
             kubeconfig,
+            empties_namespaces,
         })
     }
 
@@ -236,6 +241,7 @@ impl Server {
             listeners,
             acceptor,
             addresses,
+            empties_namespaces,
             ..
         } = self;
         let following = tokio::spawn(Arc::clone(&api.changes).follow(Arc::clone(&api.store)));
@@ -245,7 +251,7 @@ impl Server {
                 status.message
             )
         })?;
-        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&api)));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&api), empties_namespaces));
         let (stop, _) = broadcast::channel(1);
         let serving = tokio::spawn(server::serve(
             Arc::clone(&api),

@@ -71,6 +71,8 @@ impl Flags {
             listen: self.listen.clone(),
             service_networks: self.service_cidr.clone(),
             node_ports: self.service_node_port_range,
+            // Alone it has no controllers beside it.
+            empties_namespaces: true,
         }
     }
 }

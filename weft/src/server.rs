@@ -58,6 +58,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         place::detach()?;
     }
     let mut config = arguments.api.config();
+    config.empties_namespaces = false;
     let mut outside = Vec::new();
     if let Some(netns) = &arguments.netns {
         let (loopback, inside): (Vec<SocketAddr>, _) =

@@ -5,3 +5,4 @@ pub mod cni;
 pub mod directory;
 mod inotify;
 pub mod runtime;
+pub mod serve;

@@ -180,9 +180,14 @@ async fn furnish_all(api: &Api) -> Result<(), Status> {
     Ok(())
 }
 
-/// Tidies for as long as the server runs.
-pub async fn run(api: Arc<Api>) {
-    tokio::join!(tidy(Arc::clone(&api)), namespaces::run(api));
+/// Tidies for as long as the server runs; namespaces only if no controller empties them.
+pub async fn run(api: Arc<Api>, empties_namespaces: bool) {
+    let empty = async {
+        if empties_namespaces {
+            namespaces::run(Arc::clone(&api)).await;
+        }
+    };
+    tokio::join!(tidy(Arc::clone(&api)), empty);
 }
 
 async fn tidy(api: Arc<Api>) {
