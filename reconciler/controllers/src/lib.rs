@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod controller;
 pub mod daemon_set;
 pub mod endpoint_slice;
+pub mod endpoints;
 pub mod job;
 pub mod kept;
 pub mod owned;
@@ -80,6 +81,7 @@ pub async fn run(
 )]
 fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(endpoint_slice::run(cluster.clone()));
+    tasks.spawn(endpoints::run(cluster.clone()));
     tasks.spawn(daemon_set::run(cluster.clone()));
     tasks.spawn(claim::run(cluster.clone()));
     tasks.spawn(stateful_set::run(cluster.clone()));
