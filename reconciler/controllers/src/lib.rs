@@ -7,6 +7,7 @@
 
 pub mod cluster;
 pub mod controller;
+mod deployments;
 pub mod kept;
 pub mod owned;
 pub mod pod;
@@ -70,6 +71,7 @@ pub async fn run(
     reason = "the controllers that read settings come with the next commits"
 )]
 fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
+    tasks.spawn(deployments::deployments(cluster.clone()));
     tasks.spawn(replicas::replica_sets(cluster.clone()));
     tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }
