@@ -326,10 +326,7 @@ fn revision<K: Resource>(object: &K) -> Option<u64> {
 async fn keep<K: Kind>(api: Api<K>, kept: Kept<K>, mut writer: Writer<K>) {
     let kind = K::kind(&()).into_owned();
     let config = watcher::Config::default().page_size(PAGE);
-    let mut events = std::pin::pin!(watcher(api, config).backoff(Retry {
-        next: PAUSE.0,
-        last: None
-    }));
+    let mut events = std::pin::pin!(watcher(api, config).backoff(Retry::default()));
     let mut told = false;
     while let Some(event) = events.next().await {
         match event {
@@ -352,9 +349,18 @@ async fn keep<K: Kind>(api: Api<K>, kept: Kept<K>, mut writer: Writer<K>) {
 
 /// Pauses that grow. kube resets them at every event, and the announcement of a list is one, even if the list fails;
 /// so only a reset after some calm counts.
-struct Retry {
+pub(crate) struct Retry {
     next: Duration,
     last: Option<Instant>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            next: PAUSE.0,
+            last: None,
+        }
+    }
 }
 
 impl Iterator for Retry {
