@@ -9,6 +9,7 @@ pub mod claim;
 pub mod cluster;
 pub mod controller;
 pub mod daemon_set;
+mod deployment;
 pub mod endpoint_slice;
 pub mod garbage;
 pub mod endpoints;
@@ -99,6 +100,7 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(claim::run(cluster.clone()));
     tasks.spawn(stateful_set::run(cluster.clone()));
     tasks.spawn(job::run(cluster.clone()));
+    tasks.spawn(deployment::run(cluster.clone()));
     tasks.spawn(replicas::replica_sets(cluster.clone()));
     tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }
