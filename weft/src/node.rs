@@ -313,8 +313,9 @@ fn pods(site: Site) -> Part {
                 runtime: Arc::clone(&runtime),
                 directory: directory.clone(),
             };
+            let ended = end.clone();
             let serve = async {
-                let done = serve::serve(serving, end.clone().wait()).await;
+                let done = serve::serve(serving, ended.wait()).await;
                 done.context("serve logs, exec, attach and port-forward")
             };
             let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());

@@ -119,10 +119,10 @@ impl<K: Kind> Kept<K> {
 
     /// Waits for the first list.
     pub async fn ready(&self) {
-        if self.store.wait_until_ready().await.is_err() {
-            // The watch is run no more, so the process is about to end: nothing will ever be ready.
-            std::future::pending::<()>().await;
-        }
+        // Not the store's own signal: that serves one waiter at a time, and one that is not polled keeps the others.
+        let mut progress = self.progress.subscribe();
+        // Fails only without a sender, and `self` has one.
+        _ = progress.wait_for(|now| now.listed > 0).await;
     }
 
     /// All of them, in no order.

@@ -44,11 +44,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut errors = Vec::new();
-    let mut note = |done: anyhow::Result<()>| {
-        if let Err(error) = done {
-            errors.push(format!("{error:#}"));
-        }
-    };
+    let mut note = |done: anyhow::Result<()>| errors.extend(done.err().map(|error| format!("{error:#}")));
     if let Some(cluster) = &cluster {
         // Nodes first, all at once: each gives back what it can while the server still answers.
         let processes: Vec<_> = cluster.nodes.iter().filter_map(|node| node.process.as_ref()).collect();
@@ -67,11 +63,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for namespace in namespaces {
         note(Netns::delete(&namespace).map_err(Into::into));
     }
-    if errors.is_empty() {
-        let folder = folder(name);
-        if folder.exists() {
-            note(remove(&folder));
-        }
+    let folder = folder(name);
+    if errors.is_empty()
+        && folder.exists()
+        && let Err(error) = remove(&folder)
+    {
+        errors.push(format!("{error:#}"));
     }
     if !errors.is_empty() {
         bail!("{}\n(weft down again takes the rest away)", errors.join("\n"));
