@@ -63,7 +63,10 @@ pub async fn run(cluster: Cluster) {
         pause = (pause * 2).min(PAUSE.1);
     };
     // Nobody is told when they begin or end.
-    let kinds: Vec<Resource> = kinds.into_iter().filter(|kind| kind.names.kind != "Event").collect();
+    let kinds: Vec<Resource> = kinds
+        .into_iter()
+        .filter(|kind| kind.names.kind != "Event")
+        .collect();
     let (sender, receiver) = channel(WAITING);
     let mut watches = JoinSet::new();
     for (index, kind) in kinds.iter().enumerate() {
@@ -147,7 +150,8 @@ impl Queue {
             let count = self.failures.entry(Arc::clone(&uid)).or_default();
             *count += 1;
             let pause = PAUSE.0 * 2_u32.saturating_pow((*count - 1).min(16));
-            self.later.insert((now + pause.min(PAUSE.1), Arc::clone(&uid)));
+            self.later
+                .insert((now + pause.min(PAUSE.1), Arc::clone(&uid)));
         }
         if self.again.remove(&uid) {
             self.push(uid);

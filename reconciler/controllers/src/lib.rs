@@ -5,9 +5,13 @@
 //! clock and I/O, writes, and waits until its writes have come back. [`controller`] runs it: one object is worked on
 //! by one task at a time, and after a failure again.
 
+pub mod claim;
 pub mod cluster;
 pub mod controller;
+pub mod daemon_set;
+pub mod endpoint_slice;
 pub mod garbage;
+pub mod job;
 pub mod kept;
 pub mod namespaces;
 pub mod nodes;
@@ -16,10 +20,14 @@ pub mod placement;
 pub mod pod;
 pub mod pod_cidrs;
 pub mod pod_garbage;
+pub mod pod_writes;
 pub mod recorder;
 mod replicas;
 pub mod resources;
+pub mod revisions;
 pub mod scheduler;
+pub mod stateful_set;
+pub mod status_write;
 pub mod trouble;
 
 use std::time::Duration;
@@ -84,6 +92,11 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(nodes::run(cluster.clone(), settings.node_monitor_grace));
     let pool = pod_cidrs::Pool::new(&settings.pod_network, settings.node_prefix_length);
     tasks.spawn(pod_cidrs::run(cluster.clone(), pool));
+    tasks.spawn(endpoint_slice::run(cluster.clone()));
+    tasks.spawn(daemon_set::run(cluster.clone()));
+    tasks.spawn(claim::run(cluster.clone()));
+    tasks.spawn(stateful_set::run(cluster.clone()));
+    tasks.spawn(job::run(cluster.clone()));
     tasks.spawn(replicas::replica_sets(cluster.clone()));
     tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }

@@ -39,7 +39,10 @@ pub async fn run(cluster: Cluster) {
         let gone = change.old.as_ref().filter(|_| change.new.is_none());
         let namespace = gone.and_then(|pod| kept.get("", pod.metadata.namespace.as_deref()?));
         let ending = namespace.filter(|namespace| is_held(namespace));
-        ending.map(|namespace| ObjectRef::from_obj(namespace.as_ref())).into_iter().collect()
+        ending
+            .map(|namespace| ObjectRef::from_obj(namespace.as_ref()))
+            .into_iter()
+            .collect()
     });
     let requests = stream::select(controller::own_changes(&cluster.namespaces), pods);
     let reconcile = |namespace: Arc<Namespace>| reconcile(cluster.clone(), namespace);
@@ -48,8 +51,12 @@ pub async fn run(cluster: Cluster) {
 
 /// Whether a namespace is being deleted and waits for this controller.
 fn is_held(namespace: &Namespace) -> bool {
-    let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
-    namespace.metadata.deletion_timestamp.is_some() && finalizers.into_iter().any(|name| name == FINALIZER)
+    let finalizers = namespace
+        .spec
+        .iter()
+        .flat_map(|spec| spec.finalizers.iter().flatten());
+    namespace.metadata.deletion_timestamp.is_some()
+        && finalizers.into_iter().any(|name| name == FINALIZER)
 }
 
 async fn reconcile(cluster: Cluster, namespace: Arc<Namespace>) -> Result<Again, Trouble> {
@@ -72,14 +79,20 @@ async fn reconcile(cluster: Cluster, namespace: Arc<Namespace>) -> Result<Again,
     }
     explain(&cluster, &namespace, &left).await?;
     let since = namespace.metadata.deletion_timestamp.as_ref();
-    let took = since.map_or(0, |since| Timestamp::now().as_millisecond() - since.0.as_millisecond());
+    let took = since.map_or(0, |since| {
+        Timestamp::now().as_millisecond() - since.0.as_millisecond()
+    });
     let pause = (took / 10).clamp(PAUSE.0, PAUSE.1);
-    Ok(Some(Duration::from_millis(u64::try_from(pause).unwrap_or(0))))
+    Ok(Some(Duration::from_millis(
+        u64::try_from(pause).unwrap_or(0),
+    )))
 }
 
 /// Deletes all objects of these kinds in a namespace; what is left of them.
 async fn empty(client: &Client, namespace: &str, kinds: Vec<Resource>) -> Result<Left, Trouble> {
-    let emptying = kinds.into_iter().map(|kind| empty_of(client, namespace, kind));
+    let emptying = kinds
+        .into_iter()
+        .map(|kind| empty_of(client, namespace, kind));
     let all = stream::iter(emptying).buffered(AT_ONCE);
     all.try_fold(Left::default(), async |mut all, left| {
         all.add(left);
@@ -125,8 +138,13 @@ async fn empty_of(client: &Client, namespace: &str, kind: Resource) -> Result<Le
 async fn let_go(cluster: &Cluster, namespace: &Namespace) -> Result<(), Trouble> {
     let name = namespace.name_any();
     let mut empty = namespace.clone();
-    let finalizers = empty.spec.as_mut().and_then(|spec| spec.finalizers.as_mut());
-    finalizers.into_iter().for_each(|names| names.retain(|name| name != FINALIZER));
+    let finalizers = empty
+        .spec
+        .as_mut()
+        .and_then(|spec| spec.finalizers.as_mut());
+    finalizers
+        .into_iter()
+        .for_each(|names| names.retain(|name| name != FINALIZER));
     let api = cluster.api_all::<Namespace>();
     match api
         .replace_subresource("finalize", &name, &PostParams::default(), &empty)
@@ -140,7 +158,10 @@ async fn let_go(cluster: &Cluster, namespace: &Namespace) -> Result<(), Trouble>
 
 /// Writes the conditions that say what is left.
 async fn explain(cluster: &Cluster, namespace: &Namespace, left: &Left) -> Result<(), Trouble> {
-    let had = namespace.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let had = namespace
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
     let had = had.unwrap_or_default();
     let conditions = conditions::of(left, had, Timestamp::now());
     if conditions == had {

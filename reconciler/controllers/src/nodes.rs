@@ -40,9 +40,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Looks after nodes until it is dropped. A node may be silent for `grace`.
 pub async fn run(cluster: Cluster, grace: Duration) {
-    tokio::join!(cluster.nodes.ready(), cluster.leases.ready(), cluster.pods.ready());
+    tokio::join!(
+        cluster.nodes.ready(),
+        cluster.leases.ready(),
+        cluster.pods.ready()
+    );
     let told = cluster.clone();
-    let nodes = cluster.nodes.changes().map(move |change| tell(&told, &change));
+    let nodes = cluster
+        .nodes
+        .changes()
+        .map(move |change| tell(&told, &change));
     let leases = cluster.leases.changes().filter_map(async |change| {
         let lease = change.latest()?;
         (lease.metadata.namespace.as_deref() == Some(LEASES)).then_some(())
@@ -96,7 +103,8 @@ async fn round(
     for change in &plan.changes {
         if let Err(trouble) = write(cluster, change).await {
             // A conflict: the node has changed, which brings the next round.
-            failed = failed.or((!trouble.is_conflict() && !trouble.is_not_found()).then_some(trouble));
+            failed =
+                failed.or((!trouble.is_conflict() && !trouble.is_not_found()).then_some(trouble));
         }
     }
     // What has just been written counts.
@@ -124,19 +132,29 @@ async fn round(
 fn tell(cluster: &Cluster, change: &Change<Node>) {
     let event = |node: &Node, reason: &str, message: String| {
         let about: ObjectReference = node.object_ref(&());
-        cluster.recorder.record(NODES, about, Severity::Normal, reason, message);
+        cluster
+            .recorder
+            .record(NODES, about, Severity::Normal, reason, message);
     };
     let name = |node: &Node| node.name_any();
     match (&change.old, &change.new) {
         (None, Some(node)) => {
-            let message = format!("Node {0} event: Registered Node {0} in Controller", name(node));
+            let message = format!(
+                "Node {0} event: Registered Node {0} in Controller",
+                name(node)
+            );
             event(node, "RegisteredNode", message);
         }
         (Some(node), None) => {
-            let message = format!("Node {0} event: Removing Node {0} from Controller", name(node));
+            let message = format!(
+                "Node {0} event: Removing Node {0} from Controller",
+                name(node)
+            );
             event(node, "RemovingNode", message);
         }
-        (Some(old), Some(node)) if taints::ready(old) == "True" && taints::ready(node) != "True" => {
+        (Some(old), Some(node))
+            if taints::ready(old) == "True" && taints::ready(node) != "True" =>
+        {
             let message = format!("Node {} status is now: NodeNotReady", name(node));
             event(node, "NodeNotReady", message);
         }
@@ -151,7 +169,8 @@ async fn write(cluster: &Cluster, change: &plan::Change) -> Result<(), Trouble> 
     let mut node = Arc::clone(&change.node);
     if !change.conditions.is_empty() {
         tracing::info!("node {name} is silent");
-        let patch = json!({"metadata": {"uid": node.uid()}, "status": {"conditions": change.conditions}});
+        let patch =
+            json!({"metadata": {"uid": node.uid()}, "status": {"conditions": change.conditions}});
         let patched = api
             .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
             .await
@@ -221,7 +240,8 @@ async fn evict(cluster: &Cluster, pod: Arc<Pod>) -> Result<(), Trouble> {
             uid: pod.uid(),
             resource_version: None,
         };
-        api.delete(&name, &DeleteParams::default().preconditions(only)).await
+        api.delete(&name, &DeleteParams::default().preconditions(only))
+            .await
     };
     let done = done.await.tried(|| format!("evict Pod {namespace}/{name}"));
     match done {

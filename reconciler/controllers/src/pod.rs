@@ -52,6 +52,19 @@ pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
+/// The Pod's name; the API has no object without.
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The value of a label of the Pod; "" without it.
+pub fn label<'a>(pod: &'a Pod, key: &str) -> &'a str {
+    let labels = pod.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(key))
+        .map_or("", String::as_str)
+}
+
 /// Since when the Pod is ready, if it is.
 pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
@@ -87,4 +100,9 @@ pub fn availability(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Availa
         None | Some(Duration::ZERO) => Availability::Yes,
         Some(left) => Availability::In(left),
     }
+}
+
+/// Whether the Pod has been ready for `min_ready_seconds` at `now`.
+pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    availability(pod, min_ready_seconds, now) == Availability::Yes
 }

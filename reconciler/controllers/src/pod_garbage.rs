@@ -54,8 +54,10 @@ pub struct Due {
 
 /// Takes in which nodes Pods name that are not there.
 pub fn miss(missing: &mut Missing, nodes: &[Arc<Node>], pods: &[Arc<Pod>], now: Instant) {
-    let there: std::collections::BTreeSet<&str> =
-        nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
+    let there: std::collections::BTreeSet<&str> = nodes
+        .iter()
+        .filter_map(|node| node.metadata.name.as_deref())
+        .collect();
     let named = pods.iter().filter_map(|pod| pod::node(pod));
     let mut new = Missing::new();
     for name in named.filter(|name| !there.contains(name)) {
@@ -76,8 +78,14 @@ pub fn plan(
 ) -> Due {
     let mut due = Due::default();
     let out = |node: &Node| {
-        let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-        taints::ready(node) != "True" && taints.into_iter().any(|taint| taint.key == taints::OUT_OF_SERVICE)
+        let taints = node
+            .spec
+            .iter()
+            .flat_map(|spec| spec.taints.iter().flatten());
+        taints::ready(node) != "True"
+            && taints
+                .into_iter()
+                .any(|taint| taint.key == taints::OUT_OF_SERVICE)
     };
     let out: Vec<&str> = nodes
         .iter()
@@ -105,7 +113,12 @@ pub fn plan(
             let created = pod.metadata.creation_timestamp.as_ref();
             (created.map(|time| time.0), pod.metadata.name.clone())
         });
-        due.remove.extend(ended.into_iter().take(many).map(|pod| (Arc::clone(pod), Why::TooMany)));
+        due.remove.extend(
+            ended
+                .into_iter()
+                .take(many)
+                .map(|pod| (Arc::clone(pod), Why::TooMany)),
+        );
     }
     due
 }
@@ -142,7 +155,9 @@ async fn round(
     let (nodes, pods) = (cluster.nodes.all(), cluster.pods.all());
     let now = Instant::now();
     miss(missing, &nodes, &pods, now);
-    let overdue = missing.iter().filter(|(_, since)| **since + quarantine <= now);
+    let overdue = missing
+        .iter()
+        .filter(|(_, since)| **since + quarantine <= now);
     let overdue: Vec<String> = overdue.map(|(name, _)| name.clone()).collect();
     for name in overdue {
         let asked = cluster.api_all::<Node>().get_metadata_opt(&name).await;
@@ -152,7 +167,10 @@ async fn round(
         }
     }
     let due = plan(&nodes, &pods, missing, quarantine, ENDED, now);
-    let removing = due.remove.into_iter().map(|(pod, why)| remove(cluster, pod, why));
+    let removing = due
+        .remove
+        .into_iter()
+        .map(|(pod, why)| remove(cluster, pod, why));
     let mut removed = iter(removing).buffer_unordered(AT_ONCE);
     let mut failed = None;
     while let Some(result) = removed.next().await {
@@ -221,7 +239,10 @@ mod tests {
     }
 
     fn names(due: &Due) -> Vec<&str> {
-        due.remove.iter().map(|(pod, _)| pod.metadata.name.as_deref().unwrap()).collect()
+        due.remove
+            .iter()
+            .map(|(pod, _)| pod.metadata.name.as_deref().unwrap())
+            .collect()
     }
 
     const QUARANTINE: Duration = Duration::from_secs(40);
@@ -229,7 +250,11 @@ mod tests {
     #[test]
     fn pods_of_a_node_that_stays_away_go() {
         let start = Instant::now();
-        let pods = [pod("a", &json!({"node": "gone"})), pod("b", &json!({})), pod("c", &json!({"node": "n1"}))];
+        let pods = [
+            pod("a", &json!({"node": "gone"})),
+            pod("b", &json!({})),
+            pod("c", &json!({"node": "n1"})),
+        ];
         let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
         let nodes = [Arc::new(node)];
         let mut missing = Missing::new();
@@ -244,7 +269,11 @@ mod tests {
         let back: Node = serde_json::from_value(json!({"metadata": {"name": "gone"}})).unwrap();
         miss(&mut missing, &[Arc::new(back)], &pods, start + QUARANTINE);
         miss(&mut missing, &nodes, &pods, start + QUARANTINE);
-        assert!(plan(&nodes, &pods, &missing, QUARANTINE, 10, start + QUARANTINE).remove.is_empty());
+        assert!(
+            plan(&nodes, &pods, &missing, QUARANTINE, 10, start + QUARANTINE)
+                .remove
+                .is_empty()
+        );
     }
 
     #[test]
@@ -253,8 +282,18 @@ mod tests {
             {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"},
         ]}});
         let nodes = [Arc::new(serde_json::from_value(node).unwrap())];
-        let pods = [pod("a", &json!({"node": "n1"})), pod("b", &json!({"node": "n1", "deleting": true}))];
-        let due = plan(&nodes, &pods, &Missing::new(), QUARANTINE, 10, Instant::now());
+        let pods = [
+            pod("a", &json!({"node": "n1"})),
+            pod("b", &json!({"node": "n1", "deleting": true})),
+        ];
+        let due = plan(
+            &nodes,
+            &pods,
+            &Missing::new(),
+            QUARANTINE,
+            10,
+            Instant::now(),
+        );
         assert_eq!(names(&due), ["b"]);
     }
 

@@ -130,7 +130,8 @@ impl Scheduler {
         for decision in plan::plan(&nodes, &pods, &cluster.claims.all(), &self.assumed, &later) {
             match decision {
                 Decision::Bind { pod, node } => {
-                    self.assumed.insert(pod.uid().unwrap_or_default(), node.clone());
+                    self.assumed
+                        .insert(pod.uid().unwrap_or_default(), node.clone());
                     self.tasks.push_back(Task::Bind { pod, node });
                 }
                 Decision::Unschedulable { pod, message } => self.explain(pod, message, now),
@@ -251,8 +252,13 @@ async fn explain(cluster: &Cluster, pod: Arc<Pod>, message: String) -> Done {
 
 /// The condition that a Pod should have and does not.
 fn condition(pod: &Pod, message: &str, now: Timestamp) -> Option<Value> {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let had = conditions.clone().find(|condition| condition.type_ == "PodScheduled");
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let had = conditions
+        .clone()
+        .find(|condition| condition.type_ == "PodScheduled");
     let same = had.is_some_and(|had| {
         had.status == "False"
             && had.reason.as_deref() == Some("Unschedulable")

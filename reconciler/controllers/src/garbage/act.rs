@@ -74,7 +74,10 @@ impl Garbage {
         let (uids, dependents): (Vec<Uid>, Vec<Dependent>) = {
             let graph = lock(&self.graph);
             let all = graph.dependents(uid).map(|(own, dependent)| {
-                let blocks = dependent.owners.iter().any(|(owner, blocks)| owner == uid && *blocks);
+                let blocks = dependent
+                    .owners
+                    .iter()
+                    .any(|(owner, blocks)| owner == uid && *blocks);
                 let deleting = dependent.deleting;
                 (Arc::clone(own), Dependent { blocks, deleting })
             });
@@ -94,7 +97,8 @@ impl Garbage {
                     owner.block_owner_deletion = Some(false);
                 }
                 let unblocked = self.own(&object, &metadata, &owners).await?;
-                self.delete(&object, &unblocked, Deleting::Foreground).await?;
+                self.delete(&object, &unblocked, Deleting::Foreground)
+                    .await?;
             }
             Action::Disown(lost) => {
                 self.disown(&object, &metadata, &lost).await?;
@@ -152,23 +156,32 @@ impl Garbage {
         if lock(&self.absent).known.contains(owner.uid.as_str()) {
             return Ok(Owner::Absent);
         }
-        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let group = owner
+            .api_version
+            .rsplit_once('/')
+            .map_or("", |(group, _)| group);
         let mut kinds = self.kinds.iter();
         let kind = kinds.find(|kind| kind.names.group == group && kind.names.kind == owner.kind);
-        let Some(kind) = kind.filter(|kind| !kind.namespaced || !object.namespace.is_empty()) else {
+        let Some(kind) = kind.filter(|kind| !kind.namespaced || !object.namespace.is_empty())
+        else {
             return Ok(Owner::Unknown);
         };
         let api = kind.api(&self.client, &object.namespace);
         let read = api.get_metadata_opt(&owner.name).await;
-        let read = read.tried(|| format!("read {} {}/{}", owner.kind, object.namespace, owner.name))?;
-        Ok(match read.filter(|read| read.uid().as_ref() == Some(&owner.uid)) {
-            None => {
-                lock(&self.absent).insert(&owner.uid);
-                Owner::Absent
-            }
-            Some(read) if deleting(&read.metadata) == Some(Deleting::Foreground) => Owner::Waiting,
-            Some(_) => Owner::Present,
-        })
+        let read =
+            read.tried(|| format!("read {} {}/{}", owner.kind, object.namespace, owner.name))?;
+        Ok(
+            match read.filter(|read| read.uid().as_ref() == Some(&owner.uid)) {
+                None => {
+                    lock(&self.absent).insert(&owner.uid);
+                    Owner::Absent
+                }
+                Some(read) if deleting(&read.metadata) == Some(Deleting::Foreground) => {
+                    Owner::Waiting
+                }
+                Some(_) => Owner::Present,
+            },
+        )
     }
 
     async fn delete(
@@ -207,7 +220,8 @@ impl Garbage {
         };
         let mut owners = metadata.owner_references.iter().flatten();
         if owners.any(|one| *one.uid == **owner) {
-            self.disown(&object, &metadata, &[owner.to_string()]).await?;
+            self.disown(&object, &metadata, &[owner.to_string()])
+                .await?;
         }
         Ok(())
     }
@@ -230,7 +244,8 @@ impl Garbage {
         metadata: &ObjectMeta,
         owners: &[OwnerReference],
     ) -> Result<ObjectMeta, Trouble> {
-        self.patch(object, metadata, "ownerReferences", json!(owners)).await
+        self.patch(object, metadata, "ownerReferences", json!(owners))
+            .await
     }
 
     async fn release(
@@ -241,7 +256,8 @@ impl Garbage {
     ) -> Result<(), Trouble> {
         let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|name| name != finalizer);
-        self.patch(object, metadata, "finalizers", json!(finalizers)).await?;
+        self.patch(object, metadata, "finalizers", json!(finalizers))
+            .await?;
         Ok(())
     }
 
@@ -271,7 +287,10 @@ impl Garbage {
     }
 
     fn operation(&self, verb: &str, object: &Object) -> String {
-        let kind = self.kinds.get(object.kind).map_or("object", |kind| &kind.names.kind);
+        let kind = self
+            .kinds
+            .get(object.kind)
+            .map_or("object", |kind| &kind.names.kind);
         if object.namespace.is_empty() {
             format!("{verb} {kind} {}", object.name)
         } else {

@@ -85,7 +85,13 @@ pub fn decide(metadata: &ObjectMeta, owners: &[Owner], dependents: &[Dependent])
             Action::Delete(Deleting::Foreground)
         };
     }
-    let held = |name: &str| metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name);
+    let held = |name: &str| {
+        metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|finalizer| finalizer == name)
+    };
     Action::Delete(if held(graph::ORPHAN) {
         Deleting::Orphan
     } else if held(graph::FOREGROUND) {

@@ -41,7 +41,13 @@ pub enum Deleting {
 /// How an object is being deleted.
 pub fn deleting(metadata: &ObjectMeta) -> Option<Deleting> {
     metadata.deletion_timestamp.as_ref()?;
-    let held = |name: &str| metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name);
+    let held = |name: &str| {
+        metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|finalizer| finalizer == name)
+    };
     Some(if held(ORPHAN) {
         Deleting::Orphan
     } else if held(FOREGROUND) {
@@ -95,7 +101,9 @@ impl Graph {
     /// The uids of all objects of a kind.
     pub fn of_kind(&self, kind: usize) -> impl Iterator<Item = &Uid> {
         let objects = self.objects.iter();
-        objects.filter(move |(_, object)| object.kind == kind).map(|(uid, _)| uid)
+        objects
+            .filter(move |(_, object)| object.kind == kind)
+            .map(|(uid, _)| uid)
     }
 
     /// Takes in an object that was made or changed; the uids to look at.
@@ -133,7 +141,13 @@ impl Graph {
 
     /// Takes in that an object is gone; the uids to look at.
     pub fn gone(&mut self, uid: &str) -> Vec<Uid> {
-        let mut look: Vec<Uid> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        let mut look: Vec<Uid> = self
+            .dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         let Some(object) = self.objects.remove(uid) else {
             return look;
         };
@@ -151,6 +165,10 @@ impl Graph {
 
     fn waiting(&self, owner: &Uid) -> Option<Uid> {
         let object = self.objects.get(owner)?;
-        matches!(object.deleting, Some(Deleting::Foreground | Deleting::Orphan)).then(|| Arc::clone(owner))
+        matches!(
+            object.deleting,
+            Some(Deleting::Foreground | Deleting::Orphan)
+        )
+        .then(|| Arc::clone(owner))
     }
 }

@@ -19,7 +19,10 @@ pub struct Left {
 impl Left {
     /// So many objects of a kind, and what holds them.
     pub fn of(kind: &ApiResource, count: usize, finalizers: BTreeMap<String, usize>) -> Self {
-        let phrase = format!("{}.{} has {count} resource instances", kind.plural, kind.group);
+        let phrase = format!(
+            "{}.{} has {count} resource instances",
+            kind.plural, kind.group
+        );
         Self {
             kinds: (count > 0).then_some(phrase).into_iter().collect(),
             finalizers,
@@ -64,7 +67,14 @@ pub fn of(left: &Left, had: &[NamespaceCondition], now: Timestamp) -> Vec<Namesp
         ),
     ];
     let mut rows: Vec<(String, bool, &str, String)> = fine
-        .map(|(kind, reason, message)| (format!("NamespaceDeletion{kind}"), false, reason, message.to_owned()))
+        .map(|(kind, reason, message)| {
+            (
+                format!("NamespaceDeletion{kind}"),
+                false,
+                reason,
+                message.to_owned(),
+            )
+        })
         .into();
     let remaining = format!("Some resources are remaining: {}", left.kinds.join(", "));
     rows.push((
@@ -95,7 +105,9 @@ pub fn of(left: &Left, had: &[NamespaceCondition], now: Timestamp) -> Vec<Namesp
     rows.into_iter()
         .map(|(kind, holds, reason, message)| {
             let status = if holds { "True" } else { "False" };
-            let before = had.iter().find(|had| had.type_ == kind && had.status == status);
+            let before = had
+                .iter()
+                .find(|had| had.type_ == kind && had.status == status);
             NamespaceCondition {
                 last_transition_time: before
                     .and_then(|before| before.last_transition_time.clone())
@@ -121,14 +133,20 @@ mod tests {
         left.add(Left::of(&pods, 2, BTreeMap::from([("x/y".into(), 1)])));
         let first = of(&left, &[], Timestamp::UNIX_EPOCH);
         let text = |index: usize, of: &[NamespaceCondition]| of[index].message.clone().unwrap();
-        assert_eq!(text(3, &first), "Some resources are remaining: pods. has 2 resource instances");
+        assert_eq!(
+            text(3, &first),
+            "Some resources are remaining: pods. has 2 resource instances"
+        );
         assert_eq!(
             text(4, &first),
             "Some content in the namespace has finalizers remaining: x/y in 1 resource instances"
         );
         let later = Timestamp::from_second(60).unwrap();
         let second = of(&Left::of(&pods, 1, BTreeMap::new()), &first, later);
-        assert_eq!(second[3].last_transition_time, first[3].last_transition_time);
+        assert_eq!(
+            second[3].last_transition_time,
+            first[3].last_transition_time
+        );
         assert_eq!(second[4].status, "False");
         assert_eq!(second[4].last_transition_time, Some(Time(later)));
     }

@@ -38,7 +38,10 @@ fn key(node: &Node, taint: &Taint) -> (String, String, String) {
 }
 
 fn executing(node: &Node) -> impl Iterator<Item = &Taint> {
-    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let taints = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
     taints.filter(|taint| taint.effect == taints::NO_EXECUTE)
 }
 
@@ -84,11 +87,16 @@ impl Eviction {
 
     /// When a Pod has to leave its node.
     fn leaves(&self, pod: &Pod, node: &Node, now: Instant) -> Option<Instant> {
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
+        let tolerations = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.tolerations.as_deref());
         let tolerations = tolerations.unwrap_or_default();
         executing(node)
             .filter_map(|taint| {
-                let mut matching = tolerations.iter().filter(|one| taints::tolerates(one, taint));
+                let mut matching = tolerations
+                    .iter()
+                    .filter(|one| taints::tolerates(one, taint));
                 let Some(toleration) = matching.next() else {
                     return Some(now);
                 };
@@ -139,12 +147,21 @@ mod tests {
         // The node came back in between: counted anew.
         eviction.see(&node(json!([])), after(300));
         eviction.see(&lost, after(301));
-        assert_eq!(eviction.plan(&lost, &usual, after(302)).wake, Some(after(601)));
+        assert_eq!(
+            eviction.plan(&lost, &usual, after(302)).wake,
+            Some(after(601))
+        );
         // Forever, and not at all.
         let always = pod(json!([{"operator": "Exists"}]));
         let due = eviction.plan(&lost, &always, after(9999));
         assert!(due.evict.is_empty() && due.wake.is_none());
-        assert_eq!(eviction.plan(&lost, &pod(json!([])), after(301)).evict.len(), 1);
+        assert_eq!(
+            eviction
+                .plan(&lost, &pod(json!([])), after(301))
+                .evict
+                .len(),
+            1
+        );
     }
 
     #[test]

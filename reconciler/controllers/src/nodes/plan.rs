@@ -22,7 +22,10 @@ const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
-    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+    (
+        "NetworkUnavailable",
+        "node.kubernetes.io/network-unavailable",
+    ),
 ];
 
 /// When each node, by uid, was last heard.
@@ -42,12 +45,17 @@ impl Memory {
     /// Takes in what was observed: a time that is new has been written just now. Nodes that are gone are forgotten.
     pub fn hear(&mut self, nodes: &[Arc<Node>], leases: &[Arc<Lease>], now: Instant) {
         let uid = |node: &Node| node.metadata.uid.clone().unwrap_or_default();
-        let known: BTreeMap<String, &Arc<Node>> = nodes.iter().map(|node| (uid(node), node)).collect();
+        let known: BTreeMap<String, &Arc<Node>> =
+            nodes.iter().map(|node| (uid(node), node)).collect();
         self.heard.retain(|uid, _| known.contains_key(uid));
         for (uid, node) in known {
-            let lease = leases.iter().find(|lease| lease.metadata.name == node.metadata.name);
+            let lease = leases
+                .iter()
+                .find(|lease| lease.metadata.name == node.metadata.name);
             let spec = lease.and_then(|lease| lease.spec.as_ref());
-            let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
+            let renewed = spec
+                .and_then(|spec| spec.renew_time.as_ref())
+                .map(|time| time.0);
             let heartbeat = condition(node, "Ready")
                 .and_then(|condition| condition.last_heartbeat_time.as_ref())
                 .map(|time| time.0);
@@ -80,7 +88,9 @@ impl Memory {
     }
 
     fn deadline(&self, node: &Node, grace: Duration) -> Option<Instant> {
-        let heard = self.heard.get(node.metadata.uid.as_deref().unwrap_or_default());
+        let heard = self
+            .heard
+            .get(node.metadata.uid.as_deref().unwrap_or_default());
         heard.map(|heard| heard.at + grace)
     }
 }
@@ -114,8 +124,18 @@ pub fn plan(
     clock: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
-    let lost = |node: &Node| memory.deadline(node, grace).is_some_and(|deadline| deadline <= now);
-    let ready = |node: &Node| if lost(node) { "Unknown".to_owned() } else { taints::ready(node).to_owned() };
+    let lost = |node: &Node| {
+        memory
+            .deadline(node, grace)
+            .is_some_and(|deadline| deadline <= now)
+    };
+    let ready = |node: &Node| {
+        if lost(node) {
+            "Unknown".to_owned()
+        } else {
+            taints::ready(node).to_owned()
+        }
+    };
     let disrupted = !nodes.iter().any(|node| ready(node) == "True");
     for node in nodes {
         let mut conditions = Vec::new();
@@ -125,17 +145,30 @@ pub fn plan(
                 .map(|kind| unheard(node, kind, clock))
                 .collect();
         } else {
-            plan.wake = plan.wake.into_iter().chain(memory.deadline(node, grace)).min();
+            plan.wake = plan
+                .wake
+                .into_iter()
+                .chain(memory.deadline(node, grace))
+                .min();
         }
-        let has = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        let has = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.taints.clone())
+            .unwrap_or_default();
         let wanted = wanted(node, &ready(node), disrupted);
         let mut taints: Vec<Taint> = has
             .iter()
-            .filter(|taint| !managed(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())))
+            .filter(|taint| {
+                !managed(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str()))
+            })
             .cloned()
             .collect();
         for (key, effect) in wanted {
-            if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
+            if !taints
+                .iter()
+                .any(|taint| taint.key == key && taint.effect == effect)
+            {
                 taints.push(Taint {
                     key: key.to_owned(),
                     effect: effect.to_owned(),
@@ -185,7 +218,8 @@ fn wanted(node: &Node, ready: &str, disrupted: bool) -> Vec<(&'static str, &'sta
 /// Whether this controller puts such a taint and takes it away.
 fn managed(taint: &Taint) -> bool {
     let state = [taints::NOT_READY, taints::UNREACHABLE].contains(&taint.key.as_str());
-    let kept_away = taint.key == taints::UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| taint.key == *key);
+    let kept_away =
+        taint.key == taints::UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| taint.key == *key);
     match taint.effect.as_str() {
         taints::NO_SCHEDULE => state || kept_away,
         taints::NO_EXECUTE => state,
@@ -210,15 +244,19 @@ fn unheard(node: &Node, kind: &str, clock: Timestamp) -> NodeCondition {
     let had = condition(node, kind);
     let (reason, message) = match had {
         Some(_) => ("NodeStatusUnknown", "Kubelet stopped posting node status."),
-        None => ("NodeStatusNeverUpdated", "Kubelet never posted node status."),
+        None => (
+            "NodeStatusNeverUpdated",
+            "Kubelet never posted node status.",
+        ),
     };
     NodeCondition {
         type_: kind.to_owned(),
         status: "Unknown".to_owned(),
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
-        last_heartbeat_time: had
-            .map_or(node.metadata.creation_timestamp.clone(), |had| had.last_heartbeat_time.clone()),
+        last_heartbeat_time: had.map_or(node.metadata.creation_timestamp.clone(), |had| {
+            had.last_heartbeat_time.clone()
+        }),
         last_transition_time: Some(Time(whole(clock))),
     }
 }
@@ -234,7 +272,10 @@ pub fn unready(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         return Vec::new();
     }
     let ready = |pod: &Pod| {
-        let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let mut conditions = pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
         conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
     pods.iter()

@@ -13,12 +13,22 @@ pub fn allows(pod: &Pod, node: &Node) -> bool {
         .iter()
         .flatten()
         .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| {
+        affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
     selected
-        && required
-            .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches(term, node)))
+        && required.is_none_or(|selector| {
+            selector
+                .node_selector_terms
+                .iter()
+                .any(|term| matches(term, node))
+        })
 }
 
 /// The weights of the preferred terms that a node matches, together.
@@ -26,7 +36,11 @@ pub fn preference(pod: &Pod, node: &Node) -> i64 {
     let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
     let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
     affinity
-        .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref())
+        .and_then(|affinity| {
+            affinity
+                .preferred_during_scheduling_ignored_during_execution
+                .as_ref()
+        })
         .into_iter()
         .flatten()
         .filter(|term| matches(&term.preference, node))
@@ -42,12 +56,20 @@ fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
         return false;
     }
     let labels = node.metadata.labels.as_ref();
-    let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+    let label = |key: &str| {
+        labels
+            .and_then(|labels| labels.get(key))
+            .map(String::as_str)
+    };
     let field = |key: &str| {
         (key == "metadata.name").then(|| node.metadata.name.as_deref().unwrap_or_default())
     };
-    expressions.iter().all(|wanted| holds(wanted, label(&wanted.key)))
-        && fields.iter().all(|wanted| holds(wanted, field(&wanted.key)))
+    expressions
+        .iter()
+        .all(|wanted| holds(wanted, label(&wanted.key)))
+        && fields
+            .iter()
+            .all(|wanted| holds(wanted, field(&wanted.key)))
 }
 
 fn holds(wanted: &NodeSelectorRequirement, has: Option<&str>) -> bool {
@@ -82,9 +104,11 @@ mod tests {
     }
 
     fn affine(terms: &Value) -> Pod {
-        serde_json::from_value(json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
-        }}}}))
+        serde_json::from_value(
+            json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
+            }}}}),
+        )
         .unwrap()
     }
 
@@ -112,10 +136,19 @@ mod tests {
             (label("rank", "Gt", &["4"]), true),
             (label("rank", "Lt", &["5"]), false),
             (label("disk", "Gt", &["4"]), false),
-            (json!([{"matchFields": [wants("metadata.name", "In", &["n1"])]}]), true),
-            (json!([{"matchFields": [wants("metadata.name", "In", &["n2"])]}]), false),
+            (
+                json!([{"matchFields": [wants("metadata.name", "In", &["n1"])]}]),
+                true,
+            ),
+            (
+                json!([{"matchFields": [wants("metadata.name", "In", &["n2"])]}]),
+                false,
+            ),
             (json!([{}]), false),
-            (json!([{}, {"matchExpressions": [wants("disk", "Exists", &[])]}]), true),
+            (
+                json!([{}, {"matchExpressions": [wants("disk", "Exists", &[])]}]),
+                true,
+            ),
             (
                 json!([{"matchExpressions": [wants("disk", "Exists", &[]), wants("x", "Exists", &[])]}]),
                 false,

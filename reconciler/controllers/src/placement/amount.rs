@@ -29,7 +29,10 @@ pub fn parse(text: &str) -> u128 {
     let Some(part) = digits(kept) else { return 0 };
     let scale = 10_u128.pow(u32::try_from(kept.len()).unwrap_or(0));
     let whole = whole.saturating_mul(NANO).saturating_mul(factor);
-    let part = part.saturating_mul(NANO).saturating_mul(factor).div_ceil(scale);
+    let part = part
+        .saturating_mul(NANO)
+        .saturating_mul(factor)
+        .div_ceil(scale);
     whole.saturating_add(part).div_ceil(divisor).min(MOST)
 }
 

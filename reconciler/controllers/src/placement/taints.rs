@@ -53,7 +53,11 @@ pub fn untolerated<'a>(
     taints
         .iter()
         .filter(|taint| effects.contains(&taint.effect.as_str()))
-        .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
+        .find(|taint| {
+            !tolerations
+                .iter()
+                .any(|toleration| tolerates(toleration, taint))
+        })
 }
 
 /// The taints of a node, with those that follow from the rest of it and that nobody has written yet: it is cordoned,
@@ -64,7 +68,10 @@ pub fn of(node: &Node) -> Vec<Taint> {
         .and_then(|spec| spec.taints.clone())
         .unwrap_or_default();
     let mut imply = |key: &str| {
-        if !taints.iter().any(|taint| taint.key == key && taint.effect == NO_SCHEDULE) {
+        if !taints
+            .iter()
+            .any(|taint| taint.key == key && taint.effect == NO_SCHEDULE)
+        {
             taints.push(Taint {
                 key: key.to_owned(),
                 effect: NO_SCHEDULE.to_owned(),
@@ -86,7 +93,9 @@ pub fn of(node: &Node) -> Vec<Taint> {
 /// The status of a node's condition Ready: `True`, `False`, `Unknown`; `Unknown` without one.
 pub fn ready(node: &Node) -> &str {
     let status = node.status.as_ref();
-    let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut conditions = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
     conditions
         .find(|condition| condition.type_ == "Ready")
         .map_or("Unknown", |condition| condition.status.as_str())
@@ -113,14 +122,24 @@ mod tests {
             (json!({"key": "disk", "operator": "Exists"}), true),
             (json!({"operator": "Exists"}), true),
             (json!({"key": "disk", "value": "slow"}), true),
-            (json!({"key": "disk", "operator": "Equal", "value": "slow", "effect": "NoSchedule"}), true),
-            (json!({"key": "disk", "value": "slow", "effect": "NoExecute"}), false),
+            (
+                json!({"key": "disk", "operator": "Equal", "value": "slow", "effect": "NoSchedule"}),
+                true,
+            ),
+            (
+                json!({"key": "disk", "value": "slow", "effect": "NoExecute"}),
+                false,
+            ),
             (json!({"key": "disk", "value": "fast"}), false),
             (json!({"key": "disk"}), false),
             (json!({"key": "other", "operator": "Exists"}), false),
             (json!({"key": "disk", "operator": "Nonsense"}), false),
         ] {
-            assert_eq!(tolerates(&toleration(written.clone()), &taint), allowed, "{written}");
+            assert_eq!(
+                tolerates(&toleration(written.clone()), &taint),
+                allowed,
+                "{written}"
+            );
         }
     }
 

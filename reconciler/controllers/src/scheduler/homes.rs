@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
-/// The annotation with the name of the node that has a claim's folder.
-const NODE: &str = "weft.io/node";
+use crate::claim::NODE;
 
 /// Namespace and name.
 type Key = (String, String);

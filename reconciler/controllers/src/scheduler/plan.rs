@@ -52,7 +52,10 @@ pub enum Decision {
 pub fn waits(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let name = spec.scheduler_name.as_deref().unwrap_or(NAME);
-    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+    let gated = spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty());
     pod::node(pod).is_none()
         && name == NAME
         && !gated
@@ -79,7 +82,11 @@ pub fn plan(
         return Vec::new();
     }
     waiting.sort_by_cached_key(|pod| {
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
+        let priority = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.priority)
+            .unwrap_or(0);
         let metadata = &pod.metadata;
         (
             std::cmp::Reverse(priority),

@@ -37,32 +37,68 @@ fn an_object_lives_as_long_as_one_owner() {
     let two = owned(&["a", "b"]);
     let of = |owners: [Owner; 2]| decide(&two, &owners, &[]);
     assert_eq!(of([Owner::Present, Owner::Present]), Action::Nothing);
-    assert_eq!(of([Owner::Present, Owner::Absent]), Action::Disown(vec!["b".into()]));
-    assert_eq!(of([Owner::Waiting, Owner::Present]), Action::Disown(vec!["a".into()]));
+    assert_eq!(
+        of([Owner::Present, Owner::Absent]),
+        Action::Disown(vec!["b".into()])
+    );
+    assert_eq!(
+        of([Owner::Waiting, Owner::Present]),
+        Action::Disown(vec!["a".into()])
+    );
     assert_eq!(of([Owner::Absent, Owner::Unknown]), Action::Nothing);
-    assert_eq!(of([Owner::Absent, Owner::Absent]), Action::Delete(Deleting::Background));
-    assert_eq!(of([Owner::Absent, Owner::Waiting]), Action::Delete(Deleting::Background));
+    assert_eq!(
+        of([Owner::Absent, Owner::Absent]),
+        Action::Delete(Deleting::Background)
+    );
+    assert_eq!(
+        of([Owner::Absent, Owner::Waiting]),
+        Action::Delete(Deleting::Background)
+    );
     assert_eq!(decide(&ObjectMeta::default(), &[], &[]), Action::Nothing);
 }
 
 #[test]
 fn foreground_waits_for_what_blocks_and_goes_down() {
-    assert_eq!(decide(&deleted(Some("foregroundDeletion")), &[], &[BLOCKS]), Action::Descend);
-    let free = Dependent { blocks: false, ..BLOCKS };
-    assert_eq!(decide(&deleted(Some("foregroundDeletion")), &[], &[free]), Action::Release);
-    assert_eq!(decide(&deleted(Some("orphan")), &[], &[BLOCKS]), Action::Orphan);
+    assert_eq!(
+        decide(&deleted(Some("foregroundDeletion")), &[], &[BLOCKS]),
+        Action::Descend
+    );
+    let free = Dependent {
+        blocks: false,
+        ..BLOCKS
+    };
+    assert_eq!(
+        decide(&deleted(Some("foregroundDeletion")), &[], &[free]),
+        Action::Release
+    );
+    assert_eq!(
+        decide(&deleted(Some("orphan")), &[], &[BLOCKS]),
+        Action::Orphan
+    );
     assert_eq!(decide(&deleted(None), &[], &[BLOCKS]), Action::Nothing);
     let child = owned(&["a"]);
-    assert_eq!(decide(&child, &[Owner::Waiting], &[BLOCKS]), Action::Delete(Deleting::Foreground));
-    let circle = Dependent { deleting: Some(Deleting::Foreground), ..BLOCKS };
-    assert_eq!(decide(&child, &[Owner::Waiting], &[circle]), Action::UnblockAndDelete);
+    assert_eq!(
+        decide(&child, &[Owner::Waiting], &[BLOCKS]),
+        Action::Delete(Deleting::Foreground)
+    );
+    let circle = Dependent {
+        deleting: Some(Deleting::Foreground),
+        ..BLOCKS
+    };
+    assert_eq!(
+        decide(&child, &[Owner::Waiting], &[circle]),
+        Action::UnblockAndDelete
+    );
 }
 
 #[test]
 fn the_own_finalizers_say_how_an_object_is_deleted_for_its_owners() {
     let mut child = owned(&["a"]);
     child.finalizers = Some(vec!["orphan".into()]);
-    assert_eq!(decide(&child, &[Owner::Absent], &[]), Action::Delete(Deleting::Orphan));
+    assert_eq!(
+        decide(&child, &[Owner::Absent], &[]),
+        Action::Delete(Deleting::Orphan)
+    );
 }
 
 /// A server with objects of three kinds, whose watches are read late, each in its order.
@@ -79,8 +115,13 @@ struct World {
 
 impl World {
     fn told(&mut self, uid: &str) {
-        let Some((kind, metadata)) = self.objects.get_mut(uid) else { return };
-        let held = metadata.finalizers.as_ref().is_some_and(|names| !names.is_empty());
+        let Some((kind, metadata)) = self.objects.get_mut(uid) else {
+            return;
+        };
+        let held = metadata
+            .finalizers
+            .as_ref()
+            .is_some_and(|names| !names.is_empty());
         self.revision += 1;
         metadata.resource_version = Some(self.revision.to_string());
         if metadata.deletion_timestamp.is_some() && !held {
@@ -96,7 +137,11 @@ impl World {
         self.made += 1;
         let owners: BTreeSet<_> = owners.iter().map(|owner| format!("u{owner}")).collect();
         // Clients name owners that are there.
-        let owners: Vec<&str> = owners.iter().map(String::as_str).filter(|uid| self.objects.contains_key(*uid)).collect();
+        let owners: Vec<&str> = owners
+            .iter()
+            .map(String::as_str)
+            .filter(|uid| self.objects.contains_key(*uid))
+            .collect();
         let mut metadata = owned(&owners);
         metadata.uid = Some(uid.clone());
         metadata.name = Some(uid.clone());
@@ -105,7 +150,9 @@ impl World {
     }
 
     fn delete(&mut self, uid: &str, how: Deleting) {
-        let Some((_, metadata)) = self.objects.get_mut(uid) else { return };
+        let Some((_, metadata)) = self.objects.get_mut(uid) else {
+            return;
+        };
         metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         let name = match how {
             Deleting::Background => None,
@@ -118,9 +165,13 @@ impl World {
 
     /// One change of a kind is observed.
     fn hear(&mut self, kind: usize) -> bool {
-        let Some((uid, metadata)) = self.watches[kind].pop_front() else { return false };
+        let Some((uid, metadata)) = self.watches[kind].pop_front() else {
+            return false;
+        };
         let look = match metadata {
-            Some(metadata) => self.graph.observe(uid.as_str().into(), Object::new(kind, &metadata)),
+            Some(metadata) => self
+                .graph
+                .observe(uid.as_str().into(), Object::new(kind, &metadata)),
             None => self.graph.gone(&uid),
         };
         self.queue.extend(look);
@@ -129,35 +180,66 @@ impl World {
 
     /// One object is looked at, as `act` does.
     fn look(&mut self, which: usize) -> bool {
-        let Some(uid) = self.queue.iter().nth(which % self.queue.len().max(1)).cloned() else { return false };
+        let Some(uid) = self
+            .queue
+            .iter()
+            .nth(which % self.queue.len().max(1))
+            .cloned()
+        else {
+            return false;
+        };
         self.queue.remove(&uid);
-        let Some((_, metadata)) = self.objects.get(&*uid).cloned() else { return true };
+        let Some((_, metadata)) = self.objects.get(&*uid).cloned() else {
+            return true;
+        };
         if self.graph.get(&uid).is_none() {
             return true;
         }
         let state = |owner: &OwnerReference| {
             let known = self.graph.get(&owner.uid).map(|owner| owner.deleting);
-            let live = || self.objects.get(&owner.uid).map(|(_, owner)| graph::deleting(owner));
+            let live = || {
+                self.objects
+                    .get(&owner.uid)
+                    .map(|(_, owner)| graph::deleting(owner))
+            };
             match known.or_else(live) {
                 None => Owner::Absent,
                 Some(Some(Deleting::Foreground)) => Owner::Waiting,
                 Some(_) => Owner::Present,
             }
         };
-        let owners: Vec<_> = metadata.owner_references.iter().flatten().map(state).collect();
+        let owners: Vec<_> = metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .map(state)
+            .collect();
         let (uids, dependents): (Vec<_>, Vec<_>) = self
             .graph
             .dependents(&uid)
             .map(|(own, dependent)| {
-                let blocks = dependent.owners.iter().any(|(owner, blocks)| *owner == uid && *blocks);
-                (own.clone(), Dependent { blocks, deleting: dependent.deleting })
+                let blocks = dependent
+                    .owners
+                    .iter()
+                    .any(|(owner, blocks)| *owner == uid && *blocks);
+                (
+                    own.clone(),
+                    Dependent {
+                        blocks,
+                        deleting: dependent.deleting,
+                    },
+                )
             })
             .unzip();
         match decide(&metadata, &owners, &dependents) {
             Action::Nothing => {}
             Action::Descend => {
                 let going = uids.into_iter().zip(dependents);
-                self.queue.extend(going.filter(|(_, one)| one.deleting.is_none()).map(|(uid, _)| uid));
+                self.queue.extend(
+                    going
+                        .filter(|(_, one)| one.deleting.is_none())
+                        .map(|(uid, _)| uid),
+                );
             }
             Action::Delete(how) => self.delete(&uid, how),
             Action::UnblockAndDelete => {
@@ -182,7 +264,10 @@ impl World {
 
     fn disown(&mut self, uid: &str, lost: &[String]) {
         if let Some((_, metadata)) = self.objects.get_mut(uid) {
-            metadata.owner_references.iter_mut().for_each(|owners| owners.retain(|owner| !lost.contains(&owner.uid)));
+            metadata
+                .owner_references
+                .iter_mut()
+                .for_each(|owners| owners.retain(|owner| !lost.contains(&owner.uid)));
             self.told(uid);
         }
     }
@@ -294,7 +379,8 @@ fn a_circle_that_is_deleted_in_the_foreground_ends() {
     }
     for number in 0..3 {
         let (_, metadata) = world.objects.get_mut(&format!("u{number}")).unwrap();
-        metadata.owner_references = owned(&[format!("u{}", (number + 1) % 3).as_str()]).owner_references;
+        metadata.owner_references =
+            owned(&[format!("u{}", (number + 1) % 3).as_str()]).owner_references;
         world.told(&format!("u{number}"));
     }
     world.settle();

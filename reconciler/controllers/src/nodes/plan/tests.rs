@@ -7,7 +7,11 @@ const GRACE: Duration = Duration::from_secs(40);
 fn node(name: &str, ready: &str, spec: Value) -> Arc<Node> {
     let kinds = CONDITIONS.map(|kind| {
         let usual = if kind == "Ready" { "True" } else { "False" };
-        let status = if ready == "True" || (ready == "False" && kind != "Ready") { usual } else { ready };
+        let status = if ready == "True" || (ready == "False" && kind != "Ready") {
+            usual
+        } else {
+            ready
+        };
         json!({"type": kind, "status": status})
     });
     let node = json!({
@@ -24,14 +28,21 @@ fn lease(name: &str, second: i64) -> Arc<Lease> {
 
 fn taints(change: &Change) -> Vec<String> {
     let taints = change.taints.as_ref().unwrap();
-    taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
+    taints
+        .iter()
+        .map(|taint| format!("{}:{}", taint.key, taint.effect))
+        .collect()
 }
 
 /// The node as it is after a change.
 fn changed(change: &Change) -> Arc<Node> {
     let mut node = (*change.node).clone();
     for condition in &change.conditions {
-        let conditions = node.status.get_or_insert_default().conditions.get_or_insert_default();
+        let conditions = node
+            .status
+            .get_or_insert_default()
+            .conditions
+            .get_or_insert_default();
         conditions.retain(|had| had.type_ != condition.type_);
         conditions.push(condition.clone());
     }
@@ -57,11 +68,16 @@ fn a_silent_node_is_marked_and_tainted_at_the_end_of_its_grace() {
     assert!(memory.overdue(&nodes, GRACE, after(40)));
     let late = plan(&nodes, &memory, GRACE, after(40), clock);
     assert_eq!(late.wake, Some(after(50)));
-    let [change] = late.changes.as_slice() else { panic!("{late:?}") };
+    let [change] = late.changes.as_slice() else {
+        panic!("{late:?}")
+    };
     assert_eq!(change.node.metadata.name.as_deref(), Some("n2"));
     assert_eq!(
         taints(change),
-        ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
+        [
+            "node.kubernetes.io/unreachable:NoSchedule",
+            "node.kubernetes.io/unreachable:NoExecute"
+        ]
     );
     let condition = serde_json::to_value(&change.conditions[0]).unwrap();
     assert_eq!(condition["type"], "Ready");
@@ -72,10 +88,21 @@ fn a_silent_node_is_marked_and_tainted_at_the_end_of_its_grace() {
     // Written once, it stays.
     let lost = changed(change);
     let nodes = [nodes[0].clone(), lost];
-    assert!(plan(&nodes, &memory, GRACE, after(41), clock).changes.is_empty());
+    assert!(
+        plan(&nodes, &memory, GRACE, after(41), clock)
+            .changes
+            .is_empty()
+    );
     assert!(!memory.overdue(&nodes, GRACE, after(41)));
     // It is back.
-    let nodes = [nodes[0].clone(), node("n2", "True", json!({"taints": nodes[1].spec.as_ref().unwrap().taints}))];
+    let nodes = [
+        nodes[0].clone(),
+        node(
+            "n2",
+            "True",
+            json!({"taints": nodes[1].spec.as_ref().unwrap().taints}),
+        ),
+    ];
     memory.hear(&nodes, &[lease("n2", 42)], after(42));
     let back = plan(&nodes, &memory, GRACE, after(42), clock);
     assert!(taints(&back.changes[0]).is_empty());
@@ -90,7 +117,10 @@ fn nobody_is_evicted_when_no_node_is_ready() {
     let late = plan(&nodes, &memory, GRACE, start + GRACE, Timestamp::UNIX_EPOCH);
     assert_eq!(late.changes.len(), 2);
     for change in &late.changes {
-        assert_eq!(taints(change), ["node.kubernetes.io/unreachable:NoSchedule"]);
+        assert_eq!(
+            taints(change),
+            ["node.kubernetes.io/unreachable:NoSchedule"]
+        );
     }
     // One returns: the other is lost indeed.
     let nodes = [node("n1", "True", json!({})), changed(&late.changes[1])];
@@ -98,7 +128,10 @@ fn nobody_is_evicted_when_no_node_is_ready() {
     let late = plan(&nodes, &memory, GRACE, start + GRACE, Timestamp::UNIX_EPOCH);
     assert_eq!(
         taints(&late.changes[0]),
-        ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
+        [
+            "node.kubernetes.io/unreachable:NoSchedule",
+            "node.kubernetes.io/unreachable:NoExecute"
+        ]
     );
 }
 
@@ -111,11 +144,20 @@ fn taints_follow_the_node_and_those_of_others_stay() {
         let nodes = [node, ready.clone()];
         let mut memory = Memory::default();
         memory.hear(&nodes, &[], Instant::now());
-        let plan = plan(&nodes, &memory, GRACE, Instant::now(), Timestamp::UNIX_EPOCH);
+        let plan = plan(
+            &nodes,
+            &memory,
+            GRACE,
+            Instant::now(),
+            Timestamp::UNIX_EPOCH,
+        );
         plan.changes.first().map(taints)
     };
     let spec = json!({"taints": [initial, other]});
-    assert_eq!(of(node("n2", "True", spec)), Some(vec!["mine:NoExecute".into()]));
+    assert_eq!(
+        of(node("n2", "True", spec)),
+        Some(vec!["mine:NoExecute".into()])
+    );
     assert_eq!(
         of(node("n2", "False", json!({"taints": [initial, other]}))),
         Some(vec![
@@ -151,7 +193,10 @@ fn a_node_that_never_spoke_is_said_to_have_never_spoken() {
 
 #[test]
 fn ready_pods_of_silent_nodes_are_found() {
-    let nodes = [node("n1", "True", json!({})), node("n2", "Unknown", json!({}))];
+    let nodes = [
+        node("n1", "True", json!({})),
+        node("n2", "Unknown", json!({})),
+    ];
     let pod = |name: &str, node: &str, ready: &str| -> Arc<Pod> {
         let pod = json!({
             "metadata": {"name": name}, "spec": {"nodeName": node, "containers": []},
@@ -159,7 +204,11 @@ fn ready_pods_of_silent_nodes_are_found() {
         });
         Arc::new(serde_json::from_value(pod).unwrap())
     };
-    let pods = [pod("a", "n1", "True"), pod("b", "n2", "True"), pod("c", "n2", "False")];
+    let pods = [
+        pod("a", "n1", "True"),
+        pod("b", "n2", "True"),
+        pod("c", "n2", "False"),
+    ];
     let found = unready(&nodes, &pods);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].metadata.name.as_deref(), Some("b"));
