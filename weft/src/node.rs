@@ -20,7 +20,7 @@ use ::node::agent;
 use ::node::directory::Directory;
 use ::node::runtime::Runtime;
 use ::node::runtime::process::Process;
-use ::node::serve::serve;
+use ::node::serve;
 use tokio::sync::watch;
 
 use crate::parts::{self, End, Part};
@@ -306,7 +306,14 @@ fn pods(site: Site) -> Part {
             let runtime: Arc<dyn Runtime> = Arc::new(Process::open(join::runtime(&site)?).await?);
             let directory = Directory::default();
             let (listener, tls) = join::serving(&site).await?;
-            let serve = serve(listener, tls, Arc::clone(&runtime), directory.clone(), end.clone().wait());
+            let (_renewed, tls) = watch::channel(tls);
+            let serving = serve::Config {
+                listeners: vec![listener],
+                tls,
+                runtime: Arc::clone(&runtime),
+                directory: directory.clone(),
+            };
+            let serve = serve::serve(serving, end.clone().wait());
             let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());
             tokio::try_join!(serve, run).map(drop)
         }

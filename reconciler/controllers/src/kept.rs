@@ -117,12 +117,11 @@ impl<K: Kind> Kept<K> {
         (kept, writer)
     }
 
-    /// Waits for the first list.
+    /// Waits for the first list. Not by the store's own way to wait: of several tasks that do, that wakes only one.
     pub async fn ready(&self) {
-        if self.store.wait_until_ready().await.is_err() {
-            // The watch is run no more, so the process is about to end: nothing will ever be ready.
-            std::future::pending::<()>().await;
-        }
+        let mut progress = self.progress.subscribe();
+        // The sender lives as long as `self`.
+        let _ = progress.wait_for(|progress| progress.listed > 0).await;
     }
 
     /// All of them, in no order.

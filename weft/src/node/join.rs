@@ -12,7 +12,8 @@ use ::node::agent;
 use ::node::cni;
 use ::node::directory::Directory;
 use ::node::runtime::process;
-use ::node::serve::tls;
+use ::node::serve::server_config;
+use nix::mount::{MntFlags, umount2};
 use tokio::net::TcpListener;
 
 use super::Site;
@@ -88,8 +89,20 @@ pub fn destroy(data: &Path) -> anyhow::Result<()> {
     runtime
         .block_on(process::Process::destroy_all(bare(data)))
         .with_context(|| format!("take away what runs in {}", data.display()))?;
-    agent::volumes::destroy(&data.join("agent"))
-        .with_context(|| format!("take away the volumes in {}", data.display()))
+    unmount(data).with_context(|| format!("unmount what is below {}", data.display()))
+}
+
+/// Unmounts what is mounted below a folder: volumes in memory.
+fn unmount(folder: &Path) -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    // The newest first.
+    let below: Vec<_> = places.filter(|at| at.starts_with(folder)).collect();
+    for at in below.into_iter().rev() {
+        umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .with_context(|| format!("unmount {}", at.display()))?;
+    }
+    Ok(())
 }
 
 /// How the node serves.
@@ -98,7 +111,7 @@ pub async fn serving(site: &Site) -> anyhow::Result<(TcpListener, Arc<rustls::Se
         let path = site.file(name);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     };
-    let config = tls::server_config(&read("serving.crt")?, &read("serving.key")?, &read("ca.crt")?)?;
+    let config = server_config(&read("serving.crt")?, &read("serving.key")?, &read("ca.crt")?)?;
     let address = SocketAddr::new(site.ip, PORT);
     let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
     Ok((listener, config))

@@ -58,6 +58,8 @@ pub struct Volumes {
     root: PathBuf,
     tokens: BTreeMap<TokenKey, Token>,
     claims: BTreeMap<String, PathBuf>,
+    /// What could not be brought up to date is tried again then.
+    again: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -76,19 +78,23 @@ impl Volumes {
             root: data.join("pods").join(place::plain(uid)?),
             tokens: BTreeMap::new(),
             claims: BTreeMap::new(),
+            again: None,
         })
     }
 
-    /// When a token has to be renewed.
+    /// When a token has to be renewed, or something else brought up to date.
     pub fn renewal(&self) -> Option<Timestamp> {
-        self.tokens.values().map(|token| token.renew).min()
+        let tokens = self.tokens.values().map(|token| token.renew);
+        tokens.chain(self.again).min()
     }
 
-    /// Makes all volumes of the Pod, or brings them up to date.
+    /// Makes all volumes of the Pod, or brings them up to date. One that has been made before, perhaps by an earlier
+    /// agent, serves as it is while what it is made from cannot be had.
     ///
     /// # Errors
     /// Those that failed; the others are made.
     pub async fn ensure(&mut self, pod: &Pod, from: From<'_>) -> Result<(), Vec<Failed>> {
+        self.again = None;
         let mut failed = Vec::new();
         let token_failure = self.get_tokens(pod, from.client).await.err();
         let tokens = self
@@ -111,6 +117,18 @@ impl Volumes {
                     }
                     _ => cause,
                 };
+                let is_made = self
+                    .folder(volume)
+                    .is_ok_and(|folder| folder.join(write::DATA).exists());
+                if is_made {
+                    tracing::warn!(
+                        "volume {} of pod {} stays as it is: {cause}",
+                        volume.name,
+                        spec::full_name(pod)
+                    );
+                    self.again = Some(super::backoff::after(Timestamp::now(), super::backoff::FIRST));
+                    continue;
+                }
                 failed.push(Failed {
                     volume: volume.name.clone(),
                     cause,

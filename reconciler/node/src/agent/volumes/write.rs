@@ -9,7 +9,8 @@ use std::path::Path;
 
 use super::payload::Payload;
 
-const DATA: &str = "..data";
+/// The link to the folder that counts.
+pub const DATA: &str = "..data";
 
 /// Makes a volume hold these files and no others. Writes nothing if it does already.
 ///

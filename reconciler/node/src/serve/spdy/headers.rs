@@ -10,16 +10,71 @@ const LARGEST: usize = 64 << 10;
 
 /// Common names, each with its length before it; then common parts of values.
 const NAMES: &[&str] = &[
-    "options", "head", "post", "put", "delete", "trace", "accept", "accept-charset",
-    "accept-encoding", "accept-language", "accept-ranges", "age", "allow", "authorization",
-    "cache-control", "connection", "content-base", "content-encoding", "content-language",
-    "content-length", "content-location", "content-md5", "content-range", "content-type", "date",
-    "etag", "expect", "expires", "from", "host", "if-match", "if-modified-since", "if-none-match",
-    "if-range", "if-unmodified-since", "last-modified", "location", "max-forwards", "pragma",
-    "proxy-authenticate", "proxy-authorization", "range", "referer", "retry-after", "server", "te",
-    "trailer", "transfer-encoding", "upgrade", "user-agent", "vary", "via", "warning",
-    "www-authenticate", "method", "get", "status", "200 OK", "version", "HTTP/1.1", "url",
-    "public", "set-cookie", "keep-alive", "origin",
+    "options",
+    "head",
+    "post",
+    "put",
+    "delete",
+    "trace",
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "age",
+    "allow",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-base",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-md5",
+    "content-range",
+    "content-type",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "last-modified",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "retry-after",
+    "server",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "method",
+    "get",
+    "status",
+    "200 OK",
+    "version",
+    "HTTP/1.1",
+    "url",
+    "public",
+    "set-cookie",
+    "keep-alive",
+    "origin",
 ];
 const VALUES: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505\
     203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized\
@@ -96,12 +151,12 @@ impl Reader {
 /// It is cut off, or has more after its end.
 pub fn parse(mut bytes: &[u8]) -> Result<Headers, String> {
     let cut = || "headers that are cut off".to_owned();
-    let mut word = |bytes: &mut &[u8]| -> Result<usize, String> {
+    let word = |bytes: &mut &[u8]| -> Result<usize, String> {
         let (word, rest) = bytes.split_first_chunk::<4>().ok_or_else(cut)?;
         *bytes = rest;
         usize::try_from(u32::from_be_bytes(*word)).map_err(|_| cut())
     };
-    let mut text = |bytes: &mut &[u8]| -> Result<String, String> {
+    let text = |bytes: &mut &[u8]| -> Result<String, String> {
         let length = word(bytes)?;
         let (text, rest) = bytes.split_at_checked(length).ok_or_else(cut)?;
         *bytes = rest;
