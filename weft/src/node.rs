@@ -303,7 +303,7 @@ fn pods(site: Site) -> Part {
         async move {
             cni::plugins(&site)?;
             let client = site.client().await?;
-            let runtime: Arc<dyn Runtime> = Arc::new(Process::open(join::runtime(&site)?).await?);
+            let runtime: Arc<dyn Runtime> = Arc::new(Process::open(join::runtime(&site)).await?);
             let directory = Directory::default();
             let (listener, tls) = join::serving(&site).await?;
             let (_renewed, tls) = watch::channel(tls);
@@ -313,7 +313,10 @@ fn pods(site: Site) -> Part {
                 runtime: Arc::clone(&runtime),
                 directory: directory.clone(),
             };
-            let serve = serve::serve(serving, end.clone().wait());
+            let serve = async {
+                let done = serve::serve(serving, end.clone().wait()).await;
+                done.context("serve logs, exec, attach and port-forward")
+            };
             let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());
             tokio::try_join!(serve, run).map(drop)
         }

@@ -18,7 +18,7 @@ use crate::kubernetes::{self, Nodes, Settings, publish};
 use crate::lease::claim::Claim;
 use crate::lease::store::etcd::EtcdStore;
 use crate::lease::store::{Entry, LeaseStore, Listing};
-use crate::lease::{Lease, LeaseAttrs, key};
+use crate::lease::{BackendData, Lease, LeaseAttrs, key};
 use crate::metrics::Metrics;
 use crate::peers::{Rules, Tracker};
 use crate::subnet_env::SubnetEnv;
@@ -72,18 +72,31 @@ async fn kubernetes<O: Write>(
     let mut iface = options.iface.clone();
     startup::kubernetes::choose_addresses(&mut iface, names, &own);
     let uplink = choose_uplink(&config, &iface)?;
-    let publish = |attrs: LeaseAttrs, out: &mut O| {
+    let previous = startup::kubernetes::previous(names, &config, &own);
+    let publish = |mut attrs: LeaseAttrs, out: &mut O| {
+        let lease = Lease {
+            subnet,
+            attrs: attrs.clone(),
+        };
+        let previous = previous.unwrap_or_else(|| lease.clone()).attrs;
+        let later = later(&config);
+        if !later.is_empty() {
+            // What it was before, or a stand-in that can be told from all that a backend announces.
+            let or = |data: Option<BackendData>| data.or_else(|| BackendData::read("\"…\"").ok());
+            attrs.backend_data = config.v4.and_then(|_| or(previous.backend_data));
+            attrs.backend_v6_data = config.v6.and_then(|_| or(previous.backend_v6_data));
+        }
         let annotations = publish::annotations(names, &own, &attrs);
         let annotations = annotations.map_err(|why| anyhow!("Node {name}: {why}"))?;
-        let later = later(&config);
         writeln!(out, "# {subnet} is the podCIDR of Node {name}")?;
         for (name, value) in annotations {
-            match value {
-                Some(value) => writeln!(out, "annotate {name}={value}{later}")?,
+            match value.as_deref() {
+                Some("\"…\"") => writeln!(out, "annotate {name}=…{later}")?,
+                Some(value) => writeln!(out, "annotate {name}={value}")?,
                 None => writeln!(out, "annotate {name}-")?,
             }
         }
-        Ok(Lease { subnet, attrs })
+        Ok(lease)
     };
     plan(options, &config, &uplink, &leases.entries(), publish, out)
 }

@@ -12,6 +12,7 @@ pub mod daemon_set;
 mod deployment;
 pub mod endpoint_slice;
 pub mod garbage;
+pub mod endpoints;
 pub mod job;
 pub mod kept;
 pub mod namespaces;
@@ -94,6 +95,7 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     let pool = pod_cidrs::Pool::new(&settings.pod_network, settings.node_prefix_length);
     tasks.spawn(pod_cidrs::run(cluster.clone(), pool));
     tasks.spawn(endpoint_slice::run(cluster.clone()));
+    tasks.spawn(endpoints::run(cluster.clone()));
     tasks.spawn(daemon_set::run(cluster.clone()));
     tasks.spawn(claim::run(cluster.clone()));
     tasks.spawn(stateful_set::run(cluster.clone()));
