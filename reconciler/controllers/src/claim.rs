@@ -3,8 +3,7 @@
 //! There are no PersistentVolumes here: the node's agent keeps a folder for each claim, and the claim is the only
 //! object. So a claim waits, as with `WaitForFirstConsumer`, until a Pod that uses it has a node. Then the node is
 //! written into its annotation [`NODE`], and its status becomes Bound with the size that it asks for; nobody keeps a
-//! folder to that size. Pods of a StatefulSet that come later are sent to that node; other Pods are not, and find an
-//! empty folder on another node. To give up a folder whose node is gone for good, remove the annotation or the claim.
+//! folder to that size. Pods that come later are sent to that node by the scheduler. To give up a folder whose node is gone for good, remove the annotation or the claim.
 //!
 //! Claims with `volumeName` are somebody else's and left alone.
 

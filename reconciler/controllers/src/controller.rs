@@ -40,6 +40,8 @@ pub async fn run<K, F, R>(
     F: Future<Output = Result<Again, Trouble>> + Send,
     R: Fn(Arc<K>) -> F + Send,
 {
+    // kube's queue waits for the store too, in a way that wakes only one of several: so it must not have to.
+    kept.ready().await;
     let failures = Arc::new(Mutex::new(HashMap::<ObjectRef<K>, u32>::new()));
     let lock = |failures: &Mutex<HashMap<ObjectRef<K>, u32>>, key: &ObjectRef<K>, failed: bool| {
         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);

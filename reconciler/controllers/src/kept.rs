@@ -117,12 +117,11 @@ impl<K: Kind> Kept<K> {
         (kept, writer)
     }
 
-    /// Waits for the first list.
+    /// Waits for the first list. Not by the store's own way to wait: of several tasks that do, that wakes only one.
     pub async fn ready(&self) {
-        // Not the store's own signal: that serves one waiter at a time, and one that is not polled keeps the others.
         let mut progress = self.progress.subscribe();
-        // Fails only without a sender, and `self` has one.
-        _ = progress.wait_for(|now| now.listed > 0).await;
+        // The sender lives as long as `self`.
+        let _ = progress.wait_for(|progress| progress.listed > 0).await;
     }
 
     /// All of them, in no order.

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
@@ -49,6 +49,8 @@ struct News {
     severity: Severity,
     reason: String,
     message: String,
+    /// What was being done, of an event in the newer form.
+    action: Option<&'static str>,
     at: Timestamp,
 }
 
@@ -103,21 +105,44 @@ impl Recorder {
         reason: &str,
         message: String,
     ) {
-        let about_text = format!(
-            "{} {}",
-            about.kind.as_deref().unwrap_or("object"),
-            about.name.as_deref().unwrap_or_default()
-        );
-        let news = News {
+        self.send(News {
             about,
             source,
             severity,
             reason: reason.to_owned(),
             message,
+            action: None,
             at: Timestamp::now(),
-        };
+        });
+    }
+
+    /// Writes an event in the newer form, as the scheduler does: it tells what was being done (`Binding`), its time is
+    /// exact, and equal ones are a series.
+    pub fn action<K: Resource<DynamicType = ()>>(
+        &self,
+        source: &'static str,
+        object: &K,
+        severity: Severity,
+        (action, reason): (&'static str, &str),
+        message: impl Into<String>,
+    ) {
+        self.send(News {
+            about: object.object_ref(&()),
+            source,
+            severity,
+            reason: reason.to_owned(),
+            message: message.into(),
+            action: Some(action),
+            at: Timestamp::now(),
+        });
+    }
+
+    fn send(&self, news: News) {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let about = format!("{} {}", text(&news.about.kind), text(&news.about.name));
+        let reason = news.reason.clone();
         if self.sender.try_send(news).is_err() {
-            tracing::warn!("write event {reason} of {about_text}: too many events wait");
+            tracing::warn!("write event {reason} of {about}: too many events wait");
         }
     }
 }
@@ -220,7 +245,12 @@ async fn write(client: &Client, memory: &mut Memory, key: &Key, news: &News) -> 
     };
     if let Some((name, count)) = memory.written.get_mut(key) {
         let raised = *count + 1;
-        let patch = serde_json::json!({"count": raised, "message": message, "lastTimestamp": seconds(news.at)});
+        let patch = match news.action {
+            Some(_) => serde_json::json!({"series": {"count": raised, "lastObservedTime": MicroTime(news.at)}}),
+            None => {
+                serde_json::json!({"count": raised, "message": message, "lastTimestamp": seconds(news.at)})
+            }
+        };
         match events
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -243,7 +273,7 @@ async fn write(client: &Client, memory: &mut Memory, key: &Key, news: &News) -> 
 
 fn new_event(news: &News, namespace: &str, message: String) -> Event {
     let name = news.about.name.as_deref().unwrap_or_default();
-    Event {
+    let event = Event {
         metadata: ObjectMeta {
             // The end tells apart events of one object in one nanosecond of two processes.
             name: Some(format!(
@@ -275,6 +305,19 @@ fn new_event(news: &News, namespace: &str, message: String) -> Event {
         reporting_component: Some(news.source.into()),
         reporting_instance: Some(String::new()),
         ..Event::default()
+    };
+    let Some(action) = news.action else {
+        return event;
+    };
+    Event {
+        action: Some(action.to_owned()),
+        event_time: Some(MicroTime(news.at)),
+        reporting_instance: Some(news.source.into()),
+        source: None,
+        count: None,
+        first_timestamp: None,
+        last_timestamp: None,
+        ..event
     }
 }
 
@@ -298,6 +341,7 @@ mod tests {
             severity: Severity::Normal,
             reason: "SuccessfulCreate".into(),
             message: message.into(),
+            action: None,
             at: Timestamp::from_second(at).unwrap(),
         }
     }
@@ -347,5 +391,20 @@ mod tests {
                 "reportingComponent": "replicaset-controller", "reportingInstance": ""
             })
         );
+    }
+
+    #[test]
+    fn an_action_is_written_as_the_scheduler_writes_it() {
+        let mut news = news("Successfully assigned demo/web to n1", 1_795_000_000);
+        news.action = Some("Binding");
+        news.source = "default-scheduler";
+        let event = new_event(&news, "demo", news.message.clone());
+        let value = serde_json::to_value(&event).unwrap();
+        assert_eq!(value["action"], "Binding");
+        assert_eq!(value["eventTime"], "2026-11-18T11:06:40.000000Z");
+        assert_eq!(value["reportingComponent"], "default-scheduler");
+        for none in ["count", "firstTimestamp", "lastTimestamp", "source"] {
+            assert!(value.get(none).is_none(), "{none}");
+        }
     }
 }

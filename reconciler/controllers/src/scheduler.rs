@@ -6,9 +6,11 @@
 //!
 //! Rules: cordoned nodes, taints, `nodeSelector`, required node affinity, host ports, resources, the count of Pods.
 //! Among the nodes left: the most CPU and memory left, the fewest Pods of the same owner, preferred node affinity,
-//! `PreferNoSchedule`. It does not look at affinity between Pods, topology spread constraints and volumes, and it
-//! preempts nobody: a more important Pod goes first, but waits for room like any other.
+//! `PreferNoSchedule`. A Pod with claims goes to the node that has their folders. It does not look at affinity between
+//! Pods and topology spread constraints, and it preempts nobody: a more important Pod goes first, but waits for room like
+//! any other.
 
+pub mod homes;
 pub mod plan;
 pub mod room;
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt, select};
+use futures_util::stream::{FuturesUnordered, StreamExt, select_all};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -26,30 +28,33 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
+use crate::recorder::Severity;
 use plan::{Assumed, Decision, NAME};
 
 /// Requests at a time; each is a connection.
 const AT_ONCE: usize = 16;
 /// The first and the longest pause after a failure, or before a new reason is told.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// A Pod waits this long before it is told why.
+const FIRST: Duration = Duration::from_millis(50);
 /// An unchanged reason is told again after this time.
 const REMIND: Duration = Duration::from_secs(300);
 
 /// Schedules until it is dropped.
 pub async fn run(cluster: Cluster) {
-    tokio::join!(cluster.pods.ready(), cluster.nodes.ready());
-    let changes = select(
-        cluster.pods.changes().map(|_| ()),
-        cluster.nodes.changes().map(|_| ()),
-    );
-    let mut changes = std::pin::pin!(changes.ready_chunks(4096));
+    tokio::join!(cluster.pods.ready(), cluster.nodes.ready(), cluster.claims.ready());
+    let changes = select_all([
+        cluster.pods.changes().map(|_| ()).boxed(),
+        cluster.nodes.changes().map(|_| ()).boxed(),
+        cluster.claims.changes().map(|_| ()).boxed(),
+    ]);
+    let mut changes = changes.ready_chunks(4096);
     let mut scheduler = Scheduler::default();
     let mut running = FuturesUnordered::new();
     let mut look = true;
     loop {
         if look {
-            let (nodes, pods) = (cluster.nodes.all(), cluster.pods.all());
-            scheduler.look(&nodes, &pods, Instant::now());
+            scheduler.look(&cluster, Instant::now());
         }
         while running.len() < AT_ONCE
             && let Some(task) = scheduler.tasks.pop_front()
@@ -94,17 +99,16 @@ struct Done {
 }
 
 fn pause(count: u32) -> Duration {
-    (PAUSE.0 * 2_u32.saturating_pow(count.saturating_sub(1).min(8))).min(PAUSE.1)
+    if count == 0 {
+        return FIRST;
+    }
+    (PAUSE.0 * 2_u32.saturating_pow((count - 1).min(8))).min(PAUSE.1)
 }
 
 impl Scheduler {
-    fn look(
-        &mut self,
-        nodes: &[Arc<k8s_openapi::api::core::v1::Node>],
-        pods: &[Arc<Pod>],
-        now: Instant,
-    ) {
-        plan::forget(&mut self.assumed, pods);
+    fn look(&mut self, cluster: &Cluster, now: Instant) {
+        let (nodes, pods) = (cluster.nodes.all(), cluster.pods.all());
+        plan::forget(&mut self.assumed, &pods);
         let waiting: BTreeSet<&str> = pods
             .iter()
             .filter(|pod| plan::waits(pod))
@@ -123,7 +127,7 @@ impl Scheduler {
                 self.assumed.remove(uid);
             }
         }
-        for decision in plan::plan(nodes, pods, &self.assumed, &later) {
+        for decision in plan::plan(&nodes, &pods, &cluster.claims.all(), &self.assumed, &later) {
             match decision {
                 Decision::Bind { pod, node } => {
                     self.assumed
@@ -141,7 +145,11 @@ impl Scheduler {
         let (at, count) = match self.told.get(&uid) {
             Some((told, at, count)) if *told == message => (*at + REMIND, *count),
             Some((_, at, count)) => (*at + pause(*count), *count),
-            None => (now, 0),
+            None => {
+                // What it needs may be on its way on another watch.
+                self.told.insert(uid.clone(), (String::new(), now, 0));
+                (now + FIRST, 0)
+            }
         };
         if at > now {
             self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
@@ -190,9 +198,7 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
     let bound = match sent {
         Ok(_) => {
             let message = format!("Successfully assigned {namespace}/{name} to {node}");
-            cluster
-                .recorder
-                .normal(NAME, pod.as_ref(), "Scheduled", message);
+            tell(cluster, &pod, Severity::Normal, ("Binding", "Scheduled"), message);
             true
         }
         // It is gone, being deleted, or bound: the observed Pods will say so.
@@ -203,9 +209,7 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
         Err(error) => {
             tracing::warn!("bind Pod {namespace}/{name} to {node}: {error}");
             let message = format!("binding rejected: {error}");
-            cluster
-                .recorder
-                .warning(NAME, pod.as_ref(), "FailedScheduling", message);
+            tell(cluster, &pod, Severity::Warning, ("Binding", "FailedScheduling"), message);
             false
         }
     };
@@ -215,13 +219,22 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
     }
 }
 
+fn tell(
+    cluster: &Cluster,
+    pod: &Pod,
+    severity: Severity,
+    what: (&'static str, &str),
+    message: String,
+) {
+    cluster.recorder.action(NAME, pod, severity, what, message);
+}
+
 /// Writes the condition and the event that say why a Pod waits.
 async fn explain(cluster: &Cluster, pod: Arc<Pod>, message: String) -> Done {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let uid = pod.uid().unwrap_or_default();
-    cluster
-        .recorder
-        .warning(NAME, pod.as_ref(), "FailedScheduling", message.clone());
+    let what = ("Scheduling", "FailedScheduling");
+    tell(cluster, &pod, Severity::Warning, what, message.clone());
     if let Some(condition) = condition(&pod, &message, Timestamp::now()) {
         let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
         let api = cluster.api::<Pod>(&namespace);

@@ -25,6 +25,12 @@ impl Sets {
     pub fn wanted(&self) -> i32 {
         self.all().map(Replicated::replicas).sum()
     }
+
+    /// How many Pods they may have now: a ReplicaSet that has just been made smaller still has the Pods that it told of.
+    pub fn present(&self) -> i32 {
+        let told = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
+        self.all().map(|set| set.replicas().max(told(set))).sum()
+    }
 }
 
 /// How many Pods of a ReplicaSet are surely available, and will be once what is too much has been deleted. A status
@@ -63,7 +69,7 @@ pub fn roll(sets: &mut Sets, limits: Limits) {
 }
 
 fn grow(sets: &mut Sets, limits: Limits) {
-    let room = limits.most() - sets.wanted();
+    let room = limits.most() - sets.present();
     let Some(new) = &mut sets.new else { return };
     let missing = limits.wanted - new.replicas();
     let change = if missing > 0 {

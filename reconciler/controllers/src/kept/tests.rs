@@ -129,3 +129,18 @@ async fn what_was_written_and_deleted_behind_a_broken_watch_is_not_waited_for() 
         kept.take(&mut writer, watcher::Event::InitDone);
     });
 }
+
+#[tokio::test]
+async fn the_first_list_wakes_all_that_wait_for_it() {
+    let (kept, mut writer) = Kept::<ConfigMap>::empty();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let kept = kept.clone();
+        waiting.spawn(async move { kept.ready().await });
+    }
+    tokio::task::yield_now().await;
+    kept.take(&mut writer, watcher::Event::Init);
+    kept.take(&mut writer, watcher::Event::InitDone);
+    let all = tokio::time::timeout(Duration::from_secs(10), waiting.join_all());
+    assert!(all.await.is_ok());
+}

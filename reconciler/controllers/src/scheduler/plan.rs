@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 
+use super::homes::Homes;
 use super::room::{Room, Wanted};
 use crate::pod;
 
@@ -67,6 +68,7 @@ pub fn waits(pod: &Pod) -> bool {
 pub fn plan(
     nodes: &[Arc<Node>],
     pods: &[Arc<Pod>],
+    claims: &[Arc<PersistentVolumeClaim>],
     assumed: &Assumed,
     later: &BTreeSet<String>,
 ) -> Vec<Decision> {
@@ -99,35 +101,40 @@ pub fn plan(
         .map(|node| Room::of(node))
         .map(|room| (room.name, room))
         .collect();
-    for pod in pods {
+    let mut homes = Homes::of(claims);
+    for pod in pods.iter().filter(|pod| !pod::has_ended(pod)) {
         let known = pod::node(pod).or_else(|| assumed.get(&uid(pod)).map(String::as_str));
-        if !pod::has_ended(pod)
-            && let Some(room) = known.and_then(|node| rooms.get_mut(node))
-        {
+        let Some(node) = known else { continue };
+        homes.settle(pod, node);
+        if let Some(room) = rooms.get_mut(node) {
             room.take(&Wanted::of(pod));
         }
     }
-    waiting
-        .into_iter()
-        .map(|pod| {
-            let wanted = Wanted::of(pod);
-            match place(&rooms, &wanted) {
-                Ok(node) => {
-                    if let Some(room) = rooms.get_mut(node.as_str()) {
-                        room.take(&wanted);
-                    }
-                    Decision::Bind {
-                        pod: Arc::clone(pod),
-                        node,
-                    }
+    let mut decisions = Vec::new();
+    for pod in waiting {
+        let pod = Arc::clone(pod);
+        let mut wanted = Wanted::of(&pod);
+        let placed = homes.nodes(&pod).map_err(|cause| unavailable(&rooms, &cause));
+        let placed = placed.and_then(|nodes| {
+            wanted.homes = nodes;
+            place(&rooms, &wanted)
+        });
+        match placed {
+            Ok(node) => {
+                homes.settle(&pod, &node);
+                if let Some(room) = rooms.get_mut(node.as_str()) {
+                    room.take(&wanted);
                 }
-                Err(message) => Decision::Unschedulable {
-                    pod: Arc::clone(pod),
-                    message,
-                },
+                decisions.push(Decision::Bind { pod, node });
             }
-        })
-        .collect()
+            Err(message) => decisions.push(Decision::Unschedulable { pod, message }),
+        }
+    }
+    decisions
+}
+
+fn unavailable(rooms: &BTreeMap<&str, Room<'_>>, why: &str) -> String {
+    format!("0/{} nodes are available: {why}.", rooms.len())
 }
 
 /// Drops what the observed Pods show by now: a Pod is bound, or gone.
@@ -181,11 +188,7 @@ fn place(rooms: &BTreeMap<&str, Room<'_>>, wanted: &Wanted<'_>) -> Result<String
         .map(|(reason, count)| format!("{count} {reason}"))
         .collect();
     reasons.sort();
-    Err(format!(
-        "0/{} nodes are available: {}.",
-        rooms.len(),
-        reasons.join(", ")
-    ))
+    Err(unavailable(rooms, &reasons.join(", ")))
 }
 
 #[cfg(test)]

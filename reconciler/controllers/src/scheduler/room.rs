@@ -15,6 +15,8 @@ const USUAL: [(&str, u128); 2] = [("cpu", NANO / 10), ("memory", 200_000_000 * N
 pub struct Wanted<'a> {
     /// The object.
     pub pod: &'a Pod,
+    /// The nodes that its claims are on.
+    pub homes: Vec<String>,
     asks: Amounts,
     ports: Vec<HostPort>,
     owner: Option<String>,
@@ -64,6 +66,7 @@ impl<'a> Wanted<'a> {
         let owners = pod.metadata.owner_references.iter().flatten();
         Self {
             pod,
+            homes: Vec::new(),
             asks: amount::requests(pod),
             ports: ports.filter_map(HostPort::of).collect(),
             owner: owners
@@ -142,6 +145,9 @@ impl<'a> Room<'a> {
         }
         if !affinity::allows(wanted.pod, self.node) {
             return vec!["node(s) didn't match Pod's node affinity/selector".to_owned()];
+        }
+        if wanted.homes.iter().any(|home| home != self.name) {
+            return vec!["node(s) didn't match PersistentVolume's node affinity".to_owned()];
         }
         let taken = |port: &HostPort| self.ports.iter().any(|other| other.clashes(port));
         if wanted.ports.iter().any(taken) {

@@ -157,18 +157,43 @@ impl Bed {
     pub async fn until<K: Kind>(&self, name: &str, wanted: impl Fn(&K) -> bool) -> Result<K> {
         let begun = Instant::now();
         loop {
-            let object = self.api::<K>().get(name).await?;
+            let mut object = self.api::<K>().get(name).await?;
             if wanted(&object) {
                 return Ok(object);
             }
             if begun.elapsed() > Duration::from_secs(60) {
+                object.meta_mut().managed_fields = None;
+                let object = serde_json::to_string_pretty(&object)?;
+                let pods = self.pods();
+                let events = self
+                    .api::<Event>()
+                    .list(&ListParams::default())
+                    .await?
+                    .items;
+                let events: Vec<_> = events
+                    .into_iter()
+                    .filter_map(|event| event.message)
+                    .collect();
                 bail!(
-                    "{} {name} never became what was wanted: {object:#?}",
-                    K::kind(&())
+                    "{name} never became what was wanted: {object}\nPods: {pods:#?}\nEvents: {events:#?}"
                 );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Each Pod that there is, with its node and phase.
+    fn pods(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let line = |pod: &Pod| {
+            format!(
+                "{} on {:?}: {}",
+                pod.name_any(),
+                pod::node(pod),
+                pod::phase(pod)
+            )
+        };
+        seen.pods.values().map(line).collect()
     }
 
     /// Counts anew, from the state that the observer knows.
@@ -205,7 +230,7 @@ impl Bed {
 type Running = (oneshot::Sender<()>, JoinHandle<()>);
 
 async fn serve(folder: &TempDir, address: SocketAddr) -> Result<(Running, Kubeconfig)> {
-    let server = Server::open(Config {
+    let config = Config {
         data: folder.path().to_owned(),
         store: "embedded".to_owned(),
         credentials: reconciler::store::Credentials::default(),
@@ -213,8 +238,8 @@ async fn serve(folder: &TempDir, address: SocketAddr) -> Result<(Running, Kubeco
         service_networks: vec!["10.96.0.0/16".parse()?],
         node_ports: (30000, 32767),
         empties_namespaces: false,
-    })
-    .await?;
+    };
+    let server = Server::open(config, Vec::new()).await?;
     let kubeconfig = Kubeconfig::read_from(server.kubeconfig())?;
     let (ready, is_ready) = oneshot::channel();
     let (end, ending) = oneshot::channel::<()>();
@@ -291,7 +316,7 @@ async fn act(client: &Client, pod: &Pod) -> kube::Result<()> {
     if pod::node(pod).is_none() || pod::is_ready(pod) || broken {
         return Ok(());
     }
-    let now = format!("{:.0}", k8s_openapi::jiff::Timestamp::now());
+    let now = format!("{:.0}", jiff::Timestamp::now());
     let status = json!({"status": {
         "phase": "Running",
         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],

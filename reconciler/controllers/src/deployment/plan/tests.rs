@@ -188,6 +188,14 @@ fn a_rollout_that_is_scaled_keeps_its_proportions() {
         (world.set("a").replicas(), world.set("b").replicas()),
         (8, 3)
     );
+    // The old Pods have to go before there is room for more new ones.
+    world.look();
+    assert_eq!(
+        (world.set("a").replicas(), world.set("b").replicas()),
+        (8, 3)
+    );
+    world.replicate(0);
+    world.tell(0);
     world.look();
     assert_eq!(
         (world.set("a").replicas(), world.set("b").replicas()),

@@ -37,7 +37,15 @@ fn pod(name: &str, cpu: &str, more: Value) -> Arc<Pod> {
 }
 
 fn places(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> BTreeMap<String, String> {
-    let decisions = plan(nodes, pods, &Assumed::new(), &BTreeSet::new());
+    places_with(nodes, pods, &[])
+}
+
+fn places_with(
+    nodes: &[Arc<Node>],
+    pods: &[Arc<Pod>],
+    claims: &[Arc<PersistentVolumeClaim>],
+) -> BTreeMap<String, String> {
+    let decisions = plan(nodes, pods, claims, &Assumed::new(), &BTreeSet::new());
     decisions
         .into_iter()
         .map(|decision| match decision {
@@ -230,6 +238,31 @@ fn preferences_decide_among_those_that_fit() {
     assert_eq!(places(&nodes, &[pod("p", "1", json!({}))])["p"], "n2");
 }
 
+#[test]
+fn a_pod_goes_where_its_claim_is() {
+    let nodes = ["n1", "n2", "n3"].map(|name| node(name, "8", json!({})));
+    let uses = |name: &str, claim: &str| {
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+        pod(name, "1", json!({"spec": {"volumes": volumes}}))
+    };
+    let claim = |name: &str, node: Value| -> Arc<PersistentVolumeClaim> {
+        let metadata = json!({"name": name, "namespace": "demo", "annotations": {"weft.io/node": node}});
+        Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
+    };
+    let mut new = (*claim("new", json!("x"))).clone();
+    new.metadata.annotations = None;
+    let claims = [claim("kept", json!("n3")), claim("lost", json!("n9")), Arc::new(new)];
+    let pods = [uses("a", "kept"), uses("b", "lost"), uses("c", "new"), uses("d", "new"), uses("e", "none")];
+    let found = places_with(&nodes, &pods, &claims);
+    assert_eq!(found["a"], "n3");
+    assert_eq!(
+        found["b"],
+        "0/3 nodes are available: 3 node(s) didn't match PersistentVolume's node affinity."
+    );
+    assert_eq!(found["c"], found["d"]);
+    assert_eq!(found["e"], "0/3 nodes are available: persistentvolumeclaim \"none\" not found.");
+}
+
 /// What happens in a cluster while it is scheduled.
 #[derive(Clone, Debug)]
 enum Step {
@@ -284,7 +317,7 @@ proptest! {
                 }
                 Step::Schedule => {
                     let pods: Vec<_> = seen.values().cloned().collect();
-                    for decision in plan(&nodes, &pods, &assumed, &BTreeSet::new()) {
+                    for decision in plan(&nodes, &pods, &[], &assumed, &BTreeSet::new()) {
                         let Decision::Bind { pod, node } = decision else { continue };
                         let uid = pod.metadata.uid.clone().unwrap();
                         // The server refuses to bind what is gone or bound.
@@ -317,7 +350,7 @@ proptest! {
             show(&name, &truth, &mut seen, &mut assumed);
         }
         let pods: Vec<_> = seen.values().cloned().collect();
-        for decision in plan(&nodes, &pods, &assumed, &BTreeSet::new()) {
+        for decision in plan(&nodes, &pods, &[], &assumed, &BTreeSet::new()) {
             if let Decision::Bind { pod, node } = decision {
                 truth.get_mut(pod.metadata.uid.as_ref().unwrap()).unwrap().1 = Some(node);
             }
