@@ -119,10 +119,10 @@ impl<K: Kind> Kept<K> {
 
     /// Waits for the first list.
     pub async fn ready(&self) {
-        if self.store.wait_until_ready().await.is_err() {
-            // The watch is run no more, so the process is about to end: nothing will ever be ready.
-            std::future::pending::<()>().await;
-        }
+        // Not the store's own `wait_until_ready`, which wakes only the last of several that wait.
+        let mut progress = self.progress.subscribe();
+        // Fails only without a sender, and `self` has one.
+        _ = progress.wait_for(|now| now.listed > 0).await;
     }
 
     /// All of them, in no order.
@@ -326,10 +326,7 @@ fn revision<K: Resource>(object: &K) -> Option<u64> {
 async fn keep<K: Kind>(api: Api<K>, kept: Kept<K>, mut writer: Writer<K>) {
     let kind = K::kind(&()).into_owned();
     let config = watcher::Config::default().page_size(PAGE);
-    let mut events = std::pin::pin!(watcher(api, config).backoff(Retry {
-        next: PAUSE.0,
-        last: None
-    }));
+    let mut events = std::pin::pin!(watcher(api, config).backoff(Retry::default()));
     let mut told = false;
     while let Some(event) = events.next().await {
         match event {
@@ -352,9 +349,18 @@ async fn keep<K: Kind>(api: Api<K>, kept: Kept<K>, mut writer: Writer<K>) {
 
 /// Pauses that grow. kube resets them at every event, and the announcement of a list is one, even if the list fails;
 /// so only a reset after some calm counts.
-struct Retry {
+pub(crate) struct Retry {
     next: Duration,
     last: Option<Instant>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            next: PAUSE.0,
+            last: None,
+        }
+    }
 }
 
 impl Iterator for Retry {

@@ -9,17 +9,25 @@ pub mod claim;
 pub mod cluster;
 pub mod controller;
 pub mod daemon_set;
+mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod garbage;
 pub mod job;
 pub mod kept;
+pub mod namespaces;
+pub mod nodes;
 pub mod owned;
 pub mod placement;
 pub mod pod;
+pub mod pod_cidrs;
+pub mod pod_garbage;
 pub mod pod_writes;
 pub mod recorder;
 mod replicas;
+pub mod resources;
 pub mod revisions;
+pub mod scheduler;
 pub mod stateful_set;
 pub mod status_write;
 pub mod trouble;
@@ -37,6 +45,8 @@ use cluster::Cluster;
 pub struct Settings {
     /// How long a node may be silent before it is NotReady.
     pub node_monitor_grace: Duration,
+    /// How long a node may be gone before its Pods are removed without waiting for it.
+    pub node_gone_grace: Duration,
     /// The networks that nodes get their Pods' addresses from, at most one of each family.
     pub pod_network: Vec<IpNet>,
     /// The length of a node's part of the IPv4 Pod network. Of an IPv6 one, a node gets a /64.
@@ -47,6 +57,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             node_monitor_grace: Duration::from_secs(40),
+            node_gone_grace: Duration::from_secs(40),
             pod_network: Vec::new(),
             node_prefix_length: 24,
         }
@@ -75,17 +86,21 @@ pub async fn run(
 }
 
 /// Each controller is a task of its own.
-#[allow(
-    unused_variables,
-    reason = "the controllers that read settings come with the next commits"
-)]
 fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
+    tasks.spawn(scheduler::run(cluster.clone()));
+    tasks.spawn(garbage::run(cluster.clone()));
+    tasks.spawn(namespaces::run(cluster.clone()));
+    tasks.spawn(pod_garbage::run(cluster.clone(), settings.node_gone_grace));
+    tasks.spawn(nodes::run(cluster.clone(), settings.node_monitor_grace));
+    let pool = pod_cidrs::Pool::new(&settings.pod_network, settings.node_prefix_length);
+    tasks.spawn(pod_cidrs::run(cluster.clone(), pool));
     tasks.spawn(endpoint_slice::run(cluster.clone()));
     tasks.spawn(endpoints::run(cluster.clone()));
     tasks.spawn(daemon_set::run(cluster.clone()));
     tasks.spawn(claim::run(cluster.clone()));
     tasks.spawn(stateful_set::run(cluster.clone()));
     tasks.spawn(job::run(cluster.clone()));
+    tasks.spawn(deployment::run(cluster.clone()));
     tasks.spawn(replicas::replica_sets(cluster.clone()));
     tasks.spawn(replicas::replication_controllers(cluster.clone()));
 }

@@ -31,7 +31,11 @@ impl Pool {
     /// Of the networks, at most one of each family; `length` is that of an IPv4 part.
     pub fn new(networks: &[IpNet], length: u8) -> Self {
         let part = |network: &IpNet| {
-            let wanted = if network.addr().is_ipv4() { length } else { IPV6_LENGTH };
+            let wanted = if network.addr().is_ipv4() {
+                length
+            } else {
+                IPV6_LENGTH
+            };
             // A network that is smaller than a part is one part.
             let wanted = wanted.clamp(network.prefix_len(), network.max_prefix_len());
             (network.trunc(), wanted)
@@ -57,15 +61,22 @@ pub struct Plan {
 
 /// The parts that a node has.
 pub fn parts(node: &Node) -> Vec<IpNet> {
-    let Some(spec) = &node.spec else { return Vec::new() };
+    let Some(spec) = &node.spec else {
+        return Vec::new();
+    };
     let all = spec.pod_cidrs.as_deref().unwrap_or_default().iter();
-    let mut parts: Vec<IpNet> = all.chain(&spec.pod_cidr).filter_map(|text| text.parse().ok()).collect();
+    let mut parts: Vec<IpNet> = all
+        .chain(&spec.pod_cidr)
+        .filter_map(|text| text.parse().ok())
+        .collect();
     parts.dedup();
     parts
 }
 
 fn has_none(node: &Node) -> bool {
-    node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.as_deref().unwrap_or_default().is_empty())
+    node.spec
+        .as_ref()
+        .is_none_or(|spec| spec.pod_cidr.as_deref().unwrap_or_default().is_empty())
 }
 
 /// Plans for all nodes that have none; `given` was written before and need not be observed yet.
@@ -107,7 +118,11 @@ fn free((network, length): (IpNet, u8), taken: &[IpNet]) -> Option<IpNet> {
 
 /// Drops what the observed nodes show by now: the node has its part, or is gone.
 pub fn forget(given: &mut Given, nodes: &[Arc<Node>]) {
-    given.retain(|wanted, _| nodes.iter().any(|node| key(node) == *wanted && has_none(node)));
+    given.retain(|wanted, _| {
+        nodes
+            .iter()
+            .any(|node| key(node) == *wanted && has_none(node))
+    });
 }
 
 fn key(node: &Node) -> Key {
@@ -164,7 +179,10 @@ async fn write(cluster: &Cluster, (name, uid): &Key, parts: &[IpNet]) -> kube::R
         Ok(_) => Ok(()),
         // Gone, replaced, or given a part by somebody else: the observed nodes will show it.
         Err(kube::Error::Api(status)) if [404, 409, 422].contains(&status.code) => {
-            tracing::debug!("give node {name} its part of the Pod network: {}", status.message);
+            tracing::debug!(
+                "give node {name} its part of the Pod network: {}",
+                status.message
+            );
             Ok(())
         }
         Err(error) => Err(error),
@@ -198,12 +216,19 @@ mod tests {
     fn the_first_free_part_is_given_and_parts_are_kept() {
         let nodes = [
             node("n1", json!({})),
-            node("n2", json!({"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]})),
+            node(
+                "n2",
+                json!({"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]}),
+            ),
             node("n3", json!({})),
             node("n4", json!({"podCIDR": "10.244.2.128/25"})),
         ];
         let plan = plan(&pool("10.244.0.0/16", 24), &nodes, &Given::new());
-        let text: Vec<_> = plan.give.iter().map(|(name, parts)| format!("{} {}", name.0, parts[0])).collect();
+        let text: Vec<_> = plan
+            .give
+            .iter()
+            .map(|(name, parts)| format!("{} {}", name.0, parts[0]))
+            .collect();
         assert_eq!(text, ["n1 10.244.1.0/24", "n3 10.244.3.0/24"]);
     }
 
@@ -218,9 +243,18 @@ mod tests {
 
     #[test]
     fn each_family_has_a_part() {
-        let pool = Pool::new(&["10.244.0.0/16".parse().unwrap(), "fd00:10::/48".parse().unwrap()], 24);
+        let pool = Pool::new(
+            &[
+                "10.244.0.0/16".parse().unwrap(),
+                "fd00:10::/48".parse().unwrap(),
+            ],
+            24,
+        );
         let plan = plan(&pool, &[node("n1", json!({}))], &Given::new());
-        let parts: Vec<_> = plan.give[&first("n1")].iter().map(ToString::to_string).collect();
+        let parts: Vec<_> = plan.give[&first("n1")]
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(parts, ["10.244.0.0/24", "fd00:10::/64"]);
     }
 

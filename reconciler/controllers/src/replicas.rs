@@ -15,12 +15,13 @@ use futures_util::stream;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::PostParams;
 
 use crate::cluster::{Cluster, FIELD_MANAGER};
 use crate::controller::{self, Again};
 use crate::kept::Kept;
 use crate::owned;
+use crate::pod_writes;
 use crate::trouble::{Tried, Trouble};
 pub(crate) use kind::Replicated;
 use plan::{Failure, Plan};
@@ -65,9 +66,16 @@ async fn bring<R: Replicated>(
     let now = Timestamp::now();
     let Plan { create, delete, .. } = plan::plan(owner.as_ref(), &pods, &related, now);
     let outcome = if create > 0 {
-        create_pods(cluster, owner.as_ref(), create).await
+        let pod = owner
+            .template()
+            .map(|template| owned::pod_of(owner.as_ref(), template));
+        let pods = pod.into_iter().cycle().take(create).collect();
+        pod_writes::create_all(cluster, R::COMPONENT, owner.as_ref(), pods).await
     } else {
-        delete_pods(cluster, owner.as_ref(), &delete).await
+        let gone = delete
+            .iter()
+            .map(|pod| pod_writes::delete(cluster, R::COMPONENT, owner.as_ref(), pod, false));
+        join_all(gone).await.into_iter().collect()
     };
     let (failure, trouble) = match outcome {
         Ok(()) => (None, None),
@@ -133,112 +141,6 @@ fn related<R: Replicated>(cluster: &Cluster, kept: &Kept<R>, owner: &R) -> Vec<A
         .into_iter()
         .filter(owned)
         .collect()
-}
-
-async fn create_pods<R: Replicated>(
-    cluster: &Cluster,
-    owner: &R,
-    count: usize,
-) -> Result<(), Trouble> {
-    let Some(template) = owner.template() else {
-        return Err(Trouble::object("create a Pod", "there is no template"));
-    };
-    let pod = owned::pod_of(owner, template);
-    let namespace = owner.namespace().unwrap_or_default();
-    let api = cluster.api::<Pod>(&namespace);
-    let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.into()),
-        ..PostParams::default()
-    };
-    let (mut left, mut batch) = (count, 1);
-    while left > 0 {
-        batch = batch.min(left);
-        let tries = (0..batch).map(|_| async {
-            api.create(&params, &pod)
-                .await
-                .tried(|| format!("create a Pod of {namespace}/{}", owner.name_any()))
-        });
-        let mut refused = None;
-        let mut made = Vec::new();
-        for outcome in join_all(tries).await {
-            match outcome {
-                Ok(created) => {
-                    cluster.recorder.normal(
-                        R::COMPONENT,
-                        owner,
-                        "SuccessfulCreate",
-                        format!("Created pod: {}", created.name_any()),
-                    );
-                    made.push(created);
-                }
-                Err(trouble) => {
-                    if !trouble.ends_with_namespace() {
-                        cluster.recorder.warning(
-                            R::COMPONENT,
-                            owner,
-                            "FailedCreate",
-                            format!("Error creating: {}", trouble.said()),
-                        );
-                    }
-                    refused = Some(trouble);
-                }
-            }
-        }
-        for pod in &made {
-            cluster.pods.seen(pod).await;
-        }
-        if let Some(trouble) = refused {
-            return Err(trouble);
-        }
-        left -= batch;
-        batch *= 2;
-    }
-    Ok(())
-}
-
-async fn delete_pods<R: Replicated>(
-    cluster: &Cluster,
-    owner: &R,
-    pods: &[Arc<Pod>],
-) -> Result<(), Trouble> {
-    let namespace = owner.namespace().unwrap_or_default();
-    let api = cluster.api::<Pod>(&namespace);
-    let deletions = pods.iter().map(|pod| async {
-        let name = pod.name_any();
-        let only = Preconditions {
-            uid: pod.uid(),
-            resource_version: None,
-        };
-        match api
-            .delete(&name, &DeleteParams::background().preconditions(only))
-            .await
-        {
-            Ok(_) => {
-                cluster.recorder.normal(
-                    R::COMPONENT,
-                    owner,
-                    "SuccessfulDelete",
-                    format!("Deleted pod: {name}"),
-                );
-            }
-            // Gone already, or another Pod of its name.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => {
-                let trouble = Err(error).tried(|| format!("delete Pod {namespace}/{name}"));
-                return trouble.inspect_err(|trouble: &Trouble| {
-                    cluster.recorder.warning(
-                        R::COMPONENT,
-                        owner,
-                        "FailedDelete",
-                        format!("Error deleting: {}", trouble.said()),
-                    );
-                });
-            }
-        }
-        cluster.pods.seen_gone(pod).await;
-        Ok(())
-    });
-    join_all(deletions).await.into_iter().collect()
 }
 
 async fn write_status<R: Replicated>(

@@ -98,7 +98,12 @@ fn pause(count: u32) -> Duration {
 }
 
 impl Scheduler {
-    fn look(&mut self, nodes: &[Arc<k8s_openapi::api::core::v1::Node>], pods: &[Arc<Pod>], now: Instant) {
+    fn look(
+        &mut self,
+        nodes: &[Arc<k8s_openapi::api::core::v1::Node>],
+        pods: &[Arc<Pod>],
+        now: Instant,
+    ) {
         plan::forget(&mut self.assumed, pods);
         let waiting: BTreeSet<&str> = pods
             .iter()
@@ -113,7 +118,7 @@ impl Scheduler {
             if *at > now {
                 later.insert(uid.clone());
                 self.wake = Some(self.wake.map_or(*at, |wake| wake.min(*at)));
-            } else if later.is_empty() || !later.contains(uid) {
+            } else {
                 // By now the observed Pods would show a binding that took effect after all.
                 self.assumed.remove(uid);
             }
@@ -121,7 +126,8 @@ impl Scheduler {
         for decision in plan::plan(nodes, pods, &self.assumed, &later) {
             match decision {
                 Decision::Bind { pod, node } => {
-                    self.assumed.insert(pod.uid().unwrap_or_default(), node.clone());
+                    self.assumed
+                        .insert(pod.uid().unwrap_or_default(), node.clone());
                     self.tasks.push_back(Task::Bind { pod, node });
                 }
                 Decision::Unschedulable { pod, message } => self.explain(pod, message, now),
@@ -179,12 +185,14 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
     });
     let api = cluster.api::<Pod>(&namespace);
     let sent = api
-        .create_subresource::<Value>("binding", &name, &PostParams::default(), binding.to_string().into_bytes())
+        .create_subresource::<Value, Value>("binding", &name, &PostParams::default(), &binding)
         .await;
     let bound = match sent {
         Ok(_) => {
             let message = format!("Successfully assigned {namespace}/{name} to {node}");
-            cluster.recorder.normal(NAME, pod.as_ref(), "Scheduled", message);
+            cluster
+                .recorder
+                .normal(NAME, pod.as_ref(), "Scheduled", message);
             true
         }
         // It is gone, being deleted, or bound: the observed Pods will say so.
@@ -195,7 +203,9 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
         Err(error) => {
             tracing::warn!("bind Pod {namespace}/{name} to {node}: {error}");
             let message = format!("binding rejected: {error}");
-            cluster.recorder.warning(NAME, pod.as_ref(), "FailedScheduling", message);
+            cluster
+                .recorder
+                .warning(NAME, pod.as_ref(), "FailedScheduling", message);
             false
         }
     };
@@ -229,8 +239,13 @@ async fn explain(cluster: &Cluster, pod: Arc<Pod>, message: String) -> Done {
 
 /// The condition that a Pod should have and does not.
 fn condition(pod: &Pod, message: &str, now: Timestamp) -> Option<Value> {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let had = conditions.clone().find(|condition| condition.type_ == "PodScheduled");
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let had = conditions
+        .clone()
+        .find(|condition| condition.type_ == "PodScheduled");
     let same = had.is_some_and(|had| {
         had.status == "False"
             && had.reason.as_deref() == Some("Unschedulable")

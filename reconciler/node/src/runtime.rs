@@ -362,12 +362,7 @@ pub trait Runtime: Send + Sync {
     ) -> Result<Output, Error>;
 
     /// Runs a command in a running container.
-    async fn exec(
-        &self,
-        id: &str,
-        command: &[String],
-        streams: Streams,
-    ) -> Result<Session, Error>;
+    async fn exec(&self, id: &str, command: &[String], streams: Streams) -> Result<Session, Error>;
 
     /// Joins a running container's own streams.
     async fn attach(&self, id: &str, streams: Streams) -> Result<Session, Error>;

@@ -171,6 +171,24 @@ impl Pki {
         make_pair(&self.issuer, &subject, lifetime)
     }
 
+    /// Makes a certificate under which a node answers the API server. `names` are its name and addresses.
+    ///
+    /// # Errors
+    /// A name cannot stand in a certificate.
+    pub fn issue_serving(
+        &self,
+        node: &str,
+        names: &[String],
+        lifetime: Duration,
+    ) -> anyhow::Result<Pair> {
+        let subject = Subject {
+            common_name: format!("system:node:{node}"),
+            organizations: vec!["system:nodes".to_owned()],
+            usage: Usage::Server(names.iter().cloned().collect()),
+        };
+        make_pair(&self.issuer, &subject, lifetime)
+    }
+
     /// How the server speaks TLS: 1.2 and 1.3, HTTP/2 and HTTP/1.1; a client may show a certificate, and if it does it
     /// must be the authority's.
     ///

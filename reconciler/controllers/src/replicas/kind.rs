@@ -32,6 +32,11 @@ pub trait Replicated: Kind + Serialize + Resource<Scope = NamespaceResourceScope
     fn with_status(&self, status: Status) -> Option<Self>;
 }
 
+/// Counts of nothing are left out, as Kubernetes does.
+fn some(count: i32) -> Option<i32> {
+    (count != 0).then_some(count)
+}
+
 macro_rules! conditions {
     ($from:ident, $into:ident, $type:ident) => {
         fn $from(condition: &$type) -> Condition {
@@ -110,9 +115,9 @@ impl Replicated for ReplicaSet {
         let conditions: Vec<_> = status.conditions.into_iter().map(into_set).collect();
         let status = ReplicaSetStatus {
             replicas: status.replicas,
-            fully_labeled_replicas: Some(status.fully_labeled),
-            ready_replicas: Some(status.ready),
-            available_replicas: Some(status.available),
+            fully_labeled_replicas: some(status.fully_labeled),
+            ready_replicas: some(status.ready),
+            available_replicas: some(status.available),
             terminating_replicas: status.terminating,
             observed_generation: status.observed_generation,
             conditions: (!conditions.is_empty()).then_some(conditions),
@@ -185,9 +190,9 @@ impl Replicated for ReplicationController {
         let conditions: Vec<_> = status.conditions.into_iter().map(into_controller).collect();
         let status = ReplicationControllerStatus {
             replicas: status.replicas,
-            fully_labeled_replicas: Some(status.fully_labeled),
-            ready_replicas: Some(status.ready),
-            available_replicas: Some(status.available),
+            fully_labeled_replicas: some(status.fully_labeled),
+            ready_replicas: some(status.ready),
+            available_replicas: some(status.available),
             observed_generation: status.observed_generation,
             conditions: (!conditions.is_empty()).then_some(conditions),
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::room::{Room, Wanted};
+use crate::pod;
 
 /// The scheduler that Pods name which this one places.
 pub const NAME: &str = "default-scheduler";
@@ -50,24 +51,15 @@ pub enum Decision {
 pub fn waits(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let name = spec.scheduler_name.as_deref().unwrap_or(NAME);
-    let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
-    node_of(pod).is_none()
+    let gated = spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty());
+    pod::node(pod).is_none()
         && name == NAME
         && !gated
         && pod.metadata.deletion_timestamp.is_none()
-        && !over(pod)
-}
-
-/// The node that a Pod is bound to.
-pub fn node_of(pod: &Pod) -> Option<&str> {
-    let node = pod.spec.as_ref()?.node_name.as_deref()?;
-    (!node.is_empty()).then_some(node)
-}
-
-/// Whether all its containers have ended for good, so that it holds nothing of its node.
-pub fn over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+        && !pod::has_ended(pod)
 }
 
 /// Decides about every Pod that waits, is not assumed to be somewhere, and is not among `later`: the more important
@@ -88,7 +80,11 @@ pub fn plan(
         return Vec::new();
     }
     waiting.sort_by_cached_key(|pod| {
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
+        let priority = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.priority)
+            .unwrap_or(0);
         let metadata = &pod.metadata;
         (
             std::cmp::Reverse(priority),
@@ -104,8 +100,8 @@ pub fn plan(
         .map(|room| (room.name, room))
         .collect();
     for pod in pods {
-        let known = node_of(pod).or_else(|| assumed.get(&uid(pod)).map(String::as_str));
-        if !over(pod)
+        let known = pod::node(pod).or_else(|| assumed.get(&uid(pod)).map(String::as_str));
+        if !pod::has_ended(pod)
             && let Some(room) = known.and_then(|node| rooms.get_mut(node))
         {
             room.take(&Wanted::of(pod));
@@ -141,7 +137,7 @@ pub fn forget(assumed: &mut Assumed, pods: &[Arc<Pod>]) {
     }
     let waiting: BTreeSet<_> = pods
         .iter()
-        .filter(|pod| node_of(pod).is_none())
+        .filter(|pod| pod::node(pod).is_none())
         .filter_map(|pod| pod.metadata.uid.as_deref())
         .collect();
     assumed.retain(|uid, _| waiting.contains(uid.as_str()));
@@ -169,15 +165,15 @@ fn place(rooms: &BTreeMap<&str, Room<'_>>, wanted: &Wanted<'_>) -> Result<String
     let preference = most(&prefers).unwrap_or(0);
     let dislikes = most(&|room| room.dislikes(wanted)).unwrap_or(0);
     let part = |count: i64, of: i64| (count * 100).checked_div(of).unwrap_or(0);
-    let score = |room: &&Room<'_>| {
+    let score = |room: &Room<'_>| {
         let points = WEIGHTS.free * room.free(wanted)
             + WEIGHTS.spread * (100 - part(room.siblings(wanted), siblings))
             + WEIGHTS.preference * part(prefers(room), preference)
             + WEIGHTS.dislike * (100 - part(room.dislikes(wanted), dislikes));
-        // Of equal ones that with the fewest Pods, then the first by name.
-        (points, std::cmp::Reverse(room.pods()), std::cmp::Reverse(room.name))
+        (points, std::cmp::Reverse(room.pods()))
     };
-    if let Some(best) = fit.into_iter().max_by_key(score) {
+    // Of equal ones the first by name.
+    if let Some(best) = fit.iter().rev().max_by_key(|room| score(room)) {
         return Ok(best.name.to_owned());
     }
     let mut reasons: Vec<_> = reasons

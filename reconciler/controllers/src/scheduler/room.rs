@@ -96,7 +96,8 @@ impl<'a> Room<'a> {
     /// An empty node.
     pub fn of(node: &'a Node) -> Self {
         let status = node.status.as_ref();
-        let has = status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        let has =
+            status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
         Self {
             node,
             name: node.metadata.name.as_deref().unwrap_or_default(),
@@ -124,9 +125,14 @@ impl<'a> Room<'a> {
     /// Why a Pod cannot be here: the reasons of the first rule that it breaks, as Kubernetes words them; none if it can.
     pub fn refuses(&self, wanted: &Wanted<'_>) -> Vec<String> {
         let spec = wanted.pod.spec.as_ref();
-        let tolerations = spec.and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let tolerations = spec
+            .and_then(|spec| spec.tolerations.as_deref())
+            .unwrap_or_default();
         let effects = [taints::NO_SCHEDULE, taints::NO_EXECUTE];
-        let cordoned = self.taints.iter().filter(|taint| taint.key == taints::UNSCHEDULABLE);
+        let cordoned = self
+            .taints
+            .iter()
+            .filter(|taint| taint.key == taints::UNSCHEDULABLE);
         let cordoned: Vec<_> = cordoned.cloned().collect();
         if taints::untolerated(&cordoned, tolerations, &effects).is_some() {
             return vec!["node(s) were unschedulable".to_owned()];
@@ -181,7 +187,9 @@ impl<'a> Room<'a> {
     /// How many taints would rather have the Pod elsewhere.
     pub fn dislikes(&self, wanted: &Wanted<'_>) -> i64 {
         let spec = wanted.pod.spec.as_ref();
-        let tolerations = spec.and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let tolerations = spec
+            .and_then(|spec| spec.tolerations.as_deref())
+            .unwrap_or_default();
         let unwanted = self.taints.iter().filter(|taint| {
             taint.effect == taints::PREFER_NO_SCHEDULE
                 && !tolerations.iter().any(|one| taints::tolerates(one, taint))

@@ -42,7 +42,9 @@ fn places(nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> BTreeMap<String, String> {
         .into_iter()
         .map(|decision| match decision {
             Decision::Bind { pod, node } => (pod.metadata.name.clone().unwrap(), node),
-            Decision::Unschedulable { pod, message } => (pod.metadata.name.clone().unwrap(), message),
+            Decision::Unschedulable { pod, message } => {
+                (pod.metadata.name.clone().unwrap(), message)
+            }
         })
         .collect()
 }
@@ -53,10 +55,16 @@ fn pods_are_spread_over_equal_nodes() {
     let owned = json!({"metadata": {"ownerReferences": [
         {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs", "controller": true},
     ]}});
-    let pods: Vec<_> = (0..99).map(|i| pod(&format!("p{i:02}"), "0", owned.clone())).collect();
+    let pods: Vec<_> = (0..99)
+        .map(|i| pod(&format!("p{i:02}"), "0", owned.clone()))
+        .collect();
     let places = places(&nodes, &pods);
     for name in ["n1", "n2", "n3"] {
-        assert_eq!(places.values().filter(|node| *node == name).count(), 33, "{name}");
+        assert_eq!(
+            places.values().filter(|node| *node == name).count(),
+            33,
+            "{name}"
+        );
     }
 }
 
@@ -67,11 +75,23 @@ fn each_rule_has_its_reason() {
     let taint = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
     for (message, node, pod) in [
         ("1 Insufficient cpu", node("n", "500m", json!({})), plain()),
-        ("1 node(s) were unschedulable", node("n", "4", json!({"spec": {"unschedulable": true}})), plain()),
-        ("1 node(s) had untolerated taint(s)", node("n", "4", taint), plain()),
+        (
+            "1 node(s) were unschedulable",
+            node("n", "4", json!({"spec": {"unschedulable": true}})),
+            plain(),
+        ),
         (
             "1 node(s) had untolerated taint(s)",
-            node("n", "4", json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}})),
+            node("n", "4", taint),
+            plain(),
+        ),
+        (
+            "1 node(s) had untolerated taint(s)",
+            node(
+                "n",
+                "4",
+                json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
+            ),
             plain(),
         ),
         (
@@ -79,19 +99,30 @@ fn each_rule_has_its_reason() {
             node("n", "4", json!({})),
             pod("p", "1", json!({"spec": {"nodeSelector": {"disk": "ssd"}}})),
         ),
-        ("1 Too many pods", node("n", "4", json!({"status": {"allocatable": {"pods": "0"}}})), plain()),
+        (
+            "1 Too many pods",
+            node("n", "4", json!({"status": {"allocatable": {"pods": "0"}}})),
+            plain(),
+        ),
         (
             "1 Insufficient example.com/gpu, 1 Insufficient memory",
             node("n", "4", json!({})),
-            pod("p", "1", json!({"spec": {"containers": [
-                {"name": "c", "resources": {"requests": {"memory": "9Gi", "example.com/gpu": "1"}}},
-            ]}})),
+            pod(
+                "p",
+                "1",
+                json!({"spec": {"containers": [
+                    {"name": "c", "resources": {"requests": {"memory": "9Gi", "example.com/gpu": "1"}}},
+                ]}}),
+            ),
         ),
     ] {
         let message = format!("0/1 nodes are available: {message}.");
         assert_eq!(refused(node, pod), message);
     }
-    assert_eq!(places(&[], &[plain()])["p"], "no nodes available to schedule pods");
+    assert_eq!(
+        places(&[], &[plain()])["p"],
+        "no nodes available to schedule pods"
+    );
 }
 
 #[test]
@@ -111,26 +142,48 @@ fn reasons_of_several_nodes_are_counted() {
 #[test]
 fn a_port_of_a_node_is_taken_once() {
     let nodes = ["n1", "n2"].map(|name| node(name, "8", json!({})));
-    let takes = |ip: &str| json!({"spec": {"containers": [
-        {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080, "hostIP": ip}]},
-    ]}});
-    let pods: Vec<_> = ["a", "b", "c"].iter().map(|name| pod(name, "0", takes(""))).collect();
+    let takes = |ip: &str| {
+        json!({"spec": {"containers": [
+            {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080, "hostIP": ip}]},
+        ]}})
+    };
+    let pods: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|name| pod(name, "0", takes("")))
+        .collect();
     let found = places(&nodes, &pods);
     assert_ne!(found["a"], found["b"]);
     assert_eq!(
         found["c"],
         "0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports."
     );
-    let apart = [pod("a", "0", takes("127.0.0.1")), pod("b", "0", takes("127.0.0.2"))];
-    assert_eq!(places(&nodes[..1], &apart).values().filter(|node| *node == "n1").count(), 2);
+    let apart = [
+        pod("a", "0", takes("127.0.0.1")),
+        pod("b", "0", takes("127.0.0.2")),
+    ];
+    assert_eq!(
+        places(&nodes[..1], &apart)
+            .values()
+            .filter(|node| *node == "n1")
+            .count(),
+        2
+    );
 }
 
 #[test]
 fn the_important_come_first_and_the_older_before_the_younger() {
     let nodes = [node("n1", "1", json!({}))];
     let pods = [
-        pod("a", "1", json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:02Z"}})),
-        pod("b", "1", json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:01Z"}})),
+        pod(
+            "a",
+            "1",
+            json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:02Z"}}),
+        ),
+        pod(
+            "b",
+            "1",
+            json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:01Z"}}),
+        ),
     ];
     assert_eq!(places(&nodes, &pods)["b"], "n1");
     let important = pod("c", "1", json!({"spec": {"priority": 7}}));
@@ -143,9 +196,17 @@ fn what_is_not_for_this_scheduler_is_left_alone() {
     let nodes = [node("n1", "1", json!({}))];
     let pods = [
         pod("a", "0", json!({"spec": {"schedulerName": "other"}})),
-        pod("b", "0", json!({"spec": {"schedulingGates": [{"name": "g"}]}})),
+        pod(
+            "b",
+            "0",
+            json!({"spec": {"schedulingGates": [{"name": "g"}]}}),
+        ),
         pod("c", "0", json!({"spec": {"nodeName": "n1"}})),
-        pod("d", "0", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+        pod(
+            "d",
+            "0",
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+        ),
         pod("e", "0", json!({"status": {"phase": "Failed"}})),
     ];
     assert!(places(&nodes, &pods).is_empty());
@@ -236,7 +297,8 @@ proptest! {
                 Step::Show(index) if !(truth.is_empty() && seen.is_empty()) => {
                     let names: BTreeSet<_> = truth.keys().chain(seen.keys()).cloned().collect();
                     let names: Vec<_> = names.into_iter().collect();
-                    show(index.get(&names), &truth, &mut seen, &mut assumed);
+                    let name: &String = index.get(&names);
+                    show(name, &truth, &mut seen, &mut assumed);
                 }
                 Step::Delete(index) if !truth.is_empty() => {
                     let names: Vec<_> = truth.keys().cloned().collect();
