@@ -117,11 +117,12 @@ impl<K: Kind> Kept<K> {
         (kept, writer)
     }
 
-    /// Waits for the first list. Not by the store's own way to wait: of several tasks that do, that wakes only one.
+    /// Waits for the first list.
     pub async fn ready(&self) {
+        // Not the store's own `wait_until_ready`, which wakes only the last of several that wait.
         let mut progress = self.progress.subscribe();
-        // The sender lives as long as `self`.
-        let _ = progress.wait_for(|progress| progress.listed > 0).await;
+        // Fails only without a sender, and `self` has one.
+        _ = progress.wait_for(|now| now.listed > 0).await;
     }
 
     /// All of them, in no order.

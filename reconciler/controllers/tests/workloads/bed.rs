@@ -34,6 +34,7 @@ pub struct Bed {
 impl Bed {
     /// Starts all, with nodes of these names.
     pub async fn start(nodes: &[&str]) -> Result<Self> {
+        _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let folder = tempfile::tempdir()?;
         let server = Server::open(Config {
             data: folder.path().to_owned(),
@@ -42,7 +43,8 @@ impl Bed {
             listen: vec![([127, 0, 0, 1], 0).into()],
             service_networks: vec!["10.96.0.0/16".parse()?],
             node_ports: (30000, 32767),
-        })
+            empties_namespaces: false,
+        }, Vec::new())
         .await?;
         let kubeconfig = Kubeconfig::read_from(server.kubeconfig())?;
         let mut tasks = JoinSet::new();
