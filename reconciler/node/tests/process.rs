@@ -76,11 +76,13 @@ async fn exit_codes_and_signals_are_told() {
     let id = bed
         .start(
             &sandbox,
-            "trap 'exit 7' TERM; while :; do sleep 0.1; done",
+            "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done",
             |_| {},
         )
         .await
         .unwrap();
+    let log = bed.runtime().container(&id).await.unwrap().log;
+    bed::wait(async || text(&log).contains("up").then_some(())).await;
     bed.runtime()
         .stop_container(&id, Duration::from_secs(5))
         .await
