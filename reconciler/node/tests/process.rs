@@ -6,6 +6,8 @@ mod bed;
 mod images;
 #[path = "process/leaks.rs"]
 mod leaks;
+#[path = "process/net.rs"]
+mod net;
 #[path = "process/restart.rs"]
 mod restart;
 #[path = "process/talk.rs"]

@@ -68,7 +68,7 @@ impl Inner {
         self.sandboxes().insert(id.clone(), sandbox);
         let result = self.make_sandbox(&record).await;
         if let Err(error) = result {
-            if let Err(other) = self.remove_sandbox(&id).await {
+            if let Err(other) = self.discard_sandbox(&id).await {
                 tracing::warn!("undo sandbox {id} of {}: {other}", config.pod.name);
             }
             return Err(error);
