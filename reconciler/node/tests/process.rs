@@ -6,6 +6,8 @@ mod bed;
 mod images;
 #[path = "process/leaks.rs"]
 mod leaks;
+#[path = "process/net.rs"]
+mod net;
 #[path = "process/restart.rs"]
 mod restart;
 #[path = "process/talk.rs"]
@@ -76,11 +78,13 @@ async fn exit_codes_and_signals_are_told() {
     let id = bed
         .start(
             &sandbox,
-            "trap 'exit 7' TERM; while :; do sleep 0.1; done",
+            "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done",
             |_| {},
         )
         .await
         .unwrap();
+    let log = bed.runtime().container(&id).await.unwrap().log;
+    bed::wait(async || text(&log).contains("up").then_some(())).await;
     bed.runtime()
         .stop_container(&id, Duration::from_secs(5))
         .await
@@ -404,5 +408,62 @@ async fn what_is_not_there_is_no_error_to_stop() {
         runtime.create_container("none", &shell("")).await,
         Err(Error::NotFound(_))
     ));
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_privileged_container_has_the_machine() {
+    if !may_run() {
+        return;
+    }
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox(|_| {}).await;
+    let script = "mount -t tmpfs x /tmp && echo mounted; echo 1 > /proc/sys/net/ipv4/ip_forward && echo set; ls /dev/kmsg";
+    let id = bed
+        .start(&sandbox, script, |config| config.security.privileged = true)
+        .await
+        .unwrap();
+    let output = text(&bed.end_of(&id).await.log);
+    assert_eq!(
+        output,
+        "stdout F mounted\nstdout F set\nstdout F /dev/kmsg\n"
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn the_nodes_processes_and_memory_are_shared_if_the_pod_says_so() {
+    if !may_run() {
+        return;
+    }
+    let bed = Bed::new().await;
+    let sandbox = bed
+        .sandbox(|config| {
+            config.host_pid = true;
+            config.host_ipc = true;
+        })
+        .await;
+    let own = std::process::id();
+    let name = format!("/dev/shm/weft-test-{own}-{:x}", fastrand::u32(..));
+    fs::write(&name, "shared\n").unwrap();
+    // What it leaves behind writes for ever, and ends with it.
+    let script = format!(
+        "cat {name}; test -d /proc/{own} && echo seen; yes > /dev/null & (yes weft-test-{own} & exit 0); exit 0"
+    );
+    let id = bed.start(&sandbox, &script, |_| {}).await.unwrap();
+    let status = bed.end_of(&id).await;
+    fs::remove_file(&name).unwrap();
+    assert_eq!(status.exit_code, Some(0));
+    let output = text(&status.log);
+    assert!(
+        output.contains("shared") || status.log.with_extension("log.1").exists(),
+        "{output}"
+    );
+    assert!(
+        leaks::of(bed.path(), &bed.config().cgroup)
+            .iter()
+            .all(|line| !line.contains(": yes")),
+        "it has left processes"
+    );
     bed.end().await;
 }

@@ -151,6 +151,16 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Does a thing to its end, also if whoever waits for it waits no longer: half-done things are hard to take up again.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Failed(format!("a task of the runtime: {error}"))),
+    }
+}
+
 /// An error that trying again may mend: what was tried, and the cause.
 fn failed<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Error {
     move |error| Error::Failed(format!("{what}: {error}"))
@@ -209,15 +219,18 @@ impl Runtime for Process {
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<SandboxStatus, Error> {
-        self.inner.run_sandbox(config).await
+        let (inner, config) = (self.inner.clone(), config.clone());
+        whole(async move { inner.run_sandbox(&config).await }).await
     }
 
     async fn stop_sandbox(&self, id: &str) -> Result<(), Error> {
-        self.inner.stop_sandbox(id).await
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        whole(async move { inner.stop_sandbox(&id).await }).await
     }
 
     async fn remove_sandbox(&self, id: &str) -> Result<(), Error> {
-        self.inner.remove_sandbox(id).await
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        whole(async move { inner.remove_sandbox(&id).await }).await
     }
 
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>, Error> {
@@ -239,7 +252,8 @@ impl Runtime for Process {
     }
 
     async fn start_container(&self, id: &str) -> Result<(), Error> {
-        self.inner.start_container(id).await
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        whole(async move { inner.start_container(&id).await }).await
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
@@ -247,7 +261,8 @@ impl Runtime for Process {
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Error> {
-        self.inner.remove_container(id).await
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        whole(async move { inner.remove_container(&id).await }).await
     }
 
     async fn containers(&self) -> Result<Vec<ContainerStatus>, Error> {

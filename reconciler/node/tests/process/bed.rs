@@ -17,9 +17,24 @@ use tokio::sync::mpsc;
 
 use crate::leaks;
 
+enum Folder {
+    Own(tempfile::TempDir),
+    Other(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Other(path) => path,
+        }
+    }
+}
+
 /// A runtime below a folder that goes with it.
 pub struct Bed {
-    folder: tempfile::TempDir,
+    folder: Folder,
+    change: Box<dyn Fn(&mut Config)>,
     pub runtime: Option<Process>,
     pub events: mpsc::Receiver<Event>,
     attempts: AtomicU32,
@@ -44,11 +59,27 @@ pub fn may_run() -> bool {
 
 impl Bed {
     pub async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let runtime = Process::open(config(folder.path())).await.unwrap();
+        Self::with(|_| {}).await
+    }
+
+    /// With another configuration.
+    pub async fn with(change: impl Fn(&mut Config) + 'static) -> Self {
+        Self::make(Folder::Own(tempfile::tempdir().unwrap()), Box::new(change)).await
+    }
+
+    /// Below a folder that is another process's.
+    pub async fn at(folder: &Path) -> Self {
+        Self::make(Folder::Other(folder.into()), Box::new(|_| {})).await
+    }
+
+    async fn make(folder: Folder, change: Box<dyn Fn(&mut Config)>) -> Self {
+        let mut own = config(folder.path());
+        change(&mut own);
+        let runtime = Process::open(own).await.unwrap();
         let events = runtime.events();
         Self {
             folder,
+            change,
             runtime: Some(runtime),
             events,
             attempts: AtomicU32::new(0),
@@ -60,7 +91,9 @@ impl Bed {
     }
 
     pub fn config(&self) -> Config {
-        config(self.path())
+        let mut own = config(self.path());
+        (self.change)(&mut own);
+        own
     }
 
     pub fn runtime(&self) -> &Process {

@@ -12,7 +12,7 @@ use crate::bed::{Bed, may_run, wait};
 use crate::leaks;
 
 /// The stages of a bed's root.
-fn stage(bed: &Bed, name: &str) -> Vec<i32> {
+pub fn stage(bed: &Bed, name: &str) -> Vec<i32> {
     let root = bed.path().display().to_string();
     let ids = fs::read_dir("/proc")
         .unwrap()
@@ -198,4 +198,80 @@ fn everything_of_a_dead_agent_is_destroyed() {
     }));
     assert!(left.is_empty());
     assert!(!bed.path().join("runtime").exists());
+}
+
+/// Not a test: what the one below runs in a process of its own, and kills.
+#[tokio::test]
+async fn agent_that_makes_and_removes() {
+    let Some(folder) = std::env::var_os("WEFT_TEST_AGENT") else {
+        return;
+    };
+    let bed = Bed::at(folder.as_ref()).await;
+    loop {
+        let sandbox = bed
+            .sandbox(|config| config.share_processes = fastrand::bool())
+            .await;
+        let id = bed
+            .start(&sandbox, "sleep 1000 & sleep 1000", |_| {})
+            .await
+            .unwrap();
+        bed.start(&sandbox, "exit 3", |config| config.name = "short".into())
+            .await
+            .unwrap();
+        let command = ["sleep".into(), "1000".into()];
+        let late = bed
+            .runtime()
+            .exec_sync(&id, &command, Duration::from_millis(20))
+            .await;
+        assert!(late.is_err());
+        if fastrand::bool() {
+            bed.runtime().remove_sandbox(&sandbox).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_moment_leaves_nothing_that_the_next_does_not_find() {
+    if !may_run() {
+        return;
+    }
+    for round in 0..10 {
+        let mut bed = Bed::new().await;
+        drop(bed.runtime.take());
+        let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "restart::agent_that_makes_and_removes"])
+            .env("WEFT_TEST_AGENT", bed.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(30..800))).await;
+        agent.kill().unwrap();
+        let status = agent.wait().unwrap();
+        assert!(
+            !status.success() && status.code().is_none(),
+            "the agent ended by itself: {status}"
+        );
+        bed.restart().await;
+        let runtime = bed.runtime();
+        for sandbox in runtime.sandboxes().await.unwrap() {
+            assert!(
+                sandbox.ready,
+                "round {round}: only sandboxes that are ready are taken over"
+            );
+        }
+        for container in runtime.containers().await.unwrap() {
+            if container.state == ContainerState::Running {
+                let command = ["true".into()];
+                let result = runtime
+                    .exec_sync(&container.id, &command, Duration::from_secs(5))
+                    .await;
+                if result.is_err() {
+                    // It may have been about to end, by itself or by the agent's last deed.
+                    bed.end_of(&container.id).await;
+                }
+            }
+        }
+        bed.end().await;
+    }
 }

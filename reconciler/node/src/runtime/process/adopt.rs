@@ -27,7 +27,7 @@ pub(super) async fn open(config: Config) -> Result<Process, Error> {
     let halves = inner.adopt_sandboxes()?;
     inner.adopt_containers()?;
     for id in halves {
-        inner.remove_sandbox(&id).await?;
+        inner.discard_sandbox(&id).await?;
     }
     let strays: Vec<_> = {
         let (sandboxes, containers) = (inner.sandboxes(), inner.containers());
@@ -55,14 +55,10 @@ pub(super) async fn destroy(config: Config) -> Result<(), Error> {
     let process = open(config).await?;
     let inner = &process.inner;
     let all: Vec<_> = inner.sandboxes().keys().cloned().collect();
-    let removals = all.iter().map(|id| async move {
-        let result = inner.remove_sandbox(id).await;
-        // Its network may not be undone, but its processes end.
-        let pause = inner.sandboxes().get(id).and_then(|one| one.pause);
-        super::sandbox::end(pause);
-        result
-    });
+    let removals = all.iter().map(|id| inner.discard_sandbox(id));
     let results = join_all(removals).await;
+    // Networks that could not be unmade have another try, and say why not.
+    let networks = inner.collect_networks().await;
     let own = inner.clone();
     blocking(move || {
         own.cgroups.remove_all();
@@ -85,7 +81,7 @@ pub(super) async fn destroy(config: Config) -> Result<(), Error> {
         Ok(())
     })
     .await?;
-    results.into_iter().collect()
+    results.into_iter().chain([networks]).collect()
 }
 
 fn prepare(config: Config) -> Result<Inner, Error> {

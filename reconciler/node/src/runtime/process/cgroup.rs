@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::runtime::Limits;
 
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const CONTROLLERS: [&str; 2] = ["cpu", "memory"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Hierarchy {
@@ -41,10 +41,15 @@ impl Cgroups {
             one.controllers = held.split_whitespace().map(str::to_owned).collect();
         }
         hierarchies.retain(|one| one.unified || CONTROLLERS.iter().any(|name| one.has(name)));
-        Self {
-            hierarchies,
-            base: base.trim_matches('/').into(),
-        }
+        let base = PathBuf::from(base.trim_matches('/'));
+        hierarchies.retain_mut(|one| match one.prepare(&base) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!("{error}: this hierarchy of cgroups is not used");
+                false
+            }
+        });
+        Self { hierarchies, base }
     }
 
     /// Whether limits can be kept.
@@ -140,6 +145,20 @@ fn children(folder: &Path) -> Vec<PathBuf> {
 impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
+    }
+
+    /// Makes the base, and finds out what can be done in it.
+    fn prepare(&mut self, base: &Path) -> io::Result<()> {
+        let folder = self.mount.join(base);
+        fs::create_dir_all(&folder).map_err(|error| naming("make cgroup", &folder, error))?;
+        if self.unified
+            && let Err(error) = self.hand_down(base)
+        {
+            // Someone's processes are in the root of a delegated hierarchy: it still serves to kill.
+            tracing::warn!("{error}: no limits by this hierarchy of cgroups");
+            self.controllers.clear();
+        }
+        Ok(())
     }
 
     /// Lets the controllers reach the cgroup at `path`: each parent must hand them down.

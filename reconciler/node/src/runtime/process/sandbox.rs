@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -68,7 +69,7 @@ impl Inner {
         self.sandboxes().insert(id.clone(), sandbox);
         let result = self.make_sandbox(&record).await;
         if let Err(error) = result {
-            if let Err(other) = self.remove_sandbox(&id).await {
+            if let Err(other) = self.discard_sandbox(&id).await {
                 tracing::warn!("undo sandbox {id} of {}: {other}", config.pod.name);
             }
             return Err(error);
@@ -146,7 +147,13 @@ impl Inner {
             None => ("/proc/self/exe".as_ref(), Default::default()),
         };
         let mut command = Command::new(program);
-        command.args(prefix).arg(name).arg(folder).env_clear();
+        // `ps` need not show /proc/self/exe.
+        command
+            .arg0("weft")
+            .args(prefix)
+            .arg(name)
+            .arg(folder)
+            .env_clear();
         command
     }
 

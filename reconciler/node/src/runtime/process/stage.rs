@@ -36,14 +36,16 @@ pub fn run(arguments: &[OsString]) -> Option<ExitCode> {
         return None;
     };
     let folder = Path::new(folder);
-    let stage = match name.to_str()? {
-        PAUSE => pause::run,
-        SHIM => shim::run,
-        EXEC_IN => exec_in::run,
+    type Stage = fn(&Path) -> anyhow::Result<()>;
+    let (title, stage): (_, Stage) = match name.to_str()? {
+        PAUSE => (c"weft-pause", pause::run),
+        SHIM => (c"weft-shim", shim::run),
+        EXEC_IN => (c"weft-exec-in", exec_in::run),
         _ => return None,
     };
     // Nobody may reach the node's files by /proc/PID/exe of a stage that has entered a container (CVE-2019-5736).
-    let result = nix::sys::prctl::set_dumpable(false)
+    let result = nix::sys::prctl::set_name(title)
+        .and_then(|()| nix::sys::prctl::set_dumpable(false))
         .map_err(anyhow::Error::from)
         .and_then(|()| stage(folder));
     Some(match result {

@@ -22,6 +22,11 @@ const KILL_TIME: Duration = Duration::from_secs(10);
 
 impl Inner {
     pub(super) async fn stop_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
+        self.take_down(id, false).await
+    }
+
+    /// With `force` a network that cannot be unmade is left to [`Inner::collect_networks`].
+    async fn take_down(self: &Arc<Self>, id: &str, force: bool) -> Result<(), Error> {
         let found = self
             .sandboxes()
             .get(id)
@@ -43,7 +48,10 @@ impl Inner {
         for result in join_all(stops).await {
             result?;
         }
-        self.network.del(id, &config).await?;
+        match self.network.del(id, &config).await {
+            Err(error) if force => tracing::warn!("unmake the network of sandbox {id}: {error}"),
+            other => other?,
+        }
         let marker = self.sandbox_folder(id).join("network.json");
         remove_if_there(&marker).map_err(failed(format!("unmake the network of sandbox {id}")))?;
         if let Some(one) = self.sandboxes().get_mut(id) {
@@ -73,6 +81,16 @@ impl Inner {
 
     pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         self.stop_sandbox(id).await?;
+        self.forget_sandbox(id).await
+    }
+
+    /// Removes a sandbox that was never ready, or whose node ends: whatever its network says.
+    pub(super) async fn discard_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
+        self.take_down(id, true).await?;
+        self.forget_sandbox(id).await
+    }
+
+    async fn forget_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         let inside: Vec<_> = {
             let containers = self.containers();
             containers

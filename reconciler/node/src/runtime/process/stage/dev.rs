@@ -93,7 +93,9 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
         if kind.is_dir() {
             fs::create_dir_all(&target).with_context(what)?;
             copy(&entry.path(), &target)?;
-        } else if (kind.is_char_device() || kind.is_block_device()) && !target.exists() {
+        } else if (kind.is_char_device() || kind.is_block_device())
+            && target.symlink_metadata().is_err()
+        {
             let meta = entry.metadata()?;
             let kind = SFlag::from_bits_truncate(meta.mode()) & SFlag::S_IFMT;
             mknod(

@@ -29,6 +29,8 @@ use super::super::sys;
 const WAITING_MAX: usize = 1 << 20;
 /// Input that waits for the process beyond this makes those who send it wait.
 const INPUT_MAX: usize = 64 << 10;
+/// `/proc/sys/fs/pipe-max-size`, as it usually is; a terminal holds less.
+const PIPE_MAX: usize = 1 << 20;
 const CHUNK: usize = 32 << 10;
 
 /// A stage's ends of a process's streams.
@@ -220,6 +222,8 @@ impl Relay {
         loop {
             // It may have ended before its signal was watched for.
             if let Some(ended) = self.ended()? {
+                // Those it left behind would hold its streams open, and write for ever.
+                cgroup::kill(&self.cgroups);
                 self.drain(&mut buffer);
                 return Ok(ended);
             }
@@ -371,10 +375,14 @@ impl Relay {
         true
     }
 
-    /// What the process has written before its end.
+    /// What the process has written before its end: no more than a pipe can hold, for others may write on.
     fn drain(&mut self, buffer: &mut [u8]) {
         for from in [From::Stdout, From::Stderr] {
-            while self.carry(from, buffer) {}
+            for _ in 0..PIPE_MAX / CHUNK {
+                if !self.carry(from, buffer) {
+                    break;
+                }
+            }
         }
     }
 
@@ -428,16 +436,12 @@ impl Relay {
                     client.wants = hello;
                 }
             }
-            (frame::STDIN, []) if wants_stdin => {
-                if self.stdin_once {
-                    self.end_input();
-                }
-            }
-            (frame::STDIN, bytes) if wants_stdin => {
-                if self.ends.input.is_some() && !self.input_ends {
-                    self.input.extend(bytes);
-                    self.feed();
-                }
+            (frame::STDIN, []) if wants_stdin && self.stdin_once => self.end_input(),
+            (frame::STDIN, bytes)
+                if wants_stdin && self.ends.input.is_some() && !self.input_ends =>
+            {
+                self.input.extend(bytes);
+                self.feed();
             }
             (frame::RESIZE, &[a, b, c, d]) if self.ends.terminal => {
                 if let Some(terminal) = &self.ends.output {

@@ -96,9 +96,6 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<()> {
         &start.cgroups,
     )?;
     let ended = relay.run()?;
-    if start.processes != Processes::Own {
-        cgroup::kill(&start.cgroups);
-    }
     let Ended { code, signal } = ended;
     relay.finish(code);
     let oom = cgroup::was_out_of_memory(&start.cgroups);
