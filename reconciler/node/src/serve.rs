@@ -87,7 +87,8 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> io::Result<
         () = end => Ok(()),
         (error, ..) = futures_util::future::select_all(accepts) => Err(error),
     };
-    let mut tasks = std::mem::take(&mut *state.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut tasks =
+        std::mem::take(&mut *state.tasks.lock().unwrap_or_else(PoisonError::into_inner));
     tasks.shutdown().await;
     outcome
 }
@@ -202,9 +203,7 @@ impl State {
         };
         let answer = match target.verb {
             Verb::Logs => logs::answer(&self, &entry, &target.container, &query).await,
-            Verb::Exec | Verb::Attach => {
-                exec::answer(&self, &entry, &target, &query, &mut request)
-            }
+            Verb::Exec | Verb::Attach => exec::answer(&self, &entry, &target, &query, &mut request),
             Verb::PortForward => forward::answer(&self, &entry, &query, &mut request),
         };
         answer.unwrap_or_else(|refused| refused)

@@ -227,7 +227,12 @@ async fn talk(wanted: Wanted, link: Link) {
                 .exec(&wanted.container, command, wanted.streams)
                 .await
         }
-        None => wanted.runtime.attach(&wanted.container, wanted.streams).await,
+        None => {
+            wanted
+                .runtime
+                .attach(&wanted.container, wanted.streams)
+                .await
+        }
     };
     let Link {
         stdin,

@@ -138,11 +138,13 @@ async fn by_channels(connection: Connection, ports: Vec<u16>, pod: Pod) {
                 return;
             }
         }
-        let all = connections.into_iter().map(async |(port, input, data, error)| {
-            if forward(pod, port, input, &data, &error).await.is_err() {
-                tracing::debug!("a client left before port {port} had ended");
-            }
-        });
+        let all = connections
+            .into_iter()
+            .map(async |(port, input, data, error)| {
+                if forward(pod, port, input, &data, &error).await.is_err() {
+                    tracing::debug!("a client left before port {port} had ended");
+                }
+            });
         futures_util::future::join_all(all).await;
     };
     let channels = Channels {

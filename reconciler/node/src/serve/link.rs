@@ -88,10 +88,7 @@ impl Output {
 ///
 /// # Errors
 /// The client is gone. A reader that fails has ended: a terminal whose process is gone says EIO.
-pub async fn copy_out(
-    mut from: impl AsyncRead + Unpin,
-    to: &Output,
-) -> Result<(), Gone> {
+pub async fn copy_out(mut from: impl AsyncRead + Unpin, to: &Output) -> Result<(), Gone> {
     loop {
         let mut chunk = bytes::BytesMut::with_capacity(CHUNK);
         match from.read_buf(&mut chunk).await {

@@ -74,9 +74,10 @@ impl Options {
             if since.is_some() {
                 return Err("at most one of `sinceTime` or `sinceSeconds` may be specified".into());
             }
-            since = Some(time.parse().map_err(|error| {
-                format!("sinceTime: Invalid value: {time:?}: {error}")
-            })?);
+            since = Some(
+                time.parse()
+                    .map_err(|error| format!("sinceTime: Invalid value: {time:?}: {error}"))?,
+            );
         }
         let stream = match query.get("stream") {
             None | Some("" | "All") => None,
@@ -121,7 +122,10 @@ pub async fn answer(state: &State, entry: &Entry, container: &str, query: &Query
         .map_err(|error| {
             text(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                format!("failed to read the log of container {}: {error}", container.id),
+                format!(
+                    "failed to read the log of container {}: {error}",
+                    container.id
+                ),
             )
         })?;
     let chunks = stream::unfold(Some(log), async |log| {

@@ -186,7 +186,8 @@ impl Log {
                 self.ended = self.has_ended().await;
                 break;
             }
-            let grown = |change: &Change| matches!(change, Change::File(file) if is_part(file, name));
+            let grown =
+                |change: &Change| matches!(change, Change::File(file) if is_part(file, name));
             if changes.iter().any(grown) {
                 break;
             }

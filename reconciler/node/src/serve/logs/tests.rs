@@ -40,12 +40,21 @@ fn lines_are_picked_and_written_out() {
 #[test]
 fn options_are_checked() {
     for bad in [
-        "tailLines=-1", "tailLines=x", "limitBytes=0", "sinceSeconds=0", "sinceTime=yesterday", "stream=x",
-        "tailLines=1&stream=Stdout", "sinceSeconds=1&sinceTime=2026-01-01T00:00:30Z",
+        "tailLines=-1",
+        "tailLines=x",
+        "limitBytes=0",
+        "sinceSeconds=0",
+        "sinceTime=yesterday",
+        "stream=x",
+        "tailLines=1&stream=Stdout",
+        "sinceSeconds=1&sinceTime=2026-01-01T00:00:30Z",
     ] {
         assert!(options(bad).is_err(), "{bad}");
     }
-    assert_eq!(options("sinceSeconds=99999999999999999").unwrap().since, Some(Timestamp::MIN));
+    assert_eq!(
+        options("sinceSeconds=99999999999999999").unwrap().since,
+        Some(Timestamp::MIN)
+    );
 }
 
 fn tail(log: &std::path::Path, lines: Option<u64>) -> String {
@@ -69,13 +78,24 @@ fn the_last_lines_are_found_across_rotated_files() {
         fs::write(folder.path().join(other), "?\n").unwrap();
     }
     assert_eq!(tail(&log, None), "a\nb\nc\nd\ne");
-    for (lines, text) in [(0, ""), (1, "e"), (2, "d\ne"), (3, "c\nd\ne"), (5, "a\nb\nc\nd\ne"), (9, "a\nb\nc\nd\ne")] {
+    for (lines, text) in [
+        (0, ""),
+        (1, "e"),
+        (2, "d\ne"),
+        (3, "c\nd\ne"),
+        (5, "a\nb\nc\nd\ne"),
+        (9, "a\nb\nc\nd\ne"),
+    ] {
         assert_eq!(tail(&log, Some(lines)), text, "{lines}");
     }
     // One goes on reading where a file has moved to.
     let part = files::open(&log, None).unwrap().pop().unwrap();
     assert!(files::after(&log, &part).unwrap().is_empty());
-    fs::rename(folder.path().join("0.log.10"), folder.path().join("0.log.11")).unwrap();
+    fs::rename(
+        folder.path().join("0.log.10"),
+        folder.path().join("0.log.11"),
+    )
+    .unwrap();
     fs::rename(&log, folder.path().join("0.log.1")).unwrap();
     assert!(files::after(&log, &part).unwrap().is_empty());
     fs::write(&log, "f\n").unwrap();

@@ -10,7 +10,8 @@ use super::{Opened, carry};
 use crate::serve::link;
 
 /// As kubectl 1.36 began a port-forward.
-const RECORDED: &[u8] = b"x\xf9\xe3\xc6\xa7\xc2\x02%:p:+)JM\xcc\x85\x16%\xac\xa9\xa0\x80\x86\x14\xcbE\xa0$\xccjhff\
+const RECORDED: &[u8] =
+    b"x\xf9\xe3\xc6\xa7\xc2\x02%:p:+)JM\xcc\x85\x16%\xac\xa9\xa0\x80\x86\x14\xcbE\xa0$\xccjhff\
     `\xc0\xc0\xc0\xc0Y\x04\x89\xc7LP\xfaf4\x00\x00\x00\x00\xff\xff";
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -148,7 +149,9 @@ async fn megabytes_come_back_byte_for_byte_and_pings_too() {
         to.write_all(&frame::ping(7)).await.unwrap();
         for (number, piece) in bytes.chunks(100_001).enumerate() {
             let stream = 1 + 2 * (number as u32 % 2);
-            to.write_all(&frame::data(stream, 0, piece.len())).await.unwrap();
+            to.write_all(&frame::data(stream, 0, piece.len()))
+                .await
+                .unwrap();
             to.write_all(piece).await.unwrap();
         }
         for stream in [1, 3] {
@@ -199,12 +202,18 @@ async fn a_stream_that_is_given_up_ends_its_life_and_its_work() {
         stream.output.end().await.unwrap();
     }));
     client.write_all(&frame::open(1, RECORDED)).await.unwrap();
-    assert!(matches!(next(&mut client).await.0, Head::Control { kind: 2, .. }));
+    assert!(matches!(
+        next(&mut client).await.0,
+        Head::Control { kind: 2, .. }
+    ));
     client.write_all(&frame::reset(1)).await.unwrap();
     let (head, body) = next(&mut client).await;
     assert!(matches!(head, Head::Data { stream: 1, .. }));
     assert_eq!(body, "over");
-    assert!(matches!(next(&mut client).await.0, Head::Data { flags: FIN, .. }));
+    assert!(matches!(
+        next(&mut client).await.0,
+        Head::Data { flags: FIN, .. }
+    ));
     let (head, body) = next(&mut client).await;
     assert!(matches!(head, Head::Control { kind: 7, .. }));
     assert_eq!(body[..4], [0, 0, 0, 1]);
