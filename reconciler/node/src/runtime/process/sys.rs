@@ -13,17 +13,25 @@ use std::path::Path;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 
-/// Splits the process. `Some` is the child's id, for the parent; `None` is the child.
-///
-/// Fails when another thread runs: what it holds (the allocator's lock) would stay locked in the child.
-pub(super) fn fork() -> io::Result<Option<Pid>> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("fork of a process with several threads"));
+/// The word that this process has one thread only, and starts no other.
+pub(super) struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// To be asked for while /proc is that of the process's own PID namespace. Fails when another thread runs.
+    pub(super) fn check() -> io::Result<Self> {
+        match std::fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(Self(())),
+            _ => Err(io::Error::other("the process has several threads")),
+        }
     }
-    // SAFETY: there is no other thread, so the child's copy of every lock and of the heap is consistent.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
+
+    /// Splits the process. `Some` is the child's id, for the parent; `None` is the child.
+    pub(super) fn fork(&self) -> io::Result<Option<Pid>> {
+        // SAFETY: there is no other thread, so the child's copy of every lock and of the heap is consistent.
+        match unsafe { nix::unistd::fork() }? {
+            ForkResult::Parent { child } => Ok(Some(child)),
+            ForkResult::Child => Ok(None),
+        }
     }
 }
 

@@ -16,7 +16,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pipe2, setsid};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pipe2, setsid};
 
 use super::super::record::Start;
 use super::super::sys;
@@ -70,7 +71,11 @@ pub(super) fn end(status: &UnixStream, work: impl FnOnce() -> anyhow::Result<Inf
 }
 
 /// Waits until the child has executed its program. The error is the child's own text.
-pub(super) fn await_program(status: &UnixStream, ends: &mut Ends) -> anyhow::Result<()> {
+pub(super) fn await_program(
+    process: Pid,
+    status: &UnixStream,
+    ends: &mut Ends,
+) -> anyhow::Result<()> {
     let mut text = Vec::new();
     let mut buffer = [0; 1024];
     loop {
@@ -90,10 +95,10 @@ pub(super) fn await_program(status: &UnixStream, ends: &mut Ends) -> anyhow::Res
         text.extend(buffer[..length].iter().filter(|&&byte| byte != 0));
     }
     if text.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!("{}", String::from_utf8_lossy(&text)))
+        return Ok(());
     }
+    waitpid(process, None).context("wait for the child")?;
+    Err(anyhow!("{}", String::from_utf8_lossy(&text)))
 }
 
 /// Enters the sandbox, makes the root, executes the container's program. The working directory is its folder.

@@ -75,6 +75,7 @@ fn begin(hello: &Hello) -> anyhow::Result<(Pid, Ends)> {
         .process
         .open()
         .context("the container does not run")?;
+    let alone = sys::SingleThreaded::check().context("fork")?;
     let (status, child_status) = UnixStream::pair().context("make a socket")?;
     let (stdio, mut ends) = child::streams(hello.tty, hello.stdin)?;
     let mut cgroups = Vec::new();
@@ -91,7 +92,7 @@ fn begin(hello: &Hello) -> anyhow::Result<(Pid, Ends)> {
         setns(namespace, CloneFlags::empty())
             .with_context(|| format!("enter the container's {name} namespace"))?;
     }
-    let Some(process) = sys::fork().context("fork")? else {
+    let Some(process) = alone.fork().context("fork")? else {
         child::end(&child_status, || {
             for mut file in cgroups {
                 file.write_all(b"0")
@@ -101,6 +102,6 @@ fn begin(hello: &Hello) -> anyhow::Result<(Pid, Ends)> {
         });
     };
     drop((child_status, stdio));
-    child::await_program(&status, &mut ends)?;
+    child::await_program(process, &status, &mut ends)?;
     Ok((process, ends))
 }

@@ -428,16 +428,12 @@ impl Relay {
                     client.wants = hello;
                 }
             }
-            (frame::STDIN, []) if wants_stdin => {
-                if self.stdin_once {
-                    self.end_input();
-                }
-            }
-            (frame::STDIN, bytes) if wants_stdin => {
-                if self.ends.input.is_some() && !self.input_ends {
-                    self.input.extend(bytes);
-                    self.feed();
-                }
+            (frame::STDIN, []) if wants_stdin && self.stdin_once => self.end_input(),
+            (frame::STDIN, bytes)
+                if wants_stdin && self.ends.input.is_some() && !self.input_ends =>
+            {
+                self.input.extend(bytes);
+                self.feed();
             }
             (frame::RESIZE, &[a, b, c, d]) if self.ends.terminal => {
                 if let Some(terminal) = &self.ends.output {

@@ -130,11 +130,8 @@ fn file_systems(table: &str) -> Vec<PathBuf> {
         })
     };
     // The last mount on `/` is the one that is seen.
-    let Some(root) = lines()
-        .filter(|(_, _, path)| path == Path::new("/"))
-        .map(|(id, ..)| id)
-        .last()
-    else {
+    let roots = lines().filter(|(_, _, path)| path == Path::new("/"));
+    let Some(root) = roots.fold(None, |_, (id, ..)| Some(id)) else {
         return Vec::new();
     };
     let own = ["/proc", "/sys", "/dev", "/tmp", "/var/tmp", "/run"];

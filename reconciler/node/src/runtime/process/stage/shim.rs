@@ -132,6 +132,7 @@ pub(super) fn watch_children() -> anyhow::Result<SignalFd> {
 }
 
 fn begin(start: &Start) -> anyhow::Result<(Pid, Ends)> {
+    let alone = sys::SingleThreaded::check().context("fork")?;
     let (status, child_status) = UnixStream::pair().context("make a socket")?;
     let (stdio, mut ends) = child::streams(start.tty, start.stdin)?;
     match start.processes {
@@ -149,11 +150,11 @@ fn begin(start: &Start) -> anyhow::Result<(Pid, Ends)> {
                 .context("enter the sandbox's PID namespace")?;
         }
     }
-    let Some(process) = sys::fork().context("fork")? else {
+    let Some(process) = alone.fork().context("fork")? else {
         child::end(&child_status, || child::start(start, stdio, &child_status));
     };
     drop((child_status, stdio));
-    child::await_program(&status, &mut ends)?;
+    child::await_program(process, &status, &mut ends)?;
     Ok((process, ends))
 }
 

@@ -43,9 +43,8 @@ fn resolve(
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| fields.first() == Some(&name) || fields.get(2) == Some(&name));
     let number = |index: usize| -> Option<u32> { line.as_ref()?.get(index)?.parse().ok() };
-    let user = match number(2).or_else(|| name.parse().ok()) {
-        Some(user) => user,
-        None => bail!("unable to find user {name}: no matching entries in passwd file"),
+    let Some(user) = number(2).or_else(|| name.parse().ok()) else {
+        bail!("unable to find user {name}: no matching entries in passwd file");
     };
     let login = line
         .as_ref()
