@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use node::agent::{self, Config, Directory};
+use node::runtime::Runtime;
 use reconciler::api::{Config as ServerConfig, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub struct Cluster {
     pub folder: tempfile::TempDir,
     pub client: Client,
     pub runtime: Paper,
+    /// Instead of the books.
+    pub real: Option<Arc<dyn Runtime>>,
     pub directory: Directory,
     server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     agent: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -30,6 +33,10 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    pub async fn with(real: Option<Arc<dyn Runtime>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (server, kubeconfig, port) = serve(folder.path().join("server"), 0).await;
         let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
@@ -41,6 +48,7 @@ impl Cluster {
             folder,
             client: Client::try_from(config).unwrap(),
             runtime: Paper::default(),
+            real,
             directory: Directory::default(),
             server: Some(server),
             agent: None,
@@ -60,7 +68,9 @@ impl Cluster {
         config.cluster_dns = vec!["10.96.0.10".parse().unwrap()];
         config.renew_interval = Duration::from_millis(500);
         config.directory = self.directory.clone();
-        let (runtime, client) = (Arc::new(self.runtime.clone()), self.client.clone());
+        let client = self.client.clone();
+        let books = || Arc::new(self.runtime.clone()) as Arc<dyn Runtime>;
+        let runtime = self.real.clone().unwrap_or_else(books);
         let task = tokio::spawn(async move {
             let end = async { drop(ended.await) };
             agent::run(config, runtime, client, end).await.unwrap();
@@ -227,6 +237,7 @@ async fn serve(data: PathBuf, port: u16) -> ((oneshot::Sender<()>, JoinHandle<()
         listen: vec![([127, 0, 0, 1], port).into()],
         service_networks: vec!["10.96.0.0/16".parse().unwrap()],
         node_ports: (30000, 32767),
+        empties_namespaces: true,
     };
     let server = Server::open(config, Vec::new()).await.unwrap();
     let kubeconfig = server.kubeconfig().clone();

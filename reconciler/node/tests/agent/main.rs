@@ -1,7 +1,11 @@
-//! The agent against a real API server; its runtime keeps books instead of processes, so that no root is needed.
+//! The agent against a real API server. Its runtime keeps books instead of processes, so that no root is needed and
+//! faults come when they shall; `real` has the real one.
 
 mod cluster;
+#[path = "../process/leaks.rs"]
+mod leaks;
 mod paper;
+mod real;
 
 use std::time::Duration;
 

@@ -64,6 +64,7 @@ fn a_container_that_dies_leaves_its_neighbour_alone() {
         [("a", 4)],
         "a long good time is rewarded"
     );
+    world.settle();
     let named = |name: &str| {
         world
             .containers
