@@ -36,7 +36,7 @@ struct Resolver {
     options: Vec<String>,
 }
 
-/// The host name, and the Pod's full name if it has a subdomain.
+/// The host name, and the Pod's full name if it has a subdomain and the host name is not that already.
 ///
 /// # Errors
 /// `setHostnameAsFQDN`, and the full name is too long.
@@ -65,7 +65,7 @@ pub fn hostname(pod: &Pod, domain: &str) -> Result<(String, Option<String>), Str
                 full.len()
             ));
         }
-        return Ok((full.clone(), Some(full.clone())));
+        return Ok((full.clone(), None));
     }
     Ok((name, full))
 }

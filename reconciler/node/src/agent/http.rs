@@ -18,6 +18,9 @@ use tokio::net::TcpStream;
 /// Of an answer, what is shown.
 const BODY: usize = 10 << 10;
 
+/// Nothing to connect to.
+pub const NO_ADDRESS: &str = "the pod has no address";
+
 /// What a container answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -56,14 +59,15 @@ pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 pub async fn get(
     action: &HTTPGetAction,
     container: &Container,
-    pod: IpAddr,
+    pod: Option<IpAddr>,
     limit: Duration,
 ) -> Result<Answer, String> {
     let port = port(&action.port, container)?;
     let host = action.host.clone().filter(|host| !host.is_empty());
     let authority = match (&host, pod) {
         (Some(host), _) => format!("{host}:{port}"),
-        (None, ip) => SocketAddr::new(ip, port).to_string(),
+        (None, Some(ip)) => SocketAddr::new(ip, port).to_string(),
+        (None, None) => return Err(NO_ADDRESS.to_owned()),
     };
     let path = action.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') {
@@ -97,7 +101,8 @@ pub async fn get(
             .await
             .map_err(|error| format!("dial tcp {authority}: connect: {}", plain(&error)))?;
         if secure {
-            let stream = tls::connect(stream, host.as_deref(), pod).await?;
+            let peer = stream.peer_addr().map_err(|error| error.to_string())?.ip();
+            let stream = tls::connect(stream, host.as_deref(), peer).await?;
             exchange(stream, request).await
         } else {
             exchange(stream, request).await

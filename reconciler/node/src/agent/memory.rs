@@ -35,6 +35,8 @@ pub struct Trouble {
     pub reason: String,
     /// For people.
     pub message: String,
+    /// When it failed.
+    pub failed: Timestamp,
     /// When to try again.
     pub retry: Timestamp,
     /// How long to wait after the next failure.
@@ -52,7 +54,15 @@ pub struct Probed {
     pub readiness: Option<bool>,
 }
 
+/// After so long a failed pull counts as waiting for the next.
+const PULLING: Duration = Duration::from_secs(1);
+
 impl Trouble {
+    /// From when on an image is no longer tried but waited for; absent if it is about something else.
+    pub fn waits_for_image(&self) -> Option<Timestamp> {
+        (self.reason == "ErrImagePull").then(|| backoff::after(self.failed, PULLING))
+    }
+
     /// A failure at `now`, after `earlier` ones of the same kind; the first wait is `first`.
     pub fn new(
         reason: &str,
@@ -65,6 +75,7 @@ impl Trouble {
         Self {
             reason: reason.to_owned(),
             message,
+            failed: now,
             retry: backoff::after(now, delay),
             delay: (delay * 2).min(backoff::LONGEST),
         }

@@ -6,7 +6,7 @@
 //! the containers stay for their logs until the Pod is deleted. Of each container the last that ended is kept.
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::collections::BTreeSet;
 
@@ -103,6 +103,8 @@ pub struct Plan {
     pub wake: Option<Timestamp>,
     /// Containers that wait for their next start: name, number of the ended one.
     pub waiting: Vec<(String, u32)>,
+    /// Containers that wait for the next try to get their image.
+    pub pulling: Vec<String>,
 }
 
 impl Plan {
@@ -381,6 +383,11 @@ fn keep(view: &View<'_>, container: &Container, again: bool, plan: &mut Plan) {
     {
         if trouble.retry > view.now {
             plan.wake_at(trouble.retry);
+            match trouble.waits_for_image() {
+                Some(at) if at > view.now => plan.wake_at(at),
+                Some(_) => plan.pulling.push(name.clone()),
+                None => {}
+            }
             return;
         }
     }

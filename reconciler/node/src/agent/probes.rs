@@ -97,16 +97,14 @@ impl Probes {
     /// says otherwise.
     pub fn follow(&mut self, context: &Arc<Context>, view: &View<'_>, wake: &Arc<Wake>) {
         let mut wanted = Vec::new();
-        for (role, container) in spec::all(view.pod).filter(|(role, _)| *role != Role::Init) {
+        for (_, container) in spec::all(view.pod).filter(|(role, _)| *role != Role::Init) {
             let running = view
                 .current(&container.name)
                 .filter(|status| status.state == ContainerState::Running);
-            let (Some(status), Some(ip)) = (
-                running,
-                view.sandbox().and_then(|sandbox| sandbox.ips.first()),
-            ) else {
-                continue;
-            };
+            let Some(status) = running else { continue };
+            let ip = view
+                .sandbox()
+                .and_then(|sandbox| sandbox.ips.first().copied());
             lock(&self.verdicts)
                 .entry(status.id.clone())
                 .or_insert_with(|| adopted(view.pod, &status.id));
@@ -119,16 +117,16 @@ impl Probes {
                     up
                 };
                 if let Some(probe) = kind.of(container).filter(|_| now) {
-                    wanted.push((role, container, status, kind, probe, *ip));
+                    wanted.push((container, status, kind, probe, ip));
                 }
             }
         }
         self.tasks.retain(|(id, kind), _| {
             wanted
                 .iter()
-                .any(|(_, _, status, of, ..)| status.id == *id && of == kind)
+                .any(|(_, status, of, ..)| status.id == *id && of == kind)
         });
-        for (_, container, status, kind, probe, ip) in wanted {
+        for (container, status, kind, probe, ip) in wanted {
             let key = (status.id.clone(), kind);
             let task = || {
                 let target = Target {

@@ -19,6 +19,8 @@ const LAST_WORDS: &str = "/dev/termination-log";
 pub struct Names {
     /// Of the UTS namespace.
     pub hostname: String,
+    /// With the subdomain; empty if there is none.
+    pub full_name: String,
     /// `/etc/resolv.conf`
     pub resolv_conf: String,
     /// `/etc/hosts`
@@ -49,6 +51,7 @@ pub fn sandbox(pod: &Pod, attempt: u32, names: Names) -> SandboxConfig {
         pod: spec::reference(pod),
         attempt,
         hostname: names.hostname,
+        full_name: names.full_name,
         host_network,
         share_processes: pod_spec.is_some_and(|spec| flag(spec.share_process_namespace)),
         host_pid: pod_spec.is_some_and(|spec| flag(spec.host_pid)),

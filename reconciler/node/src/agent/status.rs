@@ -42,11 +42,20 @@ pub fn status(view: &View<'_>, host: Host<'_>, last: bool) -> PodStatus {
     }
     let phase = phase(view, &known, &init, &regular, last);
     let (reason, message) = view.memory.failure.clone().unzip();
-    let ips: Vec<String> = view
+    let mut ips: Vec<String> = view
         .sandbox()
         .filter(|sandbox| sandbox.ready || phase != "Pending")
         .map(|sandbox| sandbox.ips.iter().map(ToString::to_string).collect())
         .unwrap_or_default();
+    if ips.is_empty() && (last || matches!(phase, "Succeeded" | "Failed")) {
+        // Its network is unmade; where it was stays to be read.
+        ips = known
+            .pod_ips
+            .iter()
+            .flatten()
+            .map(|known| known.ip.clone())
+            .collect();
+    }
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
         reason: reason.or(known.reason.filter(|_| spec::is_over(view.pod))),
@@ -248,6 +257,19 @@ fn waiting(reason: &str, message: Option<String>) -> api::ContainerState {
 /// Why a container that never ran here does not run.
 fn not_begun(view: &View<'_>, role: Role, name: &str) -> api::ContainerState {
     if let Some(trouble) = view.memory.troubles.get(name) {
+        if trouble
+            .waits_for_image()
+            .is_some_and(|since| since <= view.now)
+        {
+            let image = spec::container(view.pod, name)
+                .and_then(|(_, container)| container.image.as_deref());
+            let message = format!(
+                "Back-off pulling image {:?}: ErrImagePull: {}",
+                image.unwrap_or_default(),
+                trouble.message
+            );
+            return waiting("ImagePullBackOff", Some(message));
+        }
         return waiting(&trouble.reason, Some(trouble.message.clone()));
     }
     let initializing = match role {

@@ -126,7 +126,10 @@ impl Volumes {
                         volume.name,
                         spec::full_name(pod)
                     );
-                    self.again = Some(super::backoff::after(Timestamp::now(), super::backoff::FIRST));
+                    self.again = Some(super::backoff::after(
+                        Timestamp::now(),
+                        super::backoff::FIRST,
+                    ));
                     continue;
                 }
                 failed.push(Failed {

@@ -66,6 +66,8 @@ pub struct Worker {
     publisher: Publisher,
     /// Of containers, by the number of the ended one, that they wait for their next start.
     said_waiting: BTreeMap<String, u32>,
+    /// The same of images, by when getting them failed.
+    said_pulling: BTreeMap<String, Timestamp>,
 }
 
 type Meta = (
@@ -97,6 +99,7 @@ impl Worker {
             held: None,
             told_meta: None,
             said_waiting: BTreeMap::new(),
+            said_pulling: BTreeMap::new(),
         })
     }
 
@@ -168,6 +171,9 @@ impl Worker {
                         .pod(pod, Some(name), Kind::Warning, "BackOff", message);
                 }
             }
+            for name in &plan.pulling {
+                self.tell_pulling(pod, name);
+            }
             if plan.actions.is_empty() {
                 let renewal = self.follow_volumes(pod, &seen).await;
                 return [plan.wake, renewal].into_iter().flatten().min();
@@ -189,6 +195,27 @@ impl Worker {
             }
         }
         Some(soon(PAUSE))
+    }
+
+    /// Tells once for each failure that an image is waited for.
+    fn tell_pulling(&mut self, pod: &Pod, name: &str) {
+        let failed = self.memory.troubles.get(name).map(|trouble| trouble.failed);
+        let known = self.said_pulling.get(name).copied();
+        let Some(failed) = failed.filter(|failed| known != Some(*failed)) else {
+            return;
+        };
+        self.said_pulling.insert(name.to_owned(), failed);
+        let image = spec::container(pod, name).and_then(|(_, container)| container.image.clone());
+        let message = format!("Back-off pulling image {:?}", image.unwrap_or_default());
+        let recorder = &self.context.recorder;
+        recorder.pod(pod, Some(name), Kind::Normal, "BackOff", message);
+        recorder.pod(
+            pod,
+            Some(name),
+            Kind::Warning,
+            "Failed",
+            "Error: ImagePullBackOff",
+        );
     }
 
     /// What has changed may cure what failed.

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use node::agent::{self, Config, Directory};
+use node::runtime::Runtime;
 use reconciler::api::{Config as ServerConfig, Server};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub struct Cluster {
     pub folder: tempfile::TempDir,
     pub client: Client,
     pub runtime: Paper,
+    /// Instead of the books.
+    pub real: Option<Arc<dyn Runtime>>,
     pub directory: Directory,
     server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     agent: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -30,15 +33,22 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    pub async fn with(real: Option<Arc<dyn Runtime>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (server, kubeconfig, port) = serve(folder.path().join("server"), 0).await;
         let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
         let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
         let mut cluster = Self {
             folder,
             client: Client::try_from(config).unwrap(),
             runtime: Paper::default(),
+            real,
             directory: Directory::default(),
             server: Some(server),
             agent: None,
@@ -58,7 +68,9 @@ impl Cluster {
         config.cluster_dns = vec!["10.96.0.10".parse().unwrap()];
         config.renew_interval = Duration::from_millis(500);
         config.directory = self.directory.clone();
-        let (runtime, client) = (Arc::new(self.runtime.clone()), self.client.clone());
+        let client = self.client.clone();
+        let books = || Arc::new(self.runtime.clone()) as Arc<dyn Runtime>;
+        let runtime = self.real.clone().unwrap_or_else(books);
         let task = tokio::spawn(async move {
             let end = async { drop(ended.await) };
             agent::run(config, runtime, client, end).await.unwrap();
@@ -97,9 +109,13 @@ impl Cluster {
         for (key, value) in spec.as_object().unwrap() {
             whole[key] = value.clone();
         }
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": whole});
+        let pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": whole});
         let pod = serde_json::from_value(pod).unwrap();
-        self.pods().create(&PostParams::default(), &pod).await.unwrap()
+        self.pods()
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap()
     }
 
     /// The Pod as JSON; null if there is none.
@@ -116,17 +132,25 @@ impl Cluster {
             if test(&pod) {
                 return pod;
             }
-            assert!(Instant::now() < end, "{name} is never {what}: {:#}", pod["status"]);
+            assert!(
+                Instant::now() < end,
+                "{name} is never {what}: {:#}",
+                pod["status"]
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub async fn running(&self, name: &str) -> Value {
-        self.until(name, "running and ready", |pod| is_ready(pod)).await
+        self.until(name, "running and ready", |pod| is_ready(pod))
+            .await
     }
 
     pub async fn delete(&self, name: &str) {
-        self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+        self.pods()
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     pub async fn gone(&self, name: &str) {
@@ -138,9 +162,19 @@ impl Cluster {
         let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
         let fields = ListParams::default().fields(&format!("involvedObject.name={name}"));
         let mut events = api.list(&fields).await.unwrap().items;
-        events.sort_by_key(|event| event.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()));
+        events.sort_by_key(|event| {
+            event
+                .metadata
+                .resource_version
+                .as_deref()
+                .and_then(|v| v.parse::<u64>().ok())
+        });
         let told = events.into_iter().map(|event| {
-            format!("{} {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default())
+            format!(
+                "{} {}",
+                event.reason.unwrap_or_default(),
+                event.message.unwrap_or_default()
+            )
         });
         told.collect()
     }
@@ -152,7 +186,10 @@ impl Cluster {
             if events.iter().any(|event| event.contains(wanted)) {
                 return;
             }
-            assert!(Instant::now() < end, "no event {wanted:?} of {name}: {events:#?}");
+            assert!(
+                Instant::now() < end,
+                "no event {wanted:?} of {name}: {events:#?}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -161,7 +198,10 @@ impl Cluster {
     pub async fn close(mut self, is_empty: bool) {
         if is_empty {
             until(|| async { self.runtime.books().sandboxes.is_empty() }).await;
-            let left: Vec<_> = std::fs::read_dir(self.data().join("pods")).unwrap().flatten().collect();
+            let left: Vec<_> = std::fs::read_dir(self.data().join("pods"))
+                .unwrap()
+                .flatten()
+                .collect();
             assert!(left.is_empty(), "{left:?}");
         }
         self.stop_agent().await;
@@ -175,7 +215,10 @@ pub fn is_ready(pod: &Value) -> bool {
 
 pub fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a str> {
     let conditions = pod["status"]["conditions"].as_array()?;
-    conditions.iter().find(|condition| condition["type"] == kind)?["status"].as_str()
+    conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)?["status"]
+        .as_str()
 }
 
 pub async fn until<F: Future<Output = bool>>(test: impl Fn() -> F) {
@@ -194,6 +237,7 @@ async fn serve(data: PathBuf, port: u16) -> ((oneshot::Sender<()>, JoinHandle<()
         listen: vec![([127, 0, 0, 1], port).into()],
         service_networks: vec!["10.96.0.0/16".parse().unwrap()],
         node_ports: (30000, 32767),
+        empties_namespaces: true,
     };
     let server = Server::open(config, Vec::new()).await.unwrap();
     let kubeconfig = server.kubeconfig().clone();
@@ -202,9 +246,12 @@ async fn serve(data: PathBuf, port: u16) -> ((oneshot::Sender<()>, JoinHandle<()
     let (ready, is_ready) = oneshot::channel();
     let task = tokio::spawn(async move {
         let end = async { drop(ended.await) };
-        server.run(end, || {
-            let _ = ready.send(());
-        }).await.unwrap();
+        server
+            .run(end, || {
+                let _ = ready.send(());
+            })
+            .await
+            .unwrap();
     });
     is_ready.await.unwrap();
     ((end, task), kubeconfig, port)

@@ -117,7 +117,9 @@ impl Runtime for Paper {
         let mut books = self.books();
         if books.fail_sandboxes > 0 {
             books.fail_sandboxes -= 1;
-            return Err(Error::Network("plugin bridge: no more addresses".to_owned()));
+            return Err(Error::Network(
+                "plugin bridge: no more addresses".to_owned(),
+            ));
         }
         books.next += 1;
         let number = books.next;
@@ -129,14 +131,20 @@ impl Runtime for Paper {
             created: Timestamp::now(),
         };
         books.sandboxes.push(status.clone());
-        books.calls.push(format!("run sandbox of {}", config.pod.name));
+        books
+            .calls
+            .push(format!("run sandbox of {}", config.pod.name));
         Ok(status)
     }
 
     async fn stop_sandbox(&self, id: &str) -> Result<(), Error> {
         let mut books = self.books();
         books.calls.push(format!("stop sandbox {id}"));
-        for sandbox in books.sandboxes.iter_mut().filter(|sandbox| sandbox.id == id) {
+        for sandbox in books
+            .sandboxes
+            .iter_mut()
+            .filter(|sandbox| sandbox.id == id)
+        {
             sandbox.ready = false;
         }
         for container in &mut books.containers {
@@ -159,7 +167,11 @@ impl Runtime for Paper {
         Ok(self.books().sandboxes.clone())
     }
 
-    async fn create_container(&self, sandbox: &str, config: &ContainerConfig) -> Result<String, Error> {
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: &ContainerConfig,
+    ) -> Result<String, Error> {
         let mut books = self.books();
         books.next += 1;
         let id = format!("c{}", books.next);
@@ -169,7 +181,9 @@ impl Runtime for Paper {
             .find(|known| known.id == sandbox && known.ready)
             .map(|known| known.config.pod.clone())
             .ok_or_else(|| Error::NotFound(format!("no sandbox {sandbox}")))?;
-        books.calls.push(format!("create {} of {}", config.name, pod.name));
+        books
+            .calls
+            .push(format!("create {} of {}", config.name, pod.name));
         books.containers.push(ContainerStatus {
             id: id.clone(),
             sandbox: sandbox.to_owned(),
@@ -198,7 +212,13 @@ impl Runtime for Paper {
                 .ok_or_else(|| Error::NotFound(id.to_owned()))?;
             container.started = Some(Timestamp::now());
             container.state = ContainerState::Running;
-            match container.config.command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            match container
+                .config
+                .command
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()[..]
+            {
                 ["exit", code] => finish(container, code.parse().unwrap()),
                 ["nowhere"] => {
                     finish(container, 127);
@@ -223,18 +243,24 @@ impl Runtime for Paper {
             tokio::time::sleep(grace).await;
         }
         let mut books = self.books();
-        let name = books.containers.iter_mut().find(|container| container.id == id).map(|container| {
-            if container.state == ContainerState::Running {
-                finish(container, if stubborn { 137 } else { 0 });
-            }
-            container.config.name.clone()
-        });
+        let name = books
+            .containers
+            .iter_mut()
+            .find(|container| container.id == id)
+            .map(|container| {
+                if container.state == ContainerState::Running {
+                    finish(container, if stubborn { 137 } else { 0 });
+                }
+                container.config.name.clone()
+            });
         books.calls.extend(name.map(|name| format!("stop {name}")));
         Ok(())
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Error> {
-        self.books().containers.retain(|container| container.id != id);
+        self.books()
+            .containers
+            .retain(|container| container.id != id);
         Ok(())
     }
 
@@ -252,7 +278,11 @@ impl Runtime for Paper {
         let is_well = self.books().healthy.contains(&command.join(" "));
         Ok(Output {
             code: i32::from(!is_well),
-            text: if is_well { String::new() } else { "not well\n".to_owned() },
+            text: if is_well {
+                String::new()
+            } else {
+                "not well\n".to_owned()
+            },
         })
     }
 

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 pub async fn connect(
     stream: TcpStream,
     host: Option<&str>,
-    pod: IpAddr,
+    peer: IpAddr,
 ) -> Result<TlsStream<TcpStream>, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
@@ -29,7 +29,7 @@ pub async fn connect(
         .with_no_client_auth();
     let name = match host {
         Some(host) => ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?,
-        None => ServerName::from(pod),
+        None => ServerName::from(peer),
     };
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)

@@ -16,8 +16,8 @@ pub struct Target {
     pub id: String,
     /// For names of ports.
     pub container: Container,
-    /// Of the Pod.
-    pub ip: IpAddr,
+    /// Of the Pod, if it has a network.
+    pub ip: Option<IpAddr>,
 }
 
 /// The answer.
@@ -69,10 +69,18 @@ pub async fn ask(context: &Context, probe: &Probe, target: &Target) -> Outcome {
     }
 }
 
-async fn connect(host: Option<&str>, ip: IpAddr, port: u16, limit: Duration) -> Result<(), String> {
+async fn connect(
+    host: Option<&str>,
+    ip: Option<IpAddr>,
+    port: u16,
+    limit: Duration,
+) -> Result<(), String> {
     let address = match host.filter(|host| !host.is_empty()) {
         Some(host) => format!("{host}:{port}"),
-        None => SocketAddr::new(ip, port).to_string(),
+        None => match ip {
+            Some(ip) => SocketAddr::new(ip, port).to_string(),
+            None => return Err(http::NO_ADDRESS.to_owned()),
+        },
     };
     match tokio::time::timeout(limit, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => Ok(()),

@@ -68,7 +68,7 @@ async fn names(context: &Context, pod: &Pod) -> Result<Names, String> {
             .recorder
             .pod(pod, None, Kind::Warning, reason, message);
     }
-    let (hostname, _) = dns::hostname(pod, &config.cluster_domain)?;
+    let (hostname, full_name) = dns::hostname(pod, &config.cluster_domain)?;
     let hosts = if spec::host_network(pod) {
         read("/etc/hosts".into()).await.ok()
     } else {
@@ -80,6 +80,7 @@ async fn names(context: &Context, pod: &Pod) -> Result<Names, String> {
         } else {
             hostname
         },
+        full_name: full_name.unwrap_or_default(),
         resolv_conf,
         hosts: dns::hosts(pod, hosts.as_deref()),
     })
