@@ -2,6 +2,7 @@
 
 pub mod cni;
 pub mod directory;
+pub mod identity;
 mod inotify;
 pub mod runtime;
 pub mod serve;
