@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod auth;
 pub mod body;
+pub mod certificates;
 pub mod changes;
 pub mod conform;
 pub mod defaults;
@@ -94,6 +95,8 @@ pub struct Api {
     pub authority: String,
     /// How nodes are spoken to.
     pub node_tls: Arc<rustls::ClientConfig>,
+    /// Signs certificates of nodes.
+    pub pki: pki::Pki,
 }
 
 /// A server that listens.
@@ -199,6 +202,7 @@ impl Server {
             bodies: Semaphore::new(BODIES),
             authority: pki.authority().to_owned(),
             node_tls: Arc::new(node_tls(&pki)?),
+            pki,
             store,
         });
         Ok(Self {

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod cni;
 pub mod directory;
+pub mod identity;
 mod inotify;
 pub mod runtime;
 pub mod serve;

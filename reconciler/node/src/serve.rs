@@ -45,7 +45,7 @@ use crate::directory::{self, Directory, Entry};
 use crate::runtime::Runtime;
 use path::{Target, Verb};
 use query::Query;
-use reply::{Reply, text};
+use reply::{Reply, refuse, text};
 
 /// For the handshake, and for a request's head.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -198,20 +198,20 @@ impl State {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let entry = match self.directory.pod(&target.namespace, &target.pod) {
             Ok(entry) if target.uid.as_ref().is_none_or(|uid| *uid == entry.pod.uid) => entry,
-            Ok(_) => return refusal(&directory::Error::NoPod(target.pod)),
-            Err(error) => return refusal(&error),
+            Ok(_) => return *refusal(&directory::Error::NoPod(target.pod)),
+            Err(error) => return *refusal(&error),
         };
         let answer = match target.verb {
             Verb::Logs => logs::answer(&self, &entry, &target.container, &query).await,
             Verb::Exec | Verb::Attach => exec::answer(&self, &entry, &target, &query, &mut request),
             Verb::PortForward => forward::answer(&self, &entry, &query, &mut request),
         };
-        answer.unwrap_or_else(|refused| refused)
+        answer.unwrap_or_else(|refused| *refused)
     }
 }
 
 /// An answer to what cannot be had.
-fn refusal(error: &directory::Error) -> Reply {
+fn refusal(error: &directory::Error) -> Box<Reply> {
     use directory::Error;
     let code = match error {
         Error::NoPod(_) | Error::NotRunning(_) => StatusCode::NOT_FOUND,
@@ -220,11 +220,11 @@ fn refusal(error: &directory::Error) -> Reply {
         }
         Error::NoSandbox(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    text(code, error.to_string())
+    refuse(code, error.to_string())
 }
 
 /// What a handler answers: either way it is an answer.
-type Answer = Result<Reply, Reply>;
+type Answer = Result<Reply, Box<Reply>>;
 
 /// The Pod as the texts of errors name it.
 fn full_name(entry: &Entry) -> String {

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::link::{self, Gone, Input, Output};
 use super::path::{PodTarget, Verb};
 use super::query::Query;
-use super::reply::text;
+use super::reply::refuse;
 use super::upgrade::{self, Agreed, Carrier, Connection};
 use super::websocket::{self, Channels};
 use super::{Answer, State, refusal, spdy};
@@ -82,7 +82,7 @@ pub fn answer(
         tty,
     };
     if !(streams.stdin || streams.stdout || streams.stderr) {
-        return Err(text(
+        return Err(refuse(
             StatusCode::BAD_REQUEST,
             "you must specify at least 1 of stdin, stdout, stderr",
         ));
@@ -92,7 +92,7 @@ pub fn answer(
         _ => {
             let words: Vec<String> = query.all("command").map(str::to_owned).collect();
             if words.is_empty() {
-                return Err(text(
+                return Err(refuse(
                     StatusCode::BAD_REQUEST,
                     "you must specify at least one command for the container",
                 ));

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::link::{self, Gone, Input, Output};
 use super::query::Query;
-use super::reply::text;
+use super::reply::refuse;
 use super::spdy::{self, Opened};
 use super::upgrade::{self, Agreed, Carrier, Connection};
 use super::websocket::{self, Channels};
@@ -63,7 +63,7 @@ pub fn answer(
     let agreed = upgrade::agree(request, &[TUNNEL, CHANNELS], true, &[PLAIN])?;
     let channels = agreed.carrier == Carrier::WebSocket && agreed.protocol != TUNNEL;
     let ports = match channels {
-        true => ports(query).map_err(|error| text(StatusCode::BAD_REQUEST, error))?,
+        true => ports(query).map_err(|error| refuse(StatusCode::BAD_REQUEST, error))?,
         false => Vec::new(),
     };
     let Agreed {
@@ -225,7 +225,7 @@ async fn pair(one: Opened, other: Opened, pod: &Pod) {
         }
         _ => {
             let text = format!("unable to parse {port:?} as a port");
-            refuse(&data.output, &error.output, text).await
+            fail(&data.output, &error.output, text).await
         }
     };
     if outcome.is_err() {
@@ -233,7 +233,7 @@ async fn pair(one: Opened, other: Opened, pod: &Pod) {
     }
 }
 
-async fn refuse(data: &Output, error: &Output, text: String) -> Result<(), Gone> {
+async fn fail(data: &Output, error: &Output, text: String) -> Result<(), Gone> {
     error.send(text).await?;
     error.end().await?;
     data.reset().await
@@ -254,7 +254,7 @@ async fn forward(
                 "error forwarding port {port} to pod {}, uid {}: {failed}",
                 pod.name, pod.uid
             );
-            return refuse(data, error, text).await;
+            return fail(data, error, text).await;
         }
     };
     let (from, to) = tokio::io::split(stream);

@@ -21,7 +21,7 @@ use hyper::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 
 use super::query::Query;
-use super::reply::text;
+use super::reply::refuse;
 use super::{Answer, State, refusal};
 use crate::directory::Entry;
 use follow::Log;
@@ -111,7 +111,7 @@ impl Options {
 /// The answer that refuses it.
 pub async fn answer(state: &State, entry: &Entry, container: &str, query: &Query) -> Answer {
     let options = Options::parse(query, Timestamp::now())
-        .map_err(|error| text(StatusCode::BAD_REQUEST, error))?;
+        .map_err(|error| refuse(StatusCode::BAD_REQUEST, error))?;
     let container = entry
         .container(container, options.previous)
         .map_err(|error| refusal(&error))?;
@@ -120,7 +120,7 @@ pub async fn answer(state: &State, entry: &Entry, container: &str, query: &Query
     let log = Log::open(runtime, id, container.log.clone(), options)
         .await
         .map_err(|error| {
-            text(
+            refuse(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!(
                     "failed to read the log of container {}: {error}",

@@ -30,3 +30,8 @@ pub fn empty(code: StatusCode) -> Reply {
     *reply.status_mut() = code;
     reply
 }
+
+/// A text that refuses. In a box: an answer is large beside what is otherwise given.
+pub fn refuse(code: StatusCode, why: impl Into<String>) -> Box<Reply> {
+    Box::new(text(code, why))
+}

@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::reply::{Reply, empty, text};
+use super::reply::{Reply, empty, refuse};
 
 /// Names the protocols of SPDY streams.
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -49,13 +49,13 @@ pub fn agree(
     websocket: &[&'static str],
     nameless: bool,
     spdy: &[&'static str],
-) -> Result<Agreed, Reply> {
+) -> Result<Agreed, Box<Reply>> {
     let headers = request.headers();
     let upgrade = header(headers.get(UPGRADE)).to_ascii_lowercase();
     let carrier = match upgrade.as_str() {
         "websocket" => Carrier::WebSocket,
         "spdy/3.1" => Carrier::Spdy,
-        _ => return Err(text(StatusCode::BAD_REQUEST, "Upgrade request required")),
+        _ => return Err(refuse(StatusCode::BAD_REQUEST, "Upgrade request required")),
     };
     let mut reply = empty(StatusCode::SWITCHING_PROTOCOLS);
     let (name, offered) = match carrier {
@@ -76,7 +76,7 @@ pub fn agree(
         Some(protocol) => *protocol,
         None if asked.is_empty() && nameless && carrier == Carrier::WebSocket => "",
         None => {
-            return Err(text(
+            return Err(refuse(
                 StatusCode::FORBIDDEN,
                 format!(
                     "unable to upgrade: unable to negotiate protocol: client supports {asked:?}, server accepts \
@@ -89,14 +89,14 @@ pub fn agree(
         let key = headers.get(SEC_WEBSOCKET_KEY);
         let version = header(headers.get(SEC_WEBSOCKET_VERSION));
         let (Some(key), "13") = (key, version) else {
-            return Err(text(
+            return Err(refuse(
                 StatusCode::BAD_REQUEST,
                 "a WebSocket needs Sec-WebSocket-Key and Sec-WebSocket-Version: 13",
             ));
         };
         let accept = derive_accept_key(key.as_bytes());
         let accept = HeaderValue::from_str(&accept)
-            .map_err(|error| text(StatusCode::BAD_REQUEST, error.to_string()))?;
+            .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
         reply.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     let headers = reply.headers_mut();
