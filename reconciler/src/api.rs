@@ -225,6 +225,14 @@ impl Server {
         &self.kubeconfig
     }
 
+    /// What lets nodes join; see [`pki::Pki::join_token`].
+    ///
+    /// # Errors
+    /// Of the file of tokens.
+    pub fn join_token(&self) -> anyhow::Result<String> {
+        self.api.pki.join_token()
+    }
+
     /// What answers are made from.
     pub fn api(&self) -> &Arc<Api> {
         &self.api

@@ -3,6 +3,7 @@
 mod cni;
 mod join;
 
+use join::Credentials;
 pub use join::{destroy, stage};
 
 use std::fs;
@@ -114,10 +115,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let end = apiserver::ended()?;
         let site = site(arguments)?;
         tokio::pin!(end);
-        tokio::select! {
-            joined = join::join(&site) => joined?,
+        let credentials = tokio::select! {
+            joined = join::join(&site) => Arc::new(joined?),
             () = &mut end => return Ok(()),
-        }
+        };
         let (network, configured) = watch::channel(None);
         let mut all = Vec::new();
         if !arguments.no_flanneld {
@@ -130,7 +131,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             if !arguments.no_flanneld {
                 all.push(configure(site.clone(), configured));
             }
-            all.push(pods(site.clone()));
+            all.push(pods(site.clone(), credentials));
         }
         if all.is_empty() {
             bail!("--no-agent, --no-flanneld and --no-proxy together leave nothing to run");
@@ -297,16 +298,16 @@ fn configure(site: Site, network: watch::Receiver<Option<PathBuf>>) -> Part {
 }
 
 /// The agent, and the server that the API server calls.
-fn pods(site: Site) -> Part {
+fn pods(site: Site, credentials: Arc<Credentials>) -> Part {
     Part::new("agent", move |end| {
-        let site = site.clone();
+        let (site, credentials) = (site.clone(), Arc::clone(&credentials));
         async move {
             cni::plugins(&site)?;
             let client = site.client().await?;
             let runtime: Arc<dyn Runtime> = Arc::new(Process::open(join::runtime(&site)).await?);
             let directory = Directory::default();
-            let (listener, tls) = join::serving(&site).await?;
-            let (_renewed, tls) = watch::channel(tls);
+            let listener = join::listen(&site).await?;
+            let (renewed, tls) = watch::channel(join::tls(&site, &credentials)?);
             let serving = serve::Config {
                 listeners: vec![listener],
                 tls,
@@ -319,7 +320,10 @@ fn pods(site: Site) -> Part {
                 done.context("serve logs, exec, attach and port-forward")
             };
             let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());
-            tokio::try_join!(serve, run).map(drop)
+            tokio::select! {
+                done = async { tokio::try_join!(serve, run) } => done.map(drop),
+                () = join::keep(&credentials, &renewed) => bail!("nobody renews the certificates"),
+            }
         }
     })
 }

@@ -23,6 +23,9 @@ pub const NETWORK_CONFIG: &str = "kube-flannel-cfg";
 /// The key in it.
 pub const NETWORK_KEY: &str = "net-conf.json";
 
+/// The file, among the server's data, of what lets nodes join.
+pub const TOKEN: &str = "node-token";
+
 /// What `weft server` understands.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -72,8 +75,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     apiserver::runtime()?.block_on(async {
         let end = apiserver::ended()?;
+        let data = config.data.clone();
         let server = Server::open(config, outside).await?;
-        let told = apiserver::readiness(&server);
+        let token = data.join(TOKEN);
+        reconciler::api::pki::private::write(&token, &format!("{}\n", server.join_token()?))?;
+        let told = format!(
+            "{}; nodes join by weft node --server … --token {}",
+            apiserver::readiness(&server),
+            token.display()
+        );
         let kubeconfig = kubeconfig(server.kubeconfig(), server.addresses(), arguments.netns.is_some())?;
         let (ready, served) = tokio::sync::oneshot::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

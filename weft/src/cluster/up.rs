@@ -12,19 +12,16 @@ use kernel::Netns;
 use kube::api::ListParams;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
-use reconciler::api::pki::Pki;
 
 use super::process::{self, Process};
 use super::{Cluster, Node, Shape, Which, need_root, topology};
-use crate::server::client;
+use crate::server::{TOKEN, client};
 
 /// How long the API server, and then all nodes, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// The first choice for the API server on the host.
 const PORT: u16 = 6443;
-/// How long a node's certificate is good.
-const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What `weft up` understands.
 #[derive(Debug, clap::Args)]
@@ -125,9 +122,8 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
     }
     say(format!("{} nodes on 192.168.66.0/24", namespaces.len()));
     make_folder(&cluster.server_folder())?;
-    let pki = pki(cluster)?;
     for node in &cluster.nodes {
-        credentials(cluster, &pki, node)?;
+        make_folder(&cluster.node_folder(&node.name()))?;
     }
     if let Some(etcd) = start_etcd(cluster, &underlay)? {
         cluster.etcd = Some(etcd);
@@ -158,45 +154,6 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
         .build()
         .context("start the runtime")?
         .block_on(wait(cluster, say))
-}
-
-/// The cluster's authority, made with the names by which the server will look for its certificate.
-fn pki(cluster: &Cluster) -> anyhow::Result<Pki> {
-    let first = cluster.shape.service_cidr.hosts().next().map(|ip| ip.to_string());
-    let names = first.into_iter().chain(["127.0.0.1".to_owned(), cluster.server_address().to_string()]);
-    Pki::open(&cluster.server_folder(), &names.collect::<Vec<_>>())
-}
-
-/// What a node shows the API server, and the other way round.
-fn credentials(cluster: &Cluster, pki: &Pki, node: &Node) -> anyhow::Result<()> {
-    let name = node.name();
-    let folder = cluster.node_folder(&name);
-    make_folder(&folder)?;
-    let kubeconfig = folder.join("node.kubeconfig");
-    if kubeconfig.exists() {
-        return Ok(());
-    }
-    let user = format!("system:node:{name}");
-    let serving = pki.issue_serving(&name, &[name.clone(), node.ip().to_string()], LIFETIME)?;
-    let client = pki.issue(&user, &["system:nodes"], LIFETIME)?;
-    let server = format!("https://{}:{}", cluster.server_address(), PORT);
-    write_private(&folder.join("serving.crt"), &serving.certificate)?;
-    write_private(&folder.join("serving.key"), &serving.key)?;
-    write_private(&folder.join("ca.crt"), pki.authority())?;
-    write_private(&kubeconfig, &pki.kubeconfig(&server, &user, &client))
-}
-
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("write {}", path.display()))
 }
 
 fn program() -> anyhow::Result<PathBuf> {
@@ -255,6 +212,8 @@ fn start_node(cluster: &Cluster, node: &Node, namespace: &Netns) -> anyhow::Resu
         format!("--name={name}"),
         format!("--node-ip={}", node.ip()),
         format!("--data={}", folder.display()),
+        format!("--server=https://{}:{PORT}", cluster.server_address()),
+        format!("--token={}", cluster.server_folder().join(TOKEN).display()),
         format!("--cni-conf-dir={}", folder.join("cni/net.d").display()),
         format!("--cni-bin-dir={}", folder.join("cni/bin").display()),
         format!("--images={}", cluster.shape.images.display()),

@@ -11,27 +11,72 @@ use anyhow::{Context, bail};
 use ::node::agent;
 use ::node::cni;
 use ::node::directory::Directory;
+use ::node::identity::{self, Identity};
 use ::node::runtime::process;
 use ::node::serve::server_config;
 use nix::mount::{MntFlags, umount2};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::Site;
 
 /// Where the API server asks for logs, exec, attach and port-forward.
 const PORT: u16 = 10_250;
+/// Before a server that does not answer is asked again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// For one CNI plugin.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits for nothing when the node has its kubeconfig.
-pub async fn join(site: &Site) -> anyhow::Result<()> {
-    if site.kubeconfig.exists() {
-        return Ok(());
+/// Who this node is, once the API server has said so.
+pub enum Credentials {
+    /// It has joined, and keeps its certificates.
+    Joined(identity::Config, Box<Identity>),
+    /// It was given them.
+    Given,
+}
+
+/// Joins, or uses what it was given; waits for a server that does not answer yet.
+///
+/// # Errors
+/// There is nothing to join with.
+pub async fn join(site: &Site) -> anyhow::Result<Credentials> {
+    let arguments = &site.arguments;
+    let Some(server) = &arguments.server else {
+        if site.kubeconfig.exists() {
+            return Ok(Credentials::Given);
+        }
+        bail!(
+            "there is no {}: --kubeconfig names another file, and --server with --token makes one",
+            site.kubeconfig.display()
+        );
+    };
+    let mut pause = PAUSE.0;
+    loop {
+        let config = identity::Config {
+            server: server.clone(),
+            token: token(arguments.token.as_deref()),
+            node: site.name.clone(),
+            addresses: vec![site.ip],
+            folder: arguments.data.clone(),
+        };
+        match identity::obtain(&config).await {
+            Ok(identity) => return Ok(Credentials::Joined(config, Box::new(identity))),
+            Err(error) if pause == PAUSE.1 => tracing::warn!("join {server}: {error:#}; trying again"),
+            Err(error) => tracing::debug!("join {server}: {error:#}; trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
     }
-    bail!(
-        "there is no {}: --kubeconfig names another file, and --server with --token makes it",
-        site.kubeconfig.display()
-    )
+}
+
+/// A token, or what stands in the file of that name.
+fn token(text: Option<&str>) -> Option<String> {
+    let text = text?;
+    match fs::read_to_string(text) {
+        Ok(found) => Some(found.trim().to_owned()),
+        // It is the token itself, or a file that comes with the server.
+        Err(_) => Some(text.to_owned()),
+    }
 }
 
 /// The agent's configuration.
@@ -105,16 +150,36 @@ fn unmount(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How the node serves.
-pub async fn serving(site: &Site) -> anyhow::Result<(TcpListener, Arc<rustls::ServerConfig>)> {
+/// Where the node serves.
+///
+/// # Errors
+/// Another agent is there.
+pub async fn listen(site: &Site) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(site.ip, PORT);
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+/// How the node serves: by its own certificate, or one that it was given beside the kubeconfig.
+///
+/// # Errors
+/// They are missing or do not fit.
+pub fn tls(site: &Site, credentials: &Credentials) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    if let Credentials::Joined(_, identity) = credentials {
+        return Ok(Arc::clone(&identity.tls));
+    }
     let read = |name: &str| {
         let path = site.file(name);
-        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+        fs::read_to_string(&path).with_context(|| format!("read {} (--server and --token make it)", path.display()))
     };
-    let config = server_config(&read("serving.crt")?, &read("serving.key")?, &read("ca.crt")?)?;
-    let address = SocketAddr::new(site.ip, PORT);
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-    Ok((listener, config))
+    server_config(&read("serving.crt")?, &read("serving.key")?, &read("ca.crt")?)
+}
+
+/// Renews certificates for as long as it is run.
+pub async fn keep(credentials: &Credentials, tls: &watch::Sender<Arc<rustls::ServerConfig>>) {
+    match credentials {
+        Credentials::Joined(config, identity) => identity::keep(config, identity, tls).await,
+        Credentials::Given => std::future::pending().await,
+    }
 }
 
 /// Runs a stage of a container, if this process was started as one.
