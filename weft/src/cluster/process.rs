@@ -110,7 +110,11 @@ fn began(pid: i32) -> Option<u64> {
     // The name, in parentheses, may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     if matches!(fields.next()?, "Z" | "X") {
-        return None;
+        // The first thread may have ended while others still hold what the process had.
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        if threads.count() < 2 {
+            return None;
+        }
     }
     fields.nth(18)?.parse().ok()
 }

@@ -115,7 +115,7 @@ fn reachability(screen: &Screen, up: &Up) -> Result<usize> {
         let mut script = String::new();
         for (other, ip) in &pods {
             let page = if other.starts_with("db") { "journal" } else { "" };
-            script += &format!("busybox wget -q -T 2 -O /dev/null http://{ip}:8080/{page} && echo yes || echo NO; ");
+            script += &format!("timeout 3 busybox wget -q -O /dev/null http://{ip}:8080/{page} && echo yes || echo NO; ");
         }
         let text = process::run(&mut up.command(&["exec", name, "--", "sh", "-c", &script]))?;
         let answers: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -143,11 +143,11 @@ fn service(screen: &Screen, up: &Up, nodes: u8) -> Result<usize> {
         let node = up.node(number);
         let own = format!("http://192.168.66.{}:30080/", 10 + number);
         for url in [&cluster, &own] {
-            let answer = node.exec("busybox", &["wget", "-q", "-T", "3", "-O", "-", url]);
+            let answer = node.exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", url]);
             check(&format!("node n{number}"), url, answer);
         }
     }
-    let words = ["exec", "pair", "-c", "asks", "--", "busybox", "wget", "-q", "-T", "3", "-O", "-", &cluster];
+    let words = ["exec", "pair", "-c", "asks", "--", "timeout", "3", "busybox", "wget", "-q", "-O", "-", &cluster];
     check("Pod pair", &cluster, process::run(&mut up.command(&words)));
     Ok(failures)
 }
@@ -167,7 +167,7 @@ impl Load {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = node.exec("busybox", &["wget", "-q", "-T", "3", "-O", "-", &url]);
+                    let answer = node.exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", &url]);
                     let key = match &answer {
                         Ok(text) => text.split(':').next().unwrap_or_default().trim().to_owned(),
                         Err(error) => format!("error: {error:#}"),
