@@ -1,7 +1,7 @@
 //! A real API server on loopback, the controllers, and a test that plays the agents: they renew their leases, say that
 //! their Pods run, and end those that are deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ pub struct Bed {
     pub client: Client,
     /// Nodes whose agents live.
     alive: Arc<Mutex<BTreeSet<String>>>,
+    renewed: Arc<Mutex<BTreeMap<String, Instant>>>,
     _tasks: JoinSet<()>,
     _folder: TempDir,
 }
@@ -78,11 +79,17 @@ impl Bed {
             let ran = controllers.await;
             panic!("the controllers ended: {ran:?}");
         });
-        tasks.spawn(renew(client.clone(), Arc::clone(&alive)));
+        let renewed = Arc::default();
+        tasks.spawn(renew(
+            client.clone(),
+            Arc::clone(&alive),
+            Arc::clone(&renewed),
+        ));
         tasks.spawn(play(client.clone(), Arc::clone(&alive)));
         let bed = Self {
             client,
             alive,
+            renewed,
             _tasks: tasks,
             _folder: folder,
         };
@@ -150,6 +157,11 @@ impl Bed {
         self.alive().remove(name);
     }
 
+    /// How long ago a node's agent last began to renew its lease.
+    pub fn silence(&self, name: &str) -> Duration {
+        self.renewed.lock().unwrap()[name].elapsed()
+    }
+
     /// A node's agent is back.
     pub async fn resume(&self, name: &str) -> Result<()> {
         self.alive().insert(name.to_owned());
@@ -201,7 +213,7 @@ where
         if let Some(object) = object.as_ref().filter(|object| wanted(object)) {
             return Ok(object.clone());
         }
-        if begun.elapsed() > Duration::from_secs(20) {
+        if begun.elapsed() > Duration::from_secs(90) {
             bail!("{name} never became what was wanted: {object:#?}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -215,7 +227,7 @@ where
 {
     let begun = Instant::now();
     while let Some(object) = api.get_opt(name).await? {
-        if begun.elapsed() > Duration::from_secs(20) {
+        if begun.elapsed() > Duration::from_secs(90) {
             bail!("{name} never went: {object:#?}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -224,7 +236,11 @@ where
 }
 
 /// Renews the leases of all whose agents live.
-async fn renew(client: Client, alive: Arc<Mutex<BTreeSet<String>>>) {
+async fn renew(
+    client: Client,
+    alive: Arc<Mutex<BTreeSet<String>>>,
+    renewed: Arc<Mutex<BTreeMap<String, Instant>>>,
+) {
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     loop {
         let names = alive.lock().unwrap().clone();
@@ -234,6 +250,7 @@ async fn renew(client: Client, alive: Arc<Mutex<BTreeSet<String>>>) {
                 "spec": {"holderIdentity": name, "leaseDurationSeconds": 3,
                     "renewTime": format!("{:.6}", jiff::Timestamp::now())},
             });
+            renewed.lock().unwrap().insert(name.clone(), Instant::now());
             let params = PatchParams::apply("agent").force();
             leases
                 .patch(&name, &params, &Patch::Apply(lease))
