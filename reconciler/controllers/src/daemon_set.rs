@@ -38,8 +38,7 @@ pub async fn run(cluster: Cluster) {
     cluster.pods.ready().await;
     cluster.revisions.ready().await;
     let (sets, all) = (cluster.daemon_sets.clone(), cluster.daemon_sets.clone());
-    let of_pod =
-        move |change: &Change<Pod>| controller::owners(change, &sets, |set, pod| selects(set, pod));
+    let of_pod = move |change: &Change<Pod>| controller::owners(change, &sets, selects);
     let of_node = move |change: &Change<Node>| {
         let ignored = !matters(change);
         let sets = all.all().into_iter().filter(|_| !ignored);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net};
-use kernel::{Address, Change, Netlink, Netns, NewLink, NewLinkKind, Route, SetLink, sysctl};
+use kernel::{Address, Change, Link, Netlink, Netns, NewLink, NewLinkKind, Route, SetLink, sysctl};
 
 /// The API server's address, and the nodes' default gateway.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 66, 1);
@@ -70,6 +70,10 @@ pub fn ensure_node(cluster: &str, underlay: &Netns, number: u8) -> anyhow::Resul
             .run(|| -> anyhow::Result<()> {
                 let mut netlink = Netlink::open()?;
                 let bridge = netlink.expect_link(BRIDGE)?;
+                // The wire of a node that has failed: its namespace takes a while to go.
+                if let Some(Link { index, name, .. }) = netlink.link(&name)? {
+                    netlink.apply(&Change::DeleteLink { index, name })?;
+                }
                 let mut peer = NewLink::new("eth0", NewLinkKind::Plain);
                 peer.netns = Some(far);
                 let mut link = NewLink::new(&name, NewLinkKind::Veth { peer: Box::new(peer) });

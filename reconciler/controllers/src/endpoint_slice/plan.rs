@@ -49,7 +49,7 @@ pub fn plan(service: &Service, pods: &[&Pod], slices: &[&EndpointSlice]) -> Vec<
     if !endpoint::is_ours(service) || service.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let mut pods: Vec<&Pod> = pods.iter().copied().collect();
+    let mut pods: Vec<&Pod> = pods.to_vec();
     pods.retain(|pod| endpoint::selects(service, pod));
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let mut slices: Vec<&EndpointSlice> = slices
@@ -181,7 +181,7 @@ impl Group {
             let fitting = fitting.filter(|draft| draft.room() >= rest.len() % CAPACITY);
             let tightest = fitting.min_by_key(|draft| draft.room());
             if let Some(draft) = tightest
-                && rest.len() % CAPACITY > 0
+                && !rest.len().is_multiple_of(CAPACITY)
             {
                 draft.endpoints.extend(rest.drain(..rest.len() % CAPACITY));
                 draft.changed = true;

@@ -31,7 +31,7 @@ pub struct Account {
     pub release: BTreeSet<String>,
 }
 
-/// Counts the Job's Pods on top of its status. `ending`: active Pods are being deleted because the Job has failed.
+/// Counts the Job's Pods on top of its status.
 pub fn count(job: &Job, pods: &[Arc<Pod>]) -> Account {
     let status = job.status.as_ref();
     let completions = completions(job);

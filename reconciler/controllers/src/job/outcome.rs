@@ -112,10 +112,10 @@ pub fn decide(job: &Job, pods: &[Arc<Pod>], account: &Account, now: Timestamp) -
     })
 }
 
-/// When a running Job has had its time.
+/// When a running Job has had its time. One that was suspended has none until its time has begun anew.
 pub fn deadline(job: &Job) -> Option<Timestamp> {
     let spec = job.spec.as_ref()?;
-    if spec.suspend == Some(true) {
+    if spec.suspend == Some(true) || condition(job, "Suspended").is_some() {
         return None;
     }
     let start = job.status.as_ref()?.start_time.as_ref()?.0;

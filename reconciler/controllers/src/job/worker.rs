@@ -102,9 +102,8 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
 }
 
 fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
-    let all = pod.status.iter().flat_map(|status| {
+    pod.status.iter().flat_map(|status| {
         let first = status.init_container_statuses.iter().flatten();
         first.chain(status.container_statuses.iter().flatten())
-    });
-    all
+    })
 }

@@ -266,23 +266,19 @@ impl Step<'_> {
         }));
     }
 
-    /// Stops Pods whose ordinal is not wanted, from the top. False: what comes after has to wait.
+    /// Stops Pods whose ordinal is not wanted, from the top, be they well or not. (Kubernetes waits for ever where two of
+    /// them are ill.) False: what comes after has to wait.
     fn stop(&self, first: i64, end: i64, plan: &mut Plan) -> bool {
-        let surplus = |ordinal: &i64| !(first..end).contains(ordinal);
-        let surplus: Vec<(&i64, &&Pod)> = self.pods.iter().filter(|(o, _)| surplus(o)).collect();
-        let lowest_ill = surplus.iter().find(|(_, pod)| !self.is_available(pod));
-        let lowest_ill = lowest_ill.map(|(ordinal, _)| **ordinal);
-        for (ordinal, pod) in surplus.iter().rev() {
+        let surplus = self
+            .pods
+            .iter()
+            .filter(|(ordinal, _)| !(first..end).contains(*ordinal));
+        for (_, pod) in surplus.rev() {
             if pod::is_terminating(pod) {
                 if self.ordered {
                     return false;
                 }
                 continue;
-            }
-            // One that is ill may be the last help of another that is ill below it.
-            let ill = !self.is_available(pod) && lowest_ill != Some(**ordinal);
-            if self.ordered && ill {
-                return false;
             }
             plan.delete
                 .push((pod::name(pod).to_owned(), Reason::Surplus));
