@@ -1,5 +1,6 @@
 //! One request: who asks, whether they may, what it leads to.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use super::rest::answer::{self, Reply};
 use super::rest::{self, Call};
 use super::select::Selector;
 use super::status::Status;
-use super::{Api, health, nodes, object, openapi, reviews};
+use super::{Api, certificates, health, nodes, object, openapi, reviews};
 
 /// As large as a request may be; etcd takes no more in one go.
 const BODY: usize = 3 << 20;
@@ -134,6 +135,12 @@ fn meaning(path: &str) -> Meaning {
         ["api", "v1", "namespaces", namespace, plural] => {
             question("", plural, true).map(|found| (found, Some((*namespace).to_owned())))
         }
+        [
+            "apis",
+            "certificates.k8s.io",
+            "v1",
+            "certificatesigningrequests",
+        ] => Some((&certificates::QUESTION, None)),
         ["apis", group, "v1", plural] => question(group, plural, false).map(|found| (found, None)),
         ["apis", group, "v1", "namespaces", namespace, plural] => {
             question(group, plural, true).map(|found| (found, Some((*namespace).to_owned())))
@@ -546,6 +553,11 @@ async fn ask(
         body,
         user,
     };
+    if *question == certificates::QUESTION {
+        let from = request.extensions().get::<SocketAddr>();
+        let from = from.map(|from| from.ip().to_canonical());
+        return certificates::answer(&api.pki, &call, from);
+    }
     if question.plural == "bindings" {
         return rest::subresources::bind(api, &call).await;
     }

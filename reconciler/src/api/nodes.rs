@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -121,7 +121,37 @@ pub async fn stream(
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(switch(request, reply));
     }
+    if stream == Subresource::Log && !reply.status().is_success() {
+        return Err(refused(name, reply).await);
+    }
     Ok(pass_on(reply))
+}
+
+/// The most that is read of why a node refuses.
+const REFUSAL: usize = 16 * 1024;
+
+/// Why a node does not give a log, as a Status. To those who asked for an upgrade its text is passed on as it is: they
+/// know both.
+async fn refused(pod: &str, reply: Response<Incoming>) -> Status {
+    let code = reply.status().as_u16();
+    let text = match Limited::new(reply.into_body(), REFUSAL).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
+        Err(error) => format!("the node's answer broke off: {error}"),
+    };
+    match code {
+        400 => Status::bad_request(text),
+        404 => Status::new(404, "NotFound", text),
+        500 => Status::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {text}"),
+        ),
+        code => Status::new(
+            code,
+            "Unknown",
+            format!("the node refuses the log of pod {pod}: {text}"),
+        ),
+    }
 }
 
 /// An answer of the node, as it comes.

@@ -15,6 +15,7 @@
 //! the second before its first start.
 
 mod certificate;
+mod join;
 pub mod private;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use sha2::{Digest, Sha256};
 
 use certificate::{DAY, Subject, Usage};
 
@@ -171,6 +173,62 @@ impl Pki {
         make_pair(&self.issuer, &subject, lifetime)
     }
 
+    /// Makes a certificate under which a node answers the API server. `names` are its name and addresses.
+    ///
+    /// # Errors
+    /// A name cannot stand in a certificate.
+    pub fn issue_serving(
+        &self,
+        node: &str,
+        names: &[String],
+        lifetime: Duration,
+    ) -> anyhow::Result<Pair> {
+        let subject = Subject {
+            common_name: format!("system:node:{node}"),
+            organizations: vec!["system:nodes".to_owned()],
+            usage: Usage::Server(names.iter().cloned().collect()),
+        };
+        make_pair(&self.issuer, &subject, lifetime)
+    }
+
+    /// Signs what a node asks for: a certificate of `system:node:NAME`, for a server under the names that stand in the
+    /// request, which the caller has judged. PEM.
+    ///
+    /// # Errors
+    /// The request cannot be signed.
+    pub fn sign(
+        &self,
+        node: &str,
+        request: &rcgen::CertificateSigningRequestParams,
+        serving: bool,
+        lifetime: Duration,
+    ) -> anyhow::Result<String> {
+        let names = &request.params.subject_alt_names;
+        Ok(certificate::sign(
+            &self.issuer,
+            node,
+            names,
+            serving,
+            lifetime,
+            &request.public_key,
+        )?
+        .pem())
+    }
+
+    /// What a node needs to join, to be shown to whoever starts one: `SECRET.SHA256`. The secret is a token of
+    /// `DIR/tokens.csv` for `system:bootstrap:weft`, made if it is not there; the hash, in hex, is that of the
+    /// authority's certificate, by which the node knows the server.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or is open to others.
+    pub fn join_token(&self) -> anyhow::Result<String> {
+        let secret = join::secret(&self.data.join("tokens.csv"))?;
+        Ok(format!(
+            "{secret}.{:x}",
+            Sha256::digest(&self.authority_der)
+        ))
+    }
+
     /// How the server speaks TLS: 1.2 and 1.3, HTTP/2 and HTTP/1.1; a client may show a certificate, and if it does it
     /// must be the authority's.
     ///
@@ -187,7 +245,9 @@ impl Pki {
                 .allow_unauthenticated()
                 .build()
                 .context("verify clients by the authority")?;
-        let (chain, key) = self.serving.der().context("read the serving certificate")?;
+        let (mut chain, key) = self.serving.der().context("read the serving certificate")?;
+        // A node that joins knows the authority by its hash only.
+        chain.push(self.authority_der.clone());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .context("choose TLS versions")?
@@ -224,6 +284,11 @@ impl Pki {
         }
         Ok(path)
     }
+}
+
+/// Whether a name is one of the server's own.
+pub fn is_own(name: &str) -> bool {
+    serving_names(&[]).contains(name)
 }
 
 /// All names of the serving certificate.

@@ -112,6 +112,7 @@ async fn connection(
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     tcp.set_nodelay(true)?;
+    let from = tcp.peer_addr()?;
     let tls = tokio::time::timeout(GREETING, acceptor.accept(tcp)).await??;
     let (_, session) = tls.get_ref();
     let peer = session
@@ -120,8 +121,9 @@ async fn connection(
         .map(Arc::new);
     let asked = Arc::new(AtomicBool::new(false));
     let has_asked = Arc::clone(&asked);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(from);
         let (api, peer) = (Arc::clone(&api), peer.clone());
         async move { Ok::<_, Infallible>(answer(api, peer, request).await) }
     });

@@ -5,6 +5,7 @@
 //!   own Node, its Lease, events, and the status of (and delete) Pods bound to them; get tokens for those Pods.
 //!   **A Secret can be read by any node that knows its name** (not listed without one): which Pods use it is not
 //!   looked at, so a stolen node key reads every Secret whose name it guesses or finds in a Pod.
+//! - **`system:bootstrappers`**: ask for a node's first certificate.
 //! - **`system:kube-proxy`**: reads Services, endpoints and nodes, writes events.
 //! - **`weft:readers`**: read everything but Secrets, and logs; run nothing.
 //! - **Everyone who is known**, service accounts too: discovery, and what they may do themselves.
@@ -113,6 +114,7 @@ const FETCH: &[&str] = &["get", "head"];
 const ANY: &[&str] = &["*"];
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
+const CERTIFICATES: &str = "certificates.k8s.io";
 const PROXY: Who = Who::User("system:kube-proxy");
 
 static RULES: &[Rule] = &[
@@ -194,6 +196,17 @@ static RULES: &[Rule] = &[
     Rule(Node, KEEP, Objects("", &["events"], All)),
     Rule(Node, KEEP, Objects("events.k8s.io", &["events"], All)),
     Rule(Node, CREATE, Objects("", &["serviceaccounts/token"], Bound)),
+    // Which of them are signed is in `certificates`.
+    Rule(
+        Node,
+        CREATE,
+        Objects(CERTIFICATES, &["certificatesigningrequests"], All),
+    ),
+    Rule(
+        Group("system:bootstrappers"),
+        CREATE,
+        Objects(CERTIFICATES, &["certificatesigningrequests"], All),
+    ),
     // Who a kubelet's own clients are, and what they may do on the node.
     Rule(
         Node,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -97,6 +97,31 @@ pub fn issue(
     params
         .signed_by(key, issuer)
         .with_context(|| format!("sign a certificate of {}", subject.common_name))
+}
+
+/// A certificate of a node, for a key that only it has.
+pub fn sign(
+    issuer: &Issuer<'_, KeyPair>,
+    node: &str,
+    names: &[SanType],
+    serving: bool,
+    lifetime: Duration,
+    key: &impl PublicKeyData,
+) -> anyhow::Result<Certificate> {
+    let mut params = params(&format!("system:node:{node}"), lifetime);
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:nodes");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![match serving {
+        true => ExtendedKeyUsagePurpose::ServerAuth,
+        false => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    params.subject_alt_names = names.to_vec();
+    params
+        .signed_by(key, issuer)
+        .with_context(|| format!("sign a certificate of node {node}"))
 }
 
 /// The first certificate of a PEM text, as DER.
