@@ -125,26 +125,31 @@ async fn a_shim_that_is_killed_takes_its_container_with_it() {
         return;
     }
     let mut bed = Bed::new().await;
-    let sandbox = bed.sandbox(|_| {}).await;
-    let id = bed
-        .start(&sandbox, "sleep 4321 & sleep 4321", |_| {})
-        .await
-        .unwrap();
-    assert!(matches!(bed.events.recv().await, Some(Event::Container(_))));
-    kill(Pid::from_raw(stage(&bed, "shim")[0]), Signal::SIGKILL).unwrap();
-    assert!(matches!(bed.events.recv().await, Some(Event::Container(_))));
-    let status = bed.runtime().container(&id).await.unwrap();
-    assert_eq!(
-        (status.state, status.exit_code),
-        (ContainerState::Unknown, Some(137))
-    );
-    wait(async || {
-        leaks::of(bed.path(), &bed.config().cgroup)
-            .iter()
-            .all(|line| !line.contains("4321"))
-            .then_some(())
-    })
-    .await;
+    for shared in [false, true] {
+        let sandbox = bed.sandbox(|config| config.share_processes = shared).await;
+        let id = bed
+            .start(&sandbox, "sleep 4321 & sleep 4321", |_| {})
+            .await
+            .unwrap();
+        assert!(matches!(bed.events.recv().await, Some(Event::Container(_))));
+        kill(Pid::from_raw(stage(&bed, "shim")[0]), Signal::SIGKILL).unwrap();
+        assert!(matches!(bed.events.recv().await, Some(Event::Container(_))));
+        let status = bed.runtime().container(&id).await.unwrap();
+        assert_eq!(
+            (status.state, status.exit_code),
+            (ContainerState::Unknown, Some(137))
+        );
+        wait(async || {
+            leaks::of(bed.path(), &bed.config().cgroup)
+                .iter()
+                .all(|line| !line.contains("4321"))
+                .then_some(())
+        })
+        .await;
+        bed.runtime().remove_sandbox(&sandbox).await.unwrap();
+        wait(async || matches!(bed.events.recv().await, Some(Event::Sandbox(_))).then_some(()))
+            .await;
+    }
     bed.end().await;
 }
 

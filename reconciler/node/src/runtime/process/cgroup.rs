@@ -341,4 +341,59 @@ mod tests {
             (2, 1024, 256, 262_144)
         );
     }
+
+    #[test]
+    fn limits_are_written_as_each_version_wants_them() {
+        let limits = Limits {
+            memory: 1 << 20,
+            cpu: 500,
+            cpu_request: 250,
+        };
+        let expected: [(bool, &[(&str, &str)]); 2] = [
+            (
+                true,
+                &[
+                    ("memory.max", "1048576"),
+                    ("cpu.max", "50000 100000"),
+                    ("cpu.weight", "10"),
+                ],
+            ),
+            (
+                false,
+                &[
+                    ("memory.limit_in_bytes", "1048576"),
+                    ("cpu.cfs_quota_us", "50000"),
+                    ("cpu.cfs_period_us", "100000"),
+                    ("cpu.shares", "256"),
+                ],
+            ),
+        ];
+        for (unified, files) in expected {
+            let folder = tempfile::tempdir().unwrap();
+            let one = Hierarchy {
+                mount: folder.path().into(),
+                unified,
+                controllers: vec!["cpu".into(), "memory".into()],
+            };
+            let cgroups = Cgroups {
+                hierarchies: vec![one],
+                base: "weft/n1".into(),
+            };
+            assert!(cgroups.can_limit());
+            let made = cgroups.make("pod/c", &limits).unwrap();
+            assert_eq!(made, [folder.path().join("weft/n1/pod/c")]);
+            for (file, text) in files {
+                assert_eq!(
+                    fs::read_to_string(made[0].join(file)).unwrap(),
+                    *text,
+                    "{file}"
+                );
+            }
+            let handed = ["", "weft", "weft/n1", "weft/n1/pod"].map(|parent| {
+                fs::read_to_string(folder.path().join(parent).join("cgroup.subtree_control")).ok()
+            });
+            let all = unified.then(|| "+cpu +memory".to_owned());
+            assert!(handed.iter().all(|text| *text == all), "{handed:?}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 //! The folder, within the runtime's own, tells in `ps` whose they are, and finds those that were left behind.
 
 mod child;
+mod client;
 mod dev;
 mod exec_in;
 mod pause;

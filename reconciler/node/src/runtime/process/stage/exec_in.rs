@@ -17,7 +17,8 @@ use super::super::frame::{self, Decoder, Hello};
 use super::super::record::{self, Start, Started};
 use super::super::sys;
 use super::child;
-use super::relay::{Client, Ends, Relay};
+use super::client::Client;
+use super::relay::{Ends, Relay};
 use super::shim;
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::super::cgroup;
 use super::super::frame::{self, Decoder, Hello};
 use super::super::log::{From, Log};
 use super::super::sys;
+use super::client::Client;
 
 /// Output that waits for a client beyond this is not added to.
 const WAITING_MAX: usize = 1 << 20;
@@ -49,83 +50,8 @@ pub(super) struct Ended {
     pub(super) signal: i32,
 }
 
-/// Somebody at the other end of a socket.
-pub(super) struct Client {
-    stream: UnixStream,
-    decoder: Decoder,
-    waiting: VecDeque<u8>,
-    wants: Hello,
-    gone: bool,
-}
-
-impl Client {
-    fn new(stream: UnixStream, decoder: Decoder, wants: Hello) -> anyhow::Result<Self> {
-        stream
-            .set_nonblocking(true)
-            .context("make a socket non-blocking")?;
-        Ok(Self {
-            stream,
-            decoder,
-            waiting: VecDeque::new(),
-            wants,
-            gone: false,
-        })
-    }
-
-    /// The only client of an exec'd process, whose HELLO has been read.
-    pub(super) fn of_exec(
-        stream: UnixStream,
-        decoder: Decoder,
-        hello: &Hello,
-    ) -> anyhow::Result<Self> {
-        let wants = Hello {
-            command: Vec::new(),
-            ..*hello
-        };
-        Self::new(stream, decoder, wants)
-    }
-
-    fn send(&mut self, kind: u8, payload: &[u8]) {
-        let mut bytes = Vec::with_capacity(payload.len() + 5);
-        frame::encode(kind, payload, &mut bytes);
-        self.waiting.extend(bytes);
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        while !self.waiting.is_empty() && !self.gone {
-            match self.stream.write(self.waiting.as_slices().0) {
-                Ok(length) => drop(self.waiting.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => self.gone = true,
-            }
-        }
-    }
-
-    /// Reads what has come; the frames that are whole.
-    fn receive(&mut self, buffer: &mut [u8]) -> Vec<(u8, Vec<u8>)> {
-        match self.stream.read(buffer) {
-            Ok(0) => self.gone = true,
-            Ok(length) => self.decoder.push(&buffer[..length]),
-            Err(error) if is_for_later(&error) => {}
-            Err(_) => self.gone = true,
-        }
-        let mut frames = Vec::new();
-        loop {
-            match self.decoder.next() {
-                Ok(Some(frame)) => frames.push(frame),
-                Ok(None) => return frames,
-                Err(_) => {
-                    self.gone = true;
-                    return frames;
-                }
-            }
-        }
-    }
-}
-
-fn is_for_later(error: &io::Error) -> bool {
+/// Whether trying again later will do.
+pub(super) fn is_for_later(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
