@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+pub mod process;
+
 /// Which Pod a sandbox or container is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodRef {
@@ -170,7 +172,7 @@ pub struct Mount {
 /// An image that is ready for use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// `host`, or `sha256:…` of what it holds.
+    /// `host`, `sha256:…` of what it holds, or `folder:/PATH` of a root that is used in place.
     pub id: String,
 }
 
