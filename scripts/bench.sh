@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: sudo scripts/bench.sh [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api]…
+# usage: sudo scripts/bench.sh [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api|cluster]…
 #        sudo scripts/bench.sh overlay [--quick] [--subject NAME[,NAME]…] [--peers 5000]
 # Measures against the reference in the same run and says which promise of SPECIFICATION.md holds.
 # Writes target/bench/*.json and *.svg. With --strict a missed promise is a failure.
@@ -7,9 +7,10 @@
 # flanneld) adds flannel's own udp and vxlan. --peers: lookups among so many subnets against 2.
 # proxy: the Service proxy against bare loads of the classic rulesets; with --quick a fifth of it.
 # api: the API server under load; KUBE_APISERVER=PATH runs the same on that, over an etcd, beside ours.
+# cluster: weft up with three nodes, and Pods in it.
 set -euo pipefail
 
-case "${1:-}" in -h | --help) sed -n '2,9s/^# //p' "$0" && exit ;; esac
+case "${1:-}" in -h | --help) sed -n '2,10s/^# //p' "$0" && exit ;; esac
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 

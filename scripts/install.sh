@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: sudo scripts/install.sh [--prefix DIR] [--uninstall]
-# Installs the CNI plugins to /opt/cni/bin, the daemons flanneld-rs, weft-proxy and weft (the API server
-# and its client) to /usr/local/bin, their systemd units (not started) and a sample conflist to
+# Installs the CNI plugins to /opt/cni/bin, the daemons flanneld-rs, weft-proxy and weft (API server,
+# server, node, client) to /usr/local/bin, their systemd units (not started) and a sample conflist to
 # /usr/local/share/weft; --uninstall removes them and puts back plugins of the same name that were there
 # before. With --prefix everything goes below DIR.
 set -euo pipefail
@@ -22,6 +22,7 @@ plugins="$prefix/opt/cni/bin" bin="$prefix/usr/local/bin" share="$prefix/usr/loc
 units="$prefix/etc/systemd/system"
 saved="$share/plugins-before"
 daemons=(flanneld-rs weft-proxy weft)
+services=(flanneld-rs weft-proxy weft weft-server weft-node)
 
 reload_units() {
     if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
@@ -29,7 +30,7 @@ reload_units() {
 
 if [ -n "$uninstall" ]; then
     if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then
-        systemctl disable --now "${daemons[@]/%/.service}" 2>/dev/null || true
+        systemctl disable --now "${services[@]/%/.service}" 2>/dev/null || true
     fi
     # Only what is ours: the links to weft-cni.
     if [ -e "$plugins/weft-cni" ]; then
@@ -38,7 +39,8 @@ if [ -n "$uninstall" ]; then
     fi
     [ ! -d "$saved" ] || find "$saved" -type f -exec mv -n -t "$plugins" {} +
     rm -rf "$share"
-    for daemon in "${daemons[@]}"; do rm -f "$bin/$daemon" "$units/$daemon.service"; done
+    for daemon in "${daemons[@]}"; do rm -f "$bin/$daemon"; done
+    for service in "${services[@]}"; do rm -f "$units/$service.service"; done
     reload_units
     echo "removed. What the daemons made in the kernel goes with 'flanneld-rs cleanup' and 'weft-proxy cleanup', run before this; the API server's data and keys stay in /var/lib/weft."
     exit
@@ -60,7 +62,9 @@ done
 "$built/weft-cni" install "$plugins"
 for daemon in "${daemons[@]}"; do
     install -m 755 "$built/$daemon" "$bin/$daemon"
-    install -m 644 "$REPOSITORY/scripts/install/$daemon.service" "$units/"
+done
+for service in "${services[@]}"; do
+    install -m 644 "$REPOSITORY/scripts/install/$service.service" "$units/"
 done
 install -m 644 "$REPOSITORY/scripts/install/10-flannel.conflist" "$REPOSITORY/README.md" "$share/"
 reload_units
@@ -77,4 +81,6 @@ and for Services, in place of kube-proxy (remove what it left: weft-proxy cleanu
 and for an API server on this machine (flags: WEFT_APISERVER_FLAGS=… in /etc/default/weft):
        systemctl enable --now weft
        weft get all -A
+or for a whole cluster: weft-server on one host (WEFT_SERVER_FLAGS in /etc/default/weft-server), weft-node on
+each (WEFT_NODE_FLAGS in /etc/default/weft-node); on this machine alone, to try: weft up
 END

@@ -1,13 +1,18 @@
 //! The command line and `FLANNELD_*` variables: first as written ([`flags`]), then checked ([`Options`]).
+//!
+//! `EVENT_QUEUE_DEPTH` and `CONT_WHEN_CACHE_NOT_READY` of flannel's manifests mean nothing here: no queue
+//! overflows, and a server that does not answer is waited for.
 
 pub mod flags;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use regex_lite::Regex;
 
+use crate::kubernetes::{self, Annotations, NodeName};
 use crate::lease::store::etcd::{Access, Secret};
 use flags::Given;
 
@@ -27,8 +32,10 @@ pub enum Command {
 /// Checked options.
 #[derive(Debug)]
 pub struct Options {
-    /// How to reach etcd.
+    /// How to reach etcd; of no use with `kubernetes`.
     pub etcd: Access,
+    /// `--kube-subnet-mgr`: leases come from Kubernetes and not from etcd.
+    pub kubernetes: Option<kubernetes::Settings>,
     /// How to choose the external interface.
     pub iface: IfaceOptions,
     /// `--subnet-file`.
@@ -53,6 +60,8 @@ pub struct Options {
     pub verbosity: i64,
     /// `--dry-run`.
     pub dry_run: bool,
+    /// `NOTIFY_SOCKET`: where a service manager waits for `READY=1`.
+    pub notify: Option<OsString>,
     /// Things to tell the operator once the log is open.
     pub notes: Vec<String>,
 }
@@ -97,13 +106,13 @@ pub fn parse(
     if given.bool("version") {
         return Ok(Command::Version);
     }
-    let mut notes = given.fill_from_env(env);
+    let mut notes = given.fill_from_env(&env);
     for flag in ["vmodule", "log_backtrace_at"] {
         if !given.text(flag).is_empty() {
             notes.push(format!("--{flag} has no effect here; use -v"));
         }
     }
-    let options = check(&given, notes)?;
+    let options = check(&given, notes, &env)?;
     match given
         .rest
         .iter()
@@ -120,12 +129,11 @@ pub fn parse(
     }
 }
 
-fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
-    if given.bool("kube-subnet-mgr") {
-        return Err("--kube-subnet-mgr: leases from Kubernetes are not in this release; leave the flag out and use etcd \
-                    (--etcd-endpoints)"
-            .to_owned());
-    }
+fn check(
+    given: &Given,
+    notes: Vec<String>,
+    env: &impl Fn(&str) -> Option<String>,
+) -> Result<Options, String> {
     let margin = given.number("subnet-lease-renew-margin");
     let margin = u64::try_from(margin)
         .ok()
@@ -149,6 +157,10 @@ fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
         .map(|text| Regex::new(text).map_err(|error| format!("--iface-regex \"{text}\": {error}")));
     Ok(Options {
         etcd: access(given),
+        kubernetes: match given.bool("kube-subnet-mgr") {
+            true => Some(kubernetes(given, env)?),
+            false => None,
+        },
         iface: IfaceOptions {
             iface: given
                 .list("iface")
@@ -172,7 +184,27 @@ fn check(given: &Given, notes: Vec<String>) -> Result<Options, String> {
         data_path: Some(given.text("data-path").to_owned()).filter(|name| !name.is_empty()),
         verbosity: given.number("v"),
         dry_run: given.bool("dry-run"),
+        notify: env("NOTIFY_SOCKET")
+            .filter(|path| !path.is_empty())
+            .map(OsString::from),
         notes,
+    })
+}
+
+fn kubernetes(
+    given: &Given,
+    env: &impl Fn(&str) -> Option<String>,
+) -> Result<kubernetes::Settings, String> {
+    let text = |name| Some(given.text(name)).filter(|text| !text.is_empty());
+    let annotations = Annotations::with_prefix(given.text("kube-annotation-prefix"));
+    Ok(kubernetes::Settings {
+        api_url: text("kube-api-url").map(str::to_owned),
+        kubeconfig: text("kubeconfig-file").map(PathBuf::from),
+        config: None,
+        annotations: annotations.map_err(|why| format!("--kube-annotation-prefix: {why}"))?,
+        net_config: given.text("net-config-path").into(),
+        set_network_unavailable: given.bool("set-node-network-unavailable"),
+        node: NodeName::from_env(env)?,
     })
 }
 

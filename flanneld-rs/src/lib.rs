@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod firewall;
 pub mod health;
+pub mod kubernetes;
 pub mod lease;
 pub mod logging;
 pub mod metrics;

@@ -1,11 +1,12 @@
 //! Tells systemd how we are (sd_notify(3)): a datagram to the socket named by NOTIFY_SOCKET.
 
+use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Sends `state` (`READY=1`, `STOPPING=1`, …) when we run under systemd.
-pub fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+/// Sends `state` (`READY=1`, `STOPPING=1`, …) to `socket`, if there is one.
+pub fn notify(socket: Option<&OsStr>, state: &str) {
+    let Some(path) = socket else {
         return;
     };
     if let Err(error) = send(path.as_encoded_bytes(), state) {
@@ -17,7 +18,7 @@ pub fn notify(state: &str) {
 fn send(path: &[u8], state: &str) -> std::io::Result<()> {
     let address = match path.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(std::path::Path::new(std::ffi::OsStr::new(
+        None => SocketAddr::from_pathname(std::path::Path::new(OsStr::new(
             std::str::from_utf8(path).map_err(std::io::Error::other)?,
         )))?,
     };

@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -49,9 +49,23 @@ const QUEUE: usize = 64;
 
 /// Runs until SIGTERM or SIGINT. An error means that it cannot work on this host.
 pub async fn run(checked: Checked) -> anyhow::Result<()> {
-    let started = SystemTime::now();
     let mut terminate = signal(SignalKind::terminate()).context("install signal handlers")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("install signal handlers")?;
+    let end = async {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!("{name}: exiting");
+    };
+    run_until(checked, end).await
+}
+
+/// Runs until `end` is ready, in the network namespace of the thread that calls, and installs neither signal
+/// handlers nor a logger. Of the process it sets what the configuration says (oomScoreAdj) and nothing else.
+/// An error means that it cannot work on this host.
+pub async fn run_until(checked: Checked, end: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let started = SystemTime::now();
     set_up_node(&checked);
     let (mode, why) = modes::choose(&checked)?;
     let families = modes::families();
@@ -69,16 +83,17 @@ pub async fn run(checked: Checked) -> anyhow::Result<()> {
         started,
     };
     let mut daemon = Daemon::new(checked, mode, &families, metrics, health)?;
-    let name = tokio::select! {
-        result = daemon.serve(about) => return result,
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    let result = tokio::select! {
+        result = daemon.serve(about) => result,
+        () = end => Ok(()),
     };
-    tracing::info!(
-        "{name}: exiting; what has been programmed stays (weft-proxy cleanup removes it)"
-    );
     daemon.stop();
-    Ok(())
+    if result.is_ok() {
+        tracing::info!(
+            "weft-proxy has stopped; what has been programmed stays (weft-proxy cleanup removes it)"
+        );
+    }
+    result
 }
 
 /// Sysctls and the like, before anything else.
@@ -113,6 +128,8 @@ struct Daemon {
     /// When the objects were counted.
     counted: Option<Instant>,
     health_listener: Option<(SocketAddr, JoinHandle<()>)>,
+    /// A listener that must not fail (`--bind-address-hard-fail`) has failed.
+    fatal: watch::Sender<Option<String>>,
 }
 
 impl Daemon {
@@ -163,6 +180,7 @@ impl Daemon {
             node_listed: false,
             counted: None,
             health_listener: None,
+            fatal: watch::Sender::new(None),
         })
     }
 
@@ -177,6 +195,7 @@ impl Daemon {
             _ => NODE_PATIENCE,
         };
         let node_deadline = Instant::now() + patience;
+        let mut fatal = self.fatal.subscribe();
         loop {
             tokio::select! {
                 batch = events.recv() => {
@@ -206,6 +225,10 @@ impl Daemon {
                     self.push().await;
                 }
                 result = &mut metrics_listener => return result,
+                failed = fatal.wait_for(Option::is_some) => {
+                    let why = failed.ok().and_then(|why| why.clone());
+                    anyhow::bail!("{}", why.unwrap_or_default());
+                }
             }
         }
     }
@@ -411,13 +434,12 @@ impl Daemon {
         let pages = health_pages(Arc::clone(&self.health));
         let metrics = Arc::clone(&self.metrics);
         let hard_fail = self.checked.bind_address_hard_fail;
+        let fatal = self.fatal.clone();
         let task = tokio::spawn(async move {
             match keep(purpose, pages, metrics, hard_fail).await {
                 Ok(never) => match never {},
-                // --bind-address-hard-fail.
                 Err(error) => {
-                    tracing::error!("{error:#}");
-                    std::process::exit(1);
+                    fatal.send_replace(Some(format!("{error:#}")));
                 }
             }
         });
@@ -450,6 +472,9 @@ impl Daemon {
     }
 
     fn stop(self) {
+        if let Some((_, listener)) = self.health_listener {
+            listener.abort();
+        }
         let drain = self.checked.graceful_timeout;
         for driver in self.drivers.into_values() {
             driver.stop(drain);

@@ -65,12 +65,14 @@ pub struct Config {
     pub store: String,
     /// For `etcds`.
     pub credentials: store::Credentials,
-    /// Where it listens; port 0 is a free one.
+    /// Where it listens besides what it is handed; port 0 is a free one.
     pub listen: Vec<SocketAddr>,
     /// Addresses of Services: one network, or one of each family; the first is the primary one.
     pub service_networks: Vec<IpNet>,
     /// First and last.
     pub node_ports: (u16, u16),
+    /// Whether the server empties namespaces that are being deleted: when no controller does.
+    pub empties_namespaces: bool,
 }
 
 /// All that answers need.
@@ -104,6 +106,7 @@ pub struct Server {
     acceptor: TlsAcceptor,
     addresses: Vec<SocketAddr>,
     kubeconfig: PathBuf,
+    empties_namespaces: bool,
 }
 
 impl Config {
@@ -130,20 +133,22 @@ impl Config {
                 "--service-node-port-range {first}-{last} is empty; name FIRST-LAST, as in 30000-32767"
             );
         }
-        if self.listen.is_empty() {
-            bail!("there is no address to listen on");
-        }
         Ok(())
     }
 }
 
 impl Server {
-    /// Opens the store and the keys, and listens.
+    /// Opens the store and the keys, and listens. `bound` already do, perhaps in another network namespace; the
+    /// administrator's kubeconfig names the first of all.
     ///
     /// # Errors
     /// What is wrong with the configuration, the folder, the store or the addresses.
-    pub async fn open(config: Config) -> anyhow::Result<Self> {
+    pub async fn open(config: Config, bound: Vec<std::net::TcpListener>) -> anyhow::Result<Self> {
         config.check()?;
+        if config.listen.is_empty() && bound.is_empty() {
+            bail!("there is no address to listen on");
+        }
+        let empties_namespaces = config.empties_namespaces;
         std::fs::create_dir_all(&config.data)
             .with_context(|| format!("make {}", config.data.display()))?;
         let store = store::open(&config.store, &config.data, config.credentials.clone())?;
@@ -154,6 +159,16 @@ impl Server {
         let mut names: Vec<String> = first.map(|ip| ip.to_string()).collect();
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
+        for listener in bound {
+            listener
+                .set_nonblocking(true)
+                .context("take a listener over")?;
+            let listener = TcpListener::from_std(listener).context("take a listener over")?;
+            let address = listener.local_addr().context("take a listener over")?;
+            names.push(address.ip().to_string());
+            addresses.push(address);
+            listeners.push(listener);
+        }
         for address in &config.listen {
             let listener = TcpListener::bind(address).await.with_context(|| {
                 format!(
@@ -196,6 +211,7 @@ impl Server {
             acceptor,
             addresses,
             kubeconfig,
+            empties_namespaces,
         })
     }
 
@@ -229,18 +245,17 @@ impl Server {
             listeners,
             acceptor,
             addresses,
+            empties_namespaces,
             ..
         } = self;
         let following = tokio::spawn(Arc::clone(&api.changes).follow(Arc::clone(&api.store)));
-        let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-        let port = addresses.first().map_or(0, SocketAddr::port);
-        upkeep::begin(&api, &ips, port).await.map_err(|status| {
+        upkeep::begin(&api, &addresses).await.map_err(|status| {
             anyhow::anyhow!(
                 "make the objects that a cluster begins with: {}",
                 status.message
             )
         })?;
-        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&api)));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&api), empties_namespaces));
         let (stop, _) = broadcast::channel(1);
         let serving = tokio::spawn(server::serve(
             Arc::clone(&api),

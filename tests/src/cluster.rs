@@ -1,4 +1,4 @@
-//! A whole cluster: underlay, etcd, nodes with flanneld, Pods through the kube-flannel conflist.
+//! A whole cluster: underlay, a store of leases, nodes with flanneld, Pods through the kube-flannel conflist.
 
 use crate::conflist::{Conflist, Runtime};
 use crate::etcd::Etcd;
@@ -111,11 +111,11 @@ impl Options {
 
 /// A running cluster. The order of the fields is the order of their end.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct Cluster<S = Etcd> {
     /// The nodes, n1 first.
     pub nodes: Vec<Node>,
-    /// The lease store.
-    pub etcd: Etcd,
+    /// Where leases come from: etcd, or a Kubernetes API server.
+    pub store: S,
     /// The underlay and the outside.
     pub underlay: Underlay,
     /// Owner of all of it.
@@ -151,12 +151,7 @@ impl Cluster {
         let addresses = addresses.each_ref().map(String::as_str);
         let etcd = Etcd::start(&underlay.namespace, &addresses, &run.subfolder("etcd")?)?;
         etcd.put(&config_key(), &options.network_config().to_string())?;
-        Ok(Self {
-            nodes: Vec::new(),
-            etcd,
-            underlay,
-            run,
-        })
+        Ok(Self::new(etcd, underlay, run))
     }
 
     /// Everything but the daemons.
@@ -203,19 +198,33 @@ impl Cluster {
 
     /// Adds a node, its daemon not yet started.
     pub fn join(&mut self, options: &Options) -> Result<&mut Node> {
-        let number = u8::try_from(self.nodes.len() + 1)?;
-        let namespace = self.underlay.join(&self.run, number)?;
-        let folder = self.run.subfolder(&format!("n{number}.files"))?;
         let store = match options.stack {
             Stack::V6 => format!("http://[{}]:2379", topology::ROUTER6),
             Stack::V4 | Stack::Dual => format!("http://{}:2379", topology::ROUTER),
         };
-        let mut flags = vec![
-            format!("--etcd-endpoints={store}"),
-            "--iface=eth0".to_owned(),
-            "--ip-masq".to_owned(),
-        ];
-        flags.extend(options.flags.iter().cloned());
+        let flags = [format!("--etcd-endpoints={store}")].into_iter();
+        self.join_with(flags.chain(options.flags.iter().cloned()))
+    }
+}
+
+impl<S> Cluster<S> {
+    /// A cluster without nodes.
+    pub fn new(store: S, underlay: Underlay, run: Run) -> Self {
+        Self {
+            nodes: Vec::new(),
+            store,
+            underlay,
+            run,
+        }
+    }
+
+    /// Adds a node whose daemon, not yet started, has these flags beside those that all have.
+    pub fn join_with(&mut self, more: impl Iterator<Item = String>) -> Result<&mut Node> {
+        let number = u8::try_from(self.nodes.len() + 1)?;
+        let namespace = self.underlay.join(&self.run, number)?;
+        let folder = self.run.subfolder(&format!("n{number}.files"))?;
+        let mut flags = vec!["--iface=eth0".to_owned(), "--ip-masq".to_owned()];
+        flags.extend(more);
         let plugins = subject::plugin_folder(Subject::Ours, self.run.folder())?;
         let flanneld = Flanneld::new(&namespace, folder.clone(), flags);
         let conflist = Conflist::parse(&kube_flannel_conflist(&flanneld.subnet_file(), &folder))?;

@@ -17,6 +17,7 @@ pub struct Flanneld {
     node: Namespace,
     folder: PathBuf,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// A running daemon; it is killed with the value.
@@ -29,6 +30,7 @@ impl Flanneld {
             node: node.clone(),
             folder,
             flags,
+            environment: Vec::new(),
         }
     }
 
@@ -42,6 +44,11 @@ impl Flanneld {
         &mut self.flags
     }
 
+    /// Sets a variable of its environment.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Its command line, without starting it.
     pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(subject::flanneld()?);
@@ -51,7 +58,8 @@ impl Flanneld {
             .args(&self.flags)
             // No settings of the person who runs the tests.
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.environment.iter().cloned());
         Ok(command)
     }
 

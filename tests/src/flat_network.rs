@@ -13,7 +13,7 @@ const HOST_PORT: u16 = 8080;
 const BULK_BYTES: usize = 16 << 20;
 
 /// Two Pods on the first node, one on every other; the very first has host port 8080.
-pub fn pods(cluster: &Cluster) -> Result<Vec<Pod>> {
+pub fn pods<S>(cluster: &Cluster<S>) -> Result<Vec<Pod>> {
     let mut pods = vec![
         cluster.pod_with_host_port(0, "p1a", HOST_PORT, 80)?,
         cluster.pod(0, "p1b")?,
@@ -26,7 +26,7 @@ pub fn pods(cluster: &Cluster) -> Result<Vec<Pod>> {
 
 /// Makes [`pods`] and carries out all checks in every family of `stack`; `mtu` is what subnet.env
 /// must say.
-pub fn check(cluster: &Cluster, stack: Stack, mtu: u32) -> Result<()> {
+pub fn check<S>(cluster: &Cluster<S>, stack: Stack, mtu: u32) -> Result<()> {
     let pods = pods(cluster)?;
     cluster.wait_connected(&pods.iter().collect::<Vec<_>>(), stack)?;
     for node in &cluster.nodes {
@@ -93,7 +93,7 @@ fn each_pair(pods: &[Pod], family: Family, mtu: u32) -> Result<()> {
 }
 
 /// Pod to outside comes from the node's address.
-fn way_out(cluster: &Cluster, pods: &[Pod], family: Family) -> Result<()> {
+fn way_out<S>(cluster: &Cluster<S>, pods: &[Pod], family: Family) -> Result<()> {
     let ip = outside_for(pods[0].ip(family)?);
     let server = TcpServer::start(&cluster.underlay.outside, ip, 0)?;
     let node = cluster.nodes[0].ip(family);
@@ -107,7 +107,7 @@ fn way_out(cluster: &Cluster, pods: &[Pod], family: Family) -> Result<()> {
 
 /// The host port answers the outside (which is seen under its own address), another node and a Pod
 /// of another node; a node reaches a Pod of another node directly.
-fn way_in(cluster: &Cluster, pods: &[Pod], family: Family) -> Result<()> {
+fn way_in<S>(cluster: &Cluster<S>, pods: &[Pod], family: Family) -> Result<()> {
     let [target, .., far] = pods else {
         anyhow::bail!("fewer than two Pods");
     };

@@ -30,6 +30,7 @@ pub mod sweep;
 pub mod topology;
 pub mod traffic;
 pub mod transcript;
+pub mod up;
 pub mod wait;
 
 pub use apiserver::ApiServer;

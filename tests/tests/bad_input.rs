@@ -67,10 +67,10 @@ fn missing_configuration_is_waited_for() -> Result<()> {
     }
     let options = Options::new("vxlan").nodes(1);
     let cluster = Cluster::prepare(&options)?;
-    cluster.etcd.delete(&config_key())?;
+    cluster.store.delete(&config_key())?;
     waits_then_starts(&cluster, &[&config_key()], || {
         cluster
-            .etcd
+            .store
             .put(&config_key(), &options.network_config().to_string())
     })
 }
@@ -81,12 +81,12 @@ fn absent_etcd_is_waited_for() -> Result<()> {
         return Ok(());
     }
     let mut cluster = Cluster::prepare(&Options::new("vxlan").nodes(1))?;
-    cluster.etcd.stop()?;
+    cluster.store.stop()?;
     let node = &cluster.nodes[0];
     let mut daemon = node.flanneld.spawn()?;
     wait_log(&daemon, &["192.168.66.1:2379"])?;
     daemon.ensure_alive()?;
-    cluster.etcd.resume()?;
+    cluster.store.resume()?;
     cluster.nodes[0].flanneld.wait_ready(&mut daemon)
 }
 
@@ -117,7 +117,7 @@ fn malformed_configuration_is_named() -> Result<()> {
             "pigeon",
         ),
     ] {
-        cluster.etcd.put(&config_key(), config)?;
+        cluster.store.put(&config_key(), config)?;
         let mut daemon = node.flanneld.spawn()?;
         wait_log(&daemon, &[complaint]).with_context(|| format!("configuration {config}"))?;
         ensure!(
@@ -131,10 +131,10 @@ fn malformed_configuration_is_named() -> Result<()> {
             daemon.kill()?;
         }
     }
-    let leases = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+    let leases = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
     ensure!(leases.is_empty(), "a lease was taken: {leases:?}");
     cluster
-        .etcd
+        .store
         .put(&config_key(), &options.network_config().to_string())?;
     let mut daemon = node.flanneld.spawn()?;
     node.flanneld.wait_ready(&mut daemon)
@@ -152,12 +152,12 @@ fn configuration_changed_while_running_breaks_nothing() -> Result<()> {
     let subnet = cluster.nodes[0].subnet(Family::V4)?;
     let mut changed = options.network_config();
     changed["Network"] = json!("10.77.0.0/16");
-    cluster.etcd.put(&config_key(), &changed.to_string())?;
+    cluster.store.put(&config_key(), &changed.to_string())?;
     let daemon = cluster.nodes[0].daemon.as_mut().context("the daemon")?;
     wait_log(daemon, &["config"])?;
     std::thread::sleep(Duration::from_secs(1));
     daemon.ensure_alive()?;
-    cluster.etcd.put(&config_key(), "{ not json")?;
+    cluster.store.put(&config_key(), "{ not json")?;
     std::thread::sleep(Duration::from_secs(1));
     let daemon = cluster.nodes[0].daemon.as_mut().context("the daemon")?;
     daemon.ensure_alive()?;
@@ -189,7 +189,7 @@ fn harmful_leases_are_ignored_and_the_others_served() -> Result<()> {
         ("10.5.210.0-24", &good),
     ] {
         cluster
-            .etcd
+            .store
             .put(&format!("{PREFIX}/subnets/{key}"), value)?;
     }
     for node in &mut cluster.nodes {
@@ -200,7 +200,7 @@ fn harmful_leases_are_ignored_and_the_others_served() -> Result<()> {
     let own = n1.subnet(Family::V4)?;
     let part = format!("{}-25", own.addr());
     cluster
-        .etcd
+        .store
         .put(&format!("{PREFIX}/subnets/{part}"), &good)?;
 
     n1.wait_for(
@@ -239,7 +239,7 @@ fn harmful_leases_are_ignored_and_the_others_served() -> Result<()> {
     ensure!(counted >= 4.0, "only {counted} ignored leases are counted");
     // To n2 both that lease and n1's are other nodes' and both name 10.5.x.0; once it is gone,
     // nothing of it may stay.
-    cluster.etcd.delete(&format!("{PREFIX}/subnets/{part}"))?;
+    cluster.store.delete(&format!("{PREFIX}/subnets/{part}"))?;
     let (a, b) = (cluster.pod(0, "a")?, cluster.pod(1, "b")?);
     cluster.wait_connected(&[&a, &b], Stack::V4)
 }
@@ -276,7 +276,7 @@ fn lack_of_rights_is_said() -> Result<()> {
     let log = cluster.run.folder().join("powerless.log");
     let daemon = node.namespace.spawn("flanneld", &mut command, &log)?;
     must_end(daemon, &["root"])?;
-    let leases = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+    let leases = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
     ensure!(
         leases.is_empty(),
         "a lease was taken without the rights to use it: {leases:?}"

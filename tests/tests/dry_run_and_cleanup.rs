@@ -32,7 +32,7 @@ fn dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
     }
     let mut cluster = Cluster::prepare(&Options::new("vxlan"))?;
     cluster.nodes[1].start_daemon()?;
-    let leases = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+    let leases = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
     let node = &cluster.nodes[0];
     let before = state(node)?;
     let mut command = node.flanneld.command()?;
@@ -43,7 +43,7 @@ fn dry_run_prints_the_plan_and_changes_nothing() -> Result<()> {
     }
     snapshot::ensure_same("after the dry run: the node", &before, &state(node)?)?;
     ensure!(
-        cluster.etcd.keys(&format!("{PREFIX}/subnets/"))? == leases,
+        cluster.store.keys(&format!("{PREFIX}/subnets/"))? == leases,
         "a lease was written"
     );
     ensure!(

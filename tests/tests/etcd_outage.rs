@@ -29,10 +29,10 @@ fn traffic_survives_an_outage_and_changes_flow_again_after_it() -> Result<()> {
     cluster.wait_connected(&[&a, &b], Stack::V4)?;
     let server = TcpServer::start(&b.namespace, b.ip(Family::V4)?, 0)?;
     let stream = Stream::start(&a.namespace, server.address)?;
-    cluster.etcd.stop()?;
+    cluster.store.stop()?;
     std::thread::sleep(Duration::from_secs(3));
     ensure_daemons_alive(&mut cluster)?;
-    cluster.etcd.resume()?;
+    cluster.store.resume()?;
     cluster.join(&options)?.start_daemon()?;
     let c = cluster.pod(2, "c")?;
     cluster.wait_connected(&[&a, &b, &c], Stack::V4)?;
@@ -51,16 +51,16 @@ fn daemons_take_their_subnets_again_when_the_data_is_gone() -> Result<()> {
     cluster.wait_connected(&[&a, &b], Stack::V4)?;
     let server = TcpServer::start(&b.namespace, b.ip(Family::V4)?, 0)?;
     let stream = Stream::start(&a.namespace, server.address)?;
-    let mut before = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+    let mut before = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
     before.sort();
-    cluster.etcd.stop()?;
-    cluster.etcd.wipe()?;
-    cluster.etcd.resume()?;
+    cluster.store.stop()?;
+    cluster.store.wipe()?;
+    cluster.store.resume()?;
     cluster
-        .etcd
+        .store
         .put(&config_key(), &options.network_config().to_string())?;
     eventually("the leases are back", Duration::from_secs(30), || {
-        let mut now = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+        let mut now = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
         now.sort();
         ensure!(now == before, "leases before: {before:?}, now: {now:?}");
         Ok(())
@@ -80,13 +80,13 @@ fn a_deleted_lease_is_taken_again() -> Result<()> {
     let mut cluster = Cluster::start(&Options::new("host-gw"))?;
     let (a, b) = (cluster.pod(0, "a")?, cluster.pod(1, "b")?);
     cluster.wait_connected(&[&a, &b], Stack::V4)?;
-    let mut before = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+    let mut before = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
     before.sort();
     for key in &before {
-        cluster.etcd.delete(key)?;
+        cluster.store.delete(key)?;
     }
     eventually("the leases are back", Duration::from_secs(15), || {
-        let mut now = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+        let mut now = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
         now.sort();
         ensure!(now == before, "leases before: {before:?}, now: {now:?}");
         Ok(())
@@ -108,13 +108,13 @@ fn a_compacted_watch_misses_nothing() -> Result<()> {
     n1.sh("nft add table ip cut")?;
     n1.sh("nft add chain ip cut input { type filter hook input priority 0 ; }")?;
     n1.sh("nft add rule ip cut input tcp sport 2379 drop")?;
-    cluster.etcd.stop()?;
-    cluster.etcd.resume()?;
+    cluster.store.stop()?;
+    cluster.store.resume()?;
     cluster.join(&options)?.start_daemon()?;
     for _ in 0..5 {
-        cluster.etcd.put("/elsewhere", "makes a revision")?;
+        cluster.store.put("/elsewhere", "makes a revision")?;
     }
-    cluster.etcd.compact()?;
+    cluster.store.compact()?;
     n1.sh("nft delete table ip cut")?;
     let subnet = cluster.nodes[2].subnet(Family::V4)?;
     let line = format!("ip route show {subnet}");

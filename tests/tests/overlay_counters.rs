@@ -232,7 +232,7 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
         n2.take_daemon()?.kill()?;
         let (n1, n2) = (&cluster.nodes[0], &cluster.nodes[1]);
         let key = format!("{PREFIX}/subnets/{}", subnet.to_string().replace('/', "-"));
-        let lease = cluster.etcd.get(&key)?.context("the lease of n2")?;
+        let lease = cluster.store.get(&key)?.context("the lease of n2")?;
         let arrived = || -> Result<u64> {
             let text = n2.namespace.sh("nft list table ip probe")?;
             let packets = text.split("packets ").nth(1);
@@ -247,7 +247,7 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
              nft add rule ip probe in ip daddr 192.168.66.42 udp dport 8285 counter",
         )?;
         cluster
-            .etcd
+            .store
             .put(&key, &lease.replace("192.168.66.12", "192.168.66.42"))?;
         let to = b.ip(Family::V4)?;
         let ping = || shell(&a.namespace, &format!("ping -n -c 1 -W 1 {to} || true"));
@@ -260,7 +260,7 @@ fn a_peer_that_moves_or_goes_is_followed_at_once() -> Result<()> {
                 Ok(())
             },
         )?;
-        cluster.etcd.delete(&key)?;
+        cluster.store.delete(&key)?;
         eventually("nobody has the subnet", Duration::from_secs(5), || {
             let output = ping()?;
             ensure!(output.contains("Destination Net Unreachable"), "{output}");

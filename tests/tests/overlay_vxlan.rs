@@ -246,7 +246,7 @@ fn direct_routing_leaves_neighbours_to_plain_routes() -> Result<()> {
 fn tun_mac(cluster: &Cluster) -> Result<String> {
     let subnet = cluster.nodes[0].subnet(Family::V4)?.to_string();
     let key = format!("{PREFIX}/subnets/{}", subnet.replace('/', "-"));
-    let lease = cluster.etcd.get(&key)?.context("no lease")?;
+    let lease = cluster.store.get(&key)?.context("no lease")?;
     let lease: serde_json::Value = serde_json::from_str(&lease)?;
     let mac = lease["BackendData"]["VtepMAC"].as_str();
     Ok(mac

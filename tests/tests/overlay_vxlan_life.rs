@@ -48,7 +48,7 @@ fn device(node: &Node) -> Result<(String, String)> {
 fn lease(cluster: &Cluster, at: usize) -> Result<String> {
     let subnet = cluster.nodes[at].subnet(Family::V4)?.to_string();
     let key = format!("{PREFIX}/subnets/{}", subnet.replace('/', "-"));
-    let value = cluster.etcd.get(&key)?;
+    let value = cluster.store.get(&key)?;
     value.with_context(|| format!("no {key}"))
 }
 
@@ -284,7 +284,7 @@ fn a_peer_that_goes_loses_its_route_and_its_place() -> Result<()> {
     let peer = cluster.nodes[1].subnet(Family::V4)?;
     cluster.nodes[1].take_daemon()?.kill()?;
     let key = peer.to_string().replace('/', "-");
-    cluster.etcd.delete(&format!("{PREFIX}/subnets/{key}"))?;
+    cluster.store.delete(&format!("{PREFIX}/subnets/{key}"))?;
     let node = &cluster.nodes[0];
     let routes = format!("ip route show {peer}");
     node.wait_for("the route goes", &routes, |now| now.trim().is_empty())?;

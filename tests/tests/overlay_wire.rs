@@ -108,14 +108,14 @@ fn a_foreign_node_gets_finished_packets() -> Result<()> {
 fn announce(cluster: &Cluster, address: Ipv4Addr, finishes: Option<bool>) -> Result<()> {
     let own = cluster.nodes[0].subnet(Family::V4)?;
     let key = |subnet: &str| format!("{PREFIX}/subnets/{}", subnet.replace('/', "-"));
-    let lease = cluster.etcd.get(&key(&own.to_string()))?;
+    let lease = cluster.store.get(&key(&own.to_string()))?;
     let mut lease: Value = serde_json::from_str(&lease.context("the lease of n1")?)?;
     lease["PublicIP"] = json!(address);
     lease["BackendData"] = match finishes {
         Some(word) => json!({ "FinishesChecksums": word }),
         None => Value::Null,
     };
-    cluster.etcd.put(&key("10.5.250.0/24"), &lease.to_string())
+    cluster.store.put(&key("10.5.250.0/24"), &lease.to_string())
 }
 
 /// The Pod sends bulk by TCP and by UDP; answers all packets that the socket got of it.

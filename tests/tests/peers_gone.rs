@@ -22,11 +22,11 @@ fn check(options: &Options) -> Result<()> {
 
     cluster.nodes[0].take_daemon()?.kill()?;
     cluster.nodes[2].take_daemon()?.kill()?;
-    let keys = cluster.etcd.keys(&format!("{PREFIX}/subnets/"))?;
+    let keys = cluster.store.keys(&format!("{PREFIX}/subnets/"))?;
     let part = gone[0].to_string().replace('/', "-");
     let key = keys.iter().find(|key| key.contains(&part));
     cluster
-        .etcd
+        .store
         .delete(key.with_context(|| format!("no lease of {part} in {keys:?}"))?)?;
     cluster.nodes[0].start_daemon()?;
 
@@ -84,7 +84,7 @@ fn peer_that_leaves_while_the_daemon_runs() -> Result<()> {
     })?;
     cluster.nodes[1].take_daemon()?.kill()?;
     let part = subnet.to_string().replace('/', "-");
-    cluster.etcd.delete(&format!("{PREFIX}/subnets/{part}"))?;
+    cluster.store.delete(&format!("{PREFIX}/subnets/{part}"))?;
     cluster.nodes[0].wait_for("n2's route is gone", &line, |now| now.trim().is_empty())?;
     cluster.nodes[0]
         .wait_for(

@@ -31,7 +31,7 @@ fn address_changes(options: &Options) -> Result<()> {
         "the new address is published",
         Duration::from_secs(15),
         || {
-            let lease = cluster.etcd.get(&key)?.context("the lease is gone")?;
+            let lease = cluster.store.get(&key)?.context("the lease is gone")?;
             let lease: Value = serde_json::from_str(&lease)?;
             ensure!(lease["PublicIP"] == "192.168.66.32", "published: {lease}");
             Ok(())

@@ -7,6 +7,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use reconciler::api::{Config, Server};
 use reconciler::store::Credentials;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{limits, logging};
@@ -14,9 +15,19 @@ use crate::{limits, logging};
 /// What `weft apiserver` understands.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+    /// How much is logged: 1, or 2 and more for every request.
+    #[arg(short = 'v', value_name = "LEVEL", default_value_t = 1)]
+    verbosity: u8,
+}
+
+/// What an API server is told, alone and as a part of `weft server`.
+#[derive(Debug, clap::Args)]
+pub struct Flags {
     /// The folder of keys, of the administrator's kubeconfig, and of the embedded store.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Where objects are kept: embedded, etcd://HOST:PORT[,HOST:PORT…], or etcds://… with TLS.
     #[arg(long, default_value = "embedded")]
     store: String,
@@ -31,7 +42,7 @@ pub struct Arguments {
     etcd_keyfile: Option<PathBuf>,
     /// Where to listen; may be given more than once. Port 0 is a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]
-    listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<SocketAddr>,
     /// Addresses of Services: a network, or one of each family with a comma between; the first is the primary one.
     #[arg(
         long,
@@ -43,9 +54,27 @@ pub struct Arguments {
     /// Node ports of Services.
     #[arg(long, value_name = "FIRST-LAST", value_parser = range, default_value = "30000-32767")]
     service_node_port_range: (u16, u16),
-    /// How much is logged: 1, or 2 and more for every request.
-    #[arg(short = 'v', value_name = "LEVEL", default_value_t = 1)]
-    verbosity: u8,
+}
+
+impl Flags {
+    /// What the server is started with.
+    pub fn config(&self) -> Config {
+        Config {
+            data: self.data.clone(),
+            store: self.store.clone(),
+            credentials: Credentials {
+                ca_file: self.etcd_cafile.clone(),
+                cert_file: self.etcd_certfile.clone(),
+                key_file: self.etcd_keyfile.clone(),
+                user: None,
+            },
+            listen: self.listen.clone(),
+            service_networks: self.service_cidr.clone(),
+            node_ports: self.service_node_port_range,
+            // Alone it has no controllers beside it.
+            empties_namespaces: true,
+        }
+    }
 }
 
 fn range(text: &str) -> Result<(u16, u16), String> {
@@ -57,55 +86,52 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    logging::init(arguments.verbosity);
+    logging::init(arguments.verbosity, false);
     limits::keep_memory_low();
     limits::raise_descriptors();
+    runtime()?.block_on(async {
+        let end = ended()?;
+        let server = Server::open(arguments.flags.config(), Vec::new()).await?;
+        let told = readiness(&server);
+        server.run(end, || tracing::info!("{told}")).await
+    })
+}
+
+/// What requests are answered on.
+pub fn runtime() -> anyhow::Result<Runtime> {
     // Lists are read on blocking threads: each more is one more heap that keeps what it once needed.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(4)
         .enable_all()
         // Bodies are nested up to 127 deep, and reading YAML takes more than 16 KiB of stack for each level.
         .thread_stack_size(8 << 20)
         .build()
-        .context("start the runtime")?;
-    runtime.block_on(serve(arguments))
+        .context("start the runtime")
 }
 
-async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+/// Comes with SIGTERM or SIGINT.
+pub fn ended() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let server = Server::open(Config {
-        data: arguments.data.clone(),
-        store: arguments.store.clone(),
-        credentials: Credentials {
-            ca_file: arguments.etcd_cafile.clone(),
-            cert_file: arguments.etcd_certfile.clone(),
-            key_file: arguments.etcd_keyfile.clone(),
-            user: None,
-        },
-        listen: arguments.listen.clone(),
-        service_networks: arguments.service_cidr.clone(),
-        node_ports: arguments.service_node_port_range,
-    })
-    .await?;
-    let addresses: Vec<_> = server
-        .addresses()
-        .iter()
-        .map(SocketAddr::to_string)
-        .collect();
-    let kubeconfig = server.kubeconfig().display().to_string();
-    let end = async {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("ending");
-    };
-    let ready = || {
-        tracing::info!(
-            "ready at {}; kubectl --kubeconfig {kubeconfig} …",
-            addresses.join(", ")
-        );
-    };
-    server.run(end, ready).await
+    })
+}
+
+/// How a user goes on.
+pub fn readiness(server: &Server) -> String {
+    let addresses: Vec<_> = server
+        .addresses()
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect();
+    format!(
+        "ready at {}; kubectl --kubeconfig {} …",
+        addresses.join(", "),
+        server.kubeconfig().display()
+    )
 }

@@ -150,11 +150,54 @@ fn values_out_of_range_are_errors() {
         let flag = args.split('=').next().unwrap_or_default();
         assert!(error.contains(flag), "{args}: {error}");
     }
-    assert!(
-        command(&["--kube-subnet-mgr"], &[])
-            .unwrap_err()
-            .contains("not in this release")
+    let env = [("NODE_NAME", "n1")];
+    let flags = ["--kube-subnet-mgr", "--kube-annotation-prefix=x"];
+    let error = command(&flags, &env).unwrap_err();
+    assert!(error.contains("--kube-annotation-prefix"), "{error}");
+}
+
+#[test]
+fn kubernetes_mode_knows_its_node_from_the_environment() {
+    let settings = |args: &[&str], env: &[(&str, &str)]| {
+        let args: Vec<&str> = ["--kube-subnet-mgr"].iter().chain(args).copied().collect();
+        options(&args, env).kubernetes.unwrap()
+    };
+    assert!(options(&[], &[("NODE_NAME", "n1")]).kubernetes.is_none());
+    let pod = [("POD_NAME", "p"), ("POD_NAMESPACE", "s")];
+    let defaults = settings(&[], &pod);
+    let of_pod = NodeName::OfPod {
+        namespace: "s".to_owned(),
+        name: "p".to_owned(),
+    };
+    assert_eq!(defaults.node, of_pod);
+    assert_eq!(
+        defaults.net_config,
+        PathBuf::from("/etc/kube-flannel/net-conf.json")
     );
+    assert!(defaults.set_network_unavailable);
+    assert_eq!((defaults.api_url, defaults.kubeconfig), (None, None));
+    assert_eq!(defaults.annotations.name("x"), "flannel.alpha.coreos.com/x");
+    let env = [
+        pod[0],
+        pod[1],
+        ("NODE_NAME", "n1"),
+        ("FLANNELD_KUBECONFIG_FILE", "/k"),
+    ];
+    let given = settings(
+        &[
+            "--kube-api-url=https://a:1",
+            "--kube-annotation-prefix=a.b/c",
+            "--net-config-path=/n",
+            "--set-node-network-unavailable=false",
+        ],
+        &env,
+    );
+    assert_eq!(given.node, NodeName::Name("n1".to_owned()));
+    assert_eq!(given.kubeconfig, Some(PathBuf::from("/k")));
+    assert_eq!(given.api_url.as_deref(), Some("https://a:1"));
+    assert_eq!(given.annotations.name("x"), "a.b/c-x");
+    assert_eq!(given.net_config, PathBuf::from("/n"));
+    assert!(!given.set_network_unavailable);
 }
 
 #[test]

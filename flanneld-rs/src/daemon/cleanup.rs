@@ -1,8 +1,9 @@
 //! `flanneld-rs cleanup`: removes every device, route, rule and file this daemon made on this host.
 //!
-//! What it made is read from the record beside subnet.env; without one from the store; without both,
-//! the default names of every backend are tried. The lease stays in the store until it expires:
-//! a node that comes back finds its subnet again.
+//! What it made is read from the record beside subnet.env; without one from the store (in Kubernetes the
+//! file of the network configuration); without both, the default names of every backend are tried. The
+//! lease stays in the store until it expires, a Node's annotations for ever: a node that comes back finds
+//! its subnet again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,13 +67,21 @@ async fn configs(options: &Options) -> Vec<NetworkConfig> {
     if let Some(known) = recorded.filter(|configs| !configs.is_empty()) {
         return known.into_iter().map(|(_, config)| config).collect();
     }
-    let store = EtcdStore::new(options.etcd.clone(), Arc::new(Metrics::default()));
-    match tokio::time::timeout(Duration::from_secs(12), store.config()).await {
+    let read = async {
+        match &options.kubernetes {
+            Some(settings) => startup::kubernetes::read_config(&settings.net_config),
+            None => {
+                let metrics = Arc::new(Metrics::default());
+                EtcdStore::new(options.etcd.clone(), metrics).config().await
+            }
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(12), read).await {
         Ok(Ok(Some(text))) => match NetworkConfig::parse(&text) {
             Ok(config) => return vec![config],
             Err(error) => tracing::warn!("{error}"),
         },
-        Ok(Ok(None)) => tracing::warn!("there is no network configuration in the store"),
+        Ok(Ok(None)) => tracing::warn!("there is no network configuration"),
         Ok(Err(error)) => tracing::warn!("{error}"),
         Err(_) => tracing::warn!("the lease store does not answer"),
     }

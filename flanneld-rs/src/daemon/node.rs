@@ -50,6 +50,8 @@ pub struct Parts<'a> {
     pub prepared: Prepared,
     pub peer_types: &'static [&'static str],
     pub attrs: watch::Sender<LeaseAttrs>,
+    /// Told once, when packets can flow.
+    pub up: watch::Sender<bool>,
 }
 
 /// The state of the node.
@@ -372,7 +374,7 @@ impl<'a> Node<'a> {
             self.parts.prepared.announcement = done.announcement;
             self.publish();
         }
-        if self.follows() && self.errors.values().all(Vec::is_empty) {
+        if self.is_whole() {
             (self.failures, self.retry_at) = (0, None);
         } else if self.retry_at.is_none() {
             self.retry_later();
@@ -382,9 +384,19 @@ impl<'a> Node<'a> {
             if !std::mem::replace(&mut self.settled, true) {
                 self.parts.health.set(Part::Start, Ok(()));
                 tracing::info!("ready: {} peers", self.tracker.peers().len());
-                notify::notify("READY=1");
+                notify::notify(self.parts.options.notify.as_deref(), "READY=1");
+            }
+            if self.is_whole() {
+                self.parts
+                    .up
+                    .send_if_modified(|up| !std::mem::replace(up, true));
             }
         }
+    }
+
+    /// True when the data path is as it should be.
+    fn is_whole(&self) -> bool {
+        self.follows() && self.errors.values().all(Vec::is_empty)
     }
 
     /// True while the backend stands on an external interface that is there.

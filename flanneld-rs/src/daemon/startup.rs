@@ -1,5 +1,7 @@
 //! The steps before the first lease. Each waits for what it needs and says so once.
 
+pub mod kubernetes;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use crate::cli::Options;
 use crate::config::{BackendConfig, NetworkConfig};
 use crate::health::{Health, Part};
 use crate::lease::claim::Claimant;
-use crate::lease::store::LeaseStore;
+use crate::lease::store::Error;
 use crate::lease::{Lease, LeaseAttrs, Subnet};
 use crate::record::Record;
 use crate::subnet_env::SubnetEnv;
@@ -27,11 +29,15 @@ const NO_STORE: &str = "the lease store does not answer";
 struct Waiting(Option<(Part, &'static str)>);
 
 impl Waiting {
-    async fn pause(&mut self, health: &Health, part: Part, kind: &'static str, why: String) {
+    fn say(&mut self, health: &Health, part: Part, kind: &'static str, why: String) {
         if self.0.replace((part, kind)) != Some((part, kind)) {
             tracing::warn!("waiting, {kind}: {why}");
         }
         health.set(part, Err(why));
+    }
+
+    async fn pause(&mut self, health: &Health, part: Part, kind: &'static str, why: String) {
+        self.say(health, part, kind, why);
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -78,15 +84,16 @@ pub fn networks(config: &NetworkConfig) -> String {
         .join(" and ")
 }
 
-/// Waits until the store has a configuration that can be used. Returns its text too.
-pub async fn network_config(store: &impl LeaseStore, health: &Health) -> (String, NetworkConfig) {
+/// Waits until there is a configuration that can be used. Returns its text too.
+pub async fn network_config(
+    place: &str,
+    read: impl AsyncFn() -> Result<Option<String>, Error>,
+    health: &Health,
+) -> (String, NetworkConfig) {
     let mut waiting = Waiting::default();
     loop {
-        let (kind, why) = match store.config().await {
-            Ok(None) => (
-                "no network configuration",
-                format!("write one to {}", store.config_place()),
-            ),
+        let (kind, why) = match read().await {
+            Ok(None) => ("no network configuration", format!("write one to {place}")),
             Ok(Some(text)) => match NetworkConfig::parse(&text) {
                 Ok(config) => {
                     health.set(Part::Store, Ok(()));
@@ -173,18 +180,18 @@ pub struct Started {
 }
 
 /// Waits for an external interface, for the store and for the backend's device. The interface is
-/// chosen anew at every attempt, because hosts change most while they boot.
+/// chosen anew at every attempt, because hosts change most while they boot. `own_lease` says what the
+/// store has of us, who announce ourselves by this interface.
 pub async fn prepare(
     options: &Options,
-    store: &impl LeaseStore,
     config: &NetworkConfig,
-    memory: &Memory,
+    mut own_lease: impl AsyncFnMut(&Uplink) -> Result<Option<Lease>, Error>,
     datapath: &Datapath,
     health: &Health,
 ) -> anyhow::Result<Started> {
     let mut netlink = Netlink::open()?;
     let mut waiting = Waiting::default();
-    let (mut chosen, mut listing) = (None, None);
+    let mut chosen = None;
     loop {
         let found = uplink::observe(&mut netlink, &options.iface)
             .map_err(|error| error.to_string())
@@ -211,20 +218,15 @@ pub async fn prepare(
             chosen = Some(uplink.clone());
         }
         // So that the backend can keep its MAC.
-        if listing.is_none() {
-            match store.list().await {
-                Ok(found) => listing = Some(found),
-                Err(error) => {
-                    waiting
-                        .pause(health, Part::Store, NO_STORE, error.to_string())
-                        .await;
-                    continue;
-                }
+        let previous = match own_lease(&uplink).await {
+            Ok(previous) => previous,
+            Err(error) => {
+                let why = error.to_string();
+                waiting.pause(health, Part::Store, NO_STORE, why).await;
+                continue;
             }
-            health.set(Part::Store, Ok(()));
-        }
-        let entries = listing.as_ref().map_or(&[][..], |listing| &listing.entries);
-        let previous = memory.claimant(config, &uplink).own_lease(entries).cloned();
+        };
+        health.set(Part::Store, Ok(()));
         let mut preparation = datapath.prepare(uplink.clone(), previous.clone());
         match preparation.outcome().await {
             Ok(prepared) => {

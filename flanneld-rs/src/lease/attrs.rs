@@ -50,6 +50,11 @@ impl BackendData {
         Self(compact(raw.get()).into())
     }
 
+    /// Reads a text that may not be JSON.
+    pub fn read(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str::<&RawValue>(text).map(Self::from_raw)
+    }
+
     /// Makes the data from a value; members keep the order of the struct's fields.
     pub fn new<T: serde::Serialize>(value: &T) -> Self {
         // A struct of numbers and strings always serialises; an empty text would be left out.

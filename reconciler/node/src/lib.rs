@@ -1,5 +1,6 @@
 //! The node agent: Pods of this node as processes in namespaces, their network by CNI, their state to the API.
 
+pub mod agent;
 pub mod cni;
 pub mod directory;
 pub mod identity;

@@ -39,6 +39,9 @@ pub struct SandboxConfig {
     pub attempt: u32,
     /// Of its UTS namespace; with `host_network` the node's own stays.
     pub hostname: String,
+    /// The Pod's full name if it has a subdomain, else empty: stands before the host name in `/etc/hosts`.
+    #[serde(default)]
+    pub full_name: String,
     /// The node's own network namespace, and no CNI.
     pub host_network: bool,
     /// One PID namespace for all containers; the pause process is 1 in it and reaps.

@@ -173,6 +173,24 @@ impl Pki {
         make_pair(&self.issuer, &subject, lifetime)
     }
 
+    /// Makes a certificate under which a node answers the API server. `names` are its name and addresses.
+    ///
+    /// # Errors
+    /// A name cannot stand in a certificate.
+    pub fn issue_serving(
+        &self,
+        node: &str,
+        names: &[String],
+        lifetime: Duration,
+    ) -> anyhow::Result<Pair> {
+        let subject = Subject {
+            common_name: format!("system:node:{node}"),
+            organizations: vec!["system:nodes".to_owned()],
+            usage: Usage::Server(names.iter().cloned().collect()),
+        };
+        make_pair(&self.issuer, &subject, lifetime)
+    }
+
     /// Signs what a node asks for: a certificate of `system:node:NAME`, for a server under the names that stand in the
     /// request, which the caller has judged. PEM.
     ///

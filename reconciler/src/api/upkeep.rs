@@ -3,7 +3,7 @@
 
 mod namespaces;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,11 +55,38 @@ async fn ensure(
     }
 }
 
+/// Makes an object that says where a server is, also in the place of one that says otherwise: the server has moved.
+async fn renew(
+    api: &Api,
+    group: &str,
+    plural: &str,
+    value: Value,
+    parts: &[&str],
+) -> Result<(), Status> {
+    let kind = kinds::find(group, "v1", plural).ok_or_else(Status::unknown_resource)?;
+    let key = kind.key(Some("default"), object::name(&value));
+    if let Some(entry) = api.store.get(&key).await? {
+        let there = object::decode(&entry.value, entry.revision).unwrap_or_default();
+        if parts
+            .iter()
+            .all(|part| there.pointer(part) == value.pointer(part))
+        {
+            return Ok(());
+        }
+        // Another server that starts may have done so.
+        match api.store.delete(&key, entry.revision).await {
+            Ok(_) | Err(store::Error::Changed { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    ensure(api, group, plural, Some("default"), value).await
+}
+
 /// Makes what a cluster begins with.
 ///
 /// # Errors
 /// The store's; also when the first service address belongs to somebody else.
-pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Status> {
+pub async fn begin(api: &Api, endpoints: &[SocketAddr]) -> Result<(), Status> {
     for name in NAMESPACES {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -74,6 +101,11 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
         .networks
         .first()
         .map(|network| super::services::first_address(*network));
+    // An address of loopback means another machine in each Pod: then nothing is behind the Service.
+    let reached = endpoints
+        .iter()
+        .find(|address| !address.ip().is_loopback() && !address.ip().is_unspecified());
+    let port = reached.or(endpoints.first()).map_or(0, SocketAddr::port);
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let ports = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]);
     let service = json!({
@@ -90,12 +122,7 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
         api.services.repair().await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    // An address of loopback means another machine in each Pod: then nothing is behind the Service.
-    let addresses: Vec<_> = endpoints
-        .iter()
-        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-        .collect();
-    let Some(ip) = addresses.first() else {
+    let Some(ip) = reached.map(SocketAddr::ip) else {
         return Ok(());
     };
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -105,20 +132,14 @@ pub async fn begin(api: &Api, endpoints: &[IpAddr], port: u16) -> Result<(), Sta
         "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    ensure(
-        api,
-        "discovery.k8s.io",
-        "endpointslices",
-        Some("default"),
-        slice,
-    )
-    .await?;
+    let parts = ["/endpoints/0/addresses", "/ports/0/port"];
+    renew(api, "discovery.k8s.io", "endpointslices", slice, &parts).await?;
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{"addresses": [{"ip": ip.to_string()}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
     });
-    ensure(api, "", "endpoints", Some("default"), endpoints).await
+    renew(api, "", "endpoints", endpoints, &["/subsets"]).await
 }
 
 /// What each namespace begins with: its ServiceAccount `default`, and the certificate that its Pods trust.
@@ -159,9 +180,14 @@ async fn furnish_all(api: &Api) -> Result<(), Status> {
     Ok(())
 }
 
-/// Tidies for as long as the server runs.
-pub async fn run(api: Arc<Api>) {
-    tokio::join!(tidy(Arc::clone(&api)), namespaces::run(api));
+/// Tidies for as long as the server runs; namespaces only if no controller empties them.
+pub async fn run(api: Arc<Api>, empties_namespaces: bool) {
+    let empty = async {
+        if empties_namespaces {
+            namespaces::run(Arc::clone(&api)).await;
+        }
+    };
+    tokio::join!(tidy(Arc::clone(&api)), empty);
 }
 
 async fn tidy(api: Arc<Api>) {

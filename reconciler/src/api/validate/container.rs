@@ -16,6 +16,8 @@ pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 pub struct Surroundings<'a> {
     /// The volumes of its Pod.
     pub volumes: At<'a>,
+    /// Names of volumes that a StatefulSet adds, of its claims.
+    pub claims: &'a [&'a str],
     /// Whether its Pod is one, not a template.
     pub pod: bool,
     /// How long the Pod is given to end.
@@ -290,7 +292,7 @@ fn value_source(source: &At<'_>, value: &At<'_>, causes: &mut Vec<Cause>) {
 fn mounts(container: &At<'_>, around: &Surroundings<'_>, causes: &mut Vec<Cause>) {
     let known = |name: &str| {
         let mut volumes = around.volumes.items();
-        volumes.any(|volume| volume.field("name").text() == name)
+        around.claims.contains(&name) || volumes.any(|volume| volume.field("name").text() == name)
     };
     for (list, path_key) in [
         ("volumeMounts", "mountPath"),

@@ -83,7 +83,7 @@ fn job_spec(spec: &At<'_>, causes: &mut Vec<Cause>) {
     spec.field("podReplacementPolicy")
         .one_of_if_set(causes, &["Failed", "TerminatingOrFailed"]);
     let template = spec.field("template");
-    pod::template(&template, causes);
+    pod::template(&template, &[], causes);
     let pod = template.field("spec");
     let policy = pod.field("restartPolicy");
     match policy.text() {

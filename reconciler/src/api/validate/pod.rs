@@ -22,11 +22,11 @@ pub fn pod(root: &At<'_>, causes: &mut Vec<Cause>) {
             "must set spec.nodeName if mirror pod annotation is set",
         );
     }
-    self::spec(&spec, true, causes);
+    self::spec(&spec, true, &[], causes);
 }
 
-/// The template of a workload: labels, annotations and a Pod's spec.
-pub fn template(template: &At<'_>, causes: &mut Vec<Cause>) {
+/// The template of a workload: labels, annotations and a Pod's spec, whose containers may also mount `claims`.
+pub fn template(template: &At<'_>, claims: &[&str], causes: &mut Vec<Cause>) {
     let meta = template.field("metadata");
     // The reference leaves `metadata` out of these two paths.
     for (key, check) in [
@@ -36,7 +36,7 @@ pub fn template(template: &At<'_>, causes: &mut Vec<Cause>) {
         let value = meta.field(key).value;
         check(&template.field(key).with(value), causes);
     }
-    spec(&template.field("spec"), false, causes);
+    spec(&template.field("spec"), false, claims, causes);
     let spec = template.field("spec");
     let added = spec.field("ephemeralContainers");
     if !added.is_empty() {
@@ -45,11 +45,12 @@ pub fn template(template: &At<'_>, causes: &mut Vec<Cause>) {
 }
 
 /// What a Pod is to be. `pod`: it is one, and no template.
-fn spec(spec: &At<'_>, pod: bool, causes: &mut Vec<Cause>) {
+fn spec(spec: &At<'_>, pod: bool, claims: &[&str], causes: &mut Vec<Cause>) {
     let volumes = spec.field("volumes");
     volume::volumes(&volumes, causes);
     let around = container::Surroundings {
         volumes,
+        claims,
         pod,
         grace: spec.field("terminationGracePeriodSeconds").number(),
     };

@@ -58,7 +58,9 @@ pub fn replication_controller(root: &At<'_>, causes: &mut Vec<Cause>) {
 fn template(kind: &str, spec: &At<'_>, selector: &Value, causes: &mut Vec<Cause>) {
     let template = spec.field("template");
     selected(&template, selector, causes);
-    pod::template(&template, causes);
+    let claims = spec.field("volumeClaimTemplates");
+    let claims: Vec<_> = claims.items().map(|claim| claim.value["metadata"]["name"].as_str().unwrap_or_default()).collect();
+    pod::template(&template, &claims, causes);
     let pod = template.field("spec");
     let policy = pod.field("restartPolicy");
     if !["", "Always"].contains(&policy.text()) {

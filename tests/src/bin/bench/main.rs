@@ -1,6 +1,7 @@
 //! The benchmarks behind SPECIFICATION.md: ours and the reference in one run, medians and ratios.
 
 mod api;
+mod cluster;
 mod cni;
 mod connections;
 mod lines;
@@ -16,10 +17,10 @@ use overlay::Subject;
 use std::path::PathBuf;
 
 const USAGE: &str = "\
-usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api]…
+usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api|cluster]…
        bench … overlay [--peers N] [--subject NAME[,NAME]…]…";
 
-const NAMES: [&str; 5] = ["cni", "peers", "overlay", "proxy", "api"];
+const NAMES: [&str; 6] = ["cni", "peers", "overlay", "proxy", "api", "cluster"];
 
 struct Arguments {
     folder: PathBuf,
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
             "peers" => peers::run(rounds.unwrap_or(5))?,
             "proxy" => proxy::run(arguments.overlay.quick, rounds)?,
             "api" => api::run(arguments.overlay.quick, rounds)?,
+            "cluster" => cluster::run(arguments.overlay.quick)?,
             _ => {
                 missed += overlay::run(&arguments.overlay, folder)?;
                 continue;

@@ -57,7 +57,7 @@ pub fn run(rounds: u32) -> Result<Outcome> {
     config["SubnetLen"] = 24.into();
     // Our own subnet stays clear of the peers'.
     config["SubnetMax"] = "10.50.0.0".into();
-    cluster.etcd.put(&config_key(), &config.to_string())?;
+    cluster.store.put(&config_key(), &config.to_string())?;
     cluster.nodes[0].start_daemon()?;
     let node = cluster.nodes[0].namespace.clone();
     let peers: Vec<_> = (0..PEERS).map(peer).collect();
@@ -70,12 +70,12 @@ pub fn run(rounds: u32) -> Result<Outcome> {
     let mut floor = Series::new("ip -batch and bridge -batch, the same entries");
     for round in 0..rounds {
         floor.push(batch(&cluster, &peers, round)?);
-        let lease = cluster.etcd.grant(3600)?;
+        let lease = cluster.store.grant(3600)?;
         let last = &pairs[pairs.len() - 1].0;
         let mut watch = Lines::start(&cluster.underlay.namespace, &watch_command(last))?;
         // The watcher has no sign of being ready.
         std::thread::sleep(Duration::from_millis(500));
-        cluster.etcd.put_all(
+        cluster.store.put_all(
             &lease,
             pairs
                 .iter()
@@ -90,7 +90,7 @@ pub fn run(rounds: u32) -> Result<Outcome> {
         })?;
         ours.push(done.duration_since(event));
         if round + 1 < rounds {
-            cluster.etcd.ctl(&["lease", "revoke", &lease])?;
+            cluster.store.ctl(&["lease", "revoke", &lease])?;
             eventually("the peers are gone", Duration::from_secs(60), || {
                 let left = routes(&node)?;
                 ensure!(left == 0, "{left} peer routes are left");

@@ -95,7 +95,13 @@ impl Inner {
         }
         if !config.host_network {
             for ip in &ips {
-                hosts.push_str(&format!("{ip}\t{}\n", config.hostname));
+                hosts.push_str(&format!("{ip}"));
+                for name in [&config.full_name, &config.hostname] {
+                    if !name.is_empty() {
+                        hosts.push_str(&format!("\t{name}"));
+                    }
+                }
+                hosts.push('\n');
             }
         }
         write_readable(&folder.join("hosts"), &hosts)?;

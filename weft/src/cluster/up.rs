@@ -1,0 +1,335 @@
+//! `weft up`
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Node as ApiNode;
+use kernel::Netns;
+use kube::api::ListParams;
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+use reconciler::api::pki::Pki;
+
+use super::process::{self, Process};
+use super::{Cluster, Node, Shape, Which, need_root, topology};
+use crate::server::client;
+
+/// How long the API server, and then all nodes, may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+/// The first choice for the API server on the host.
+const PORT: u16 = 6443;
+/// How long a node's certificate is good.
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What `weft up` understands.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    shape: Shape,
+    /// Only the kubeconfig's path on standard output, for scripts.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Brings a cluster up, or what is missing of it; returns when all nodes are ready.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    need_root("up")?;
+    let began = Instant::now();
+    let say = |text: String| {
+        if !arguments.quiet {
+            println!("{:>6.2} s  {text}", began.elapsed().as_secs_f32());
+        }
+    };
+    let name = &arguments.which.name;
+    let mut cluster = match Cluster::load(name)? {
+        Some(there) if there.shape == arguments.shape || asked_nothing(&arguments.shape) => {
+            say(format!("cluster {name} is there: starting what does not run"));
+            there
+        }
+        Some(_) => bail!(
+            "cluster {name} is there with other options: weft down --name {name} takes it away, and --name makes another"
+        ),
+        None => begin(name, &arguments.shape)?,
+    };
+    let done = raise(&mut cluster, &say);
+    if let Err(error) = done {
+        bail!("{error:#}\n(what there is of the cluster stays for a look: weft down --name {name} takes it away)");
+    }
+    let kubeconfig = cluster.kubeconfig();
+    if arguments.quiet {
+        println!("{}", kubeconfig.display());
+    } else {
+        say(format!("all {} nodes are ready", cluster.nodes.len()));
+        println!("\nexport KUBECONFIG={}", kubeconfig.display());
+    }
+    Ok(())
+}
+
+/// Whether the options are all as they are by default: then those of the cluster that is there are meant.
+fn asked_nothing(shape: &Shape) -> bool {
+    use clap::Parser;
+    #[derive(Parser)]
+    struct Default {
+        #[command(flatten)]
+        shape: Shape,
+    }
+    Default::try_parse_from(["weft"]).is_ok_and(|default| default.shape == *shape)
+}
+
+/// Writes a new cluster down.
+fn begin(name: &str, shape: &Shape) -> anyhow::Result<Cluster> {
+    let left = topology::namespaces(name);
+    if let Some(left) = left.first() {
+        bail!("there is a namespace {left} of an earlier cluster: weft down --name {name} takes it away");
+    }
+    let cluster = Cluster {
+        name: name.to_owned(),
+        shape: shape.clone(),
+        port: free_port()?,
+        etcd: None,
+        server: None,
+        nodes: (1..=shape.nodes).map(|number| Node { number, process: None }).collect(),
+    };
+    make_folder(&cluster.folder())?;
+    cluster.save()?;
+    Ok(cluster)
+}
+
+/// A port on the host's loopback.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", PORT)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let address = listener.and_then(|listener| listener.local_addr());
+    Ok(address.context("find a free port on loopback")?.port())
+}
+
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("make {}", path.display()))
+}
+
+fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
+    let underlay = topology::ensure_underlay(&cluster.name)?;
+    let mut namespaces = Vec::new();
+    for node in &cluster.nodes {
+        namespaces.push(topology::ensure_node(&cluster.name, &underlay, node.number)?);
+    }
+    say(format!("{} nodes on 192.168.66.0/24", namespaces.len()));
+    make_folder(&cluster.server_folder())?;
+    let pki = pki(cluster)?;
+    for node in &cluster.nodes {
+        credentials(cluster, &pki, node)?;
+    }
+    if let Some(etcd) = start_etcd(cluster, &underlay)? {
+        cluster.etcd = Some(etcd);
+        cluster.save()?;
+        say("etcd started".to_owned());
+    }
+    if !cluster.server.as_ref().is_some_and(Process::alive) {
+        cluster.server = Some(start_server(cluster)?);
+        cluster.save()?;
+    }
+    // Nodes wait for the server by themselves.
+    let mut started = 0;
+    for (index, namespace) in namespaces.iter().enumerate() {
+        let Some(node) = cluster.nodes.get(index) else { continue };
+        if node.process.as_ref().is_some_and(Process::alive) {
+            continue;
+        }
+        let process = start_node(cluster, node, namespace)?;
+        if let Some(node) = cluster.nodes.get_mut(index) {
+            node.process = Some(process);
+        }
+        started += 1;
+        cluster.save()?;
+    }
+    say(format!("API server and {started} nodes started"));
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(wait(cluster, say))
+}
+
+/// The cluster's authority, made with the names by which the server will look for its certificate.
+fn pki(cluster: &Cluster) -> anyhow::Result<Pki> {
+    let first = cluster.shape.service_cidr.hosts().next().map(|ip| ip.to_string());
+    let names = first.into_iter().chain(["127.0.0.1".to_owned(), cluster.server_address().to_string()]);
+    Pki::open(&cluster.server_folder(), &names.collect::<Vec<_>>())
+}
+
+/// What a node shows the API server, and the other way round.
+fn credentials(cluster: &Cluster, pki: &Pki, node: &Node) -> anyhow::Result<()> {
+    let name = node.name();
+    let folder = cluster.node_folder(&name);
+    make_folder(&folder)?;
+    let kubeconfig = folder.join("node.kubeconfig");
+    if kubeconfig.exists() {
+        return Ok(());
+    }
+    let user = format!("system:node:{name}");
+    let serving = pki.issue_serving(&name, &[name.clone(), node.ip().to_string()], LIFETIME)?;
+    let client = pki.issue(&user, &["system:nodes"], LIFETIME)?;
+    let server = format!("https://{}:{}", cluster.server_address(), PORT);
+    write_private(&folder.join("serving.crt"), &serving.certificate)?;
+    write_private(&folder.join("serving.key"), &serving.key)?;
+    write_private(&folder.join("ca.crt"), pki.authority())?;
+    write_private(&kubeconfig, &pki.kubeconfig(&server, &user, &client))
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+fn program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("find this program's file")
+}
+
+fn start_etcd(cluster: &Cluster, underlay: &Netns) -> anyhow::Result<Option<Process>> {
+    if cluster.shape.store != "etcd" || cluster.etcd.as_ref().is_some_and(Process::alive) {
+        return Ok(None);
+    }
+    let Some(etcd) = kernel::process::find("etcd") else {
+        bail!("--store etcd needs the program etcd: apt-get install etcd-server");
+    };
+    let folder = cluster.folder().join("etcd");
+    make_folder(&folder)?;
+    let arguments = [
+        format!("--data-dir={}", folder.join("data").display()),
+        "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
+        "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
+        "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+        "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
+        "--initial-cluster=default=http://127.0.0.1:2380".to_owned(),
+    ];
+    Process::start(&etcd, &arguments, Some(underlay), &folder.join("etcd.log")).map(Some)
+}
+
+fn start_server(cluster: &Cluster) -> anyhow::Result<Process> {
+    let folder = cluster.server_folder();
+    let shape = &cluster.shape;
+    let store = match shape.store.as_str() {
+        "etcd" => "etcd://127.0.0.1:2379",
+        other => other,
+    };
+    let arguments = [
+        "server".to_owned(),
+        "--detached".to_owned(),
+        format!("--data={}", folder.display()),
+        format!("--store={store}"),
+        format!("--listen=127.0.0.1:{}", cluster.port),
+        format!("--listen={}:{PORT}", cluster.server_address()),
+        format!("--netns=/run/netns/{}", cluster.namespace(None)),
+        format!("--cluster-cidr={}", shape.cluster_cidr),
+        format!("--service-cidr={}", shape.service_cidr),
+        format!("--backend={}", shape.backend),
+        format!("--node-monitor-grace-period={}", shape.node_monitor_grace_period),
+    ];
+    Process::start(&program()?, &arguments, None, &folder.join("server.log"))
+}
+
+fn start_node(cluster: &Cluster, node: &Node, namespace: &Netns) -> anyhow::Result<Process> {
+    let name = node.name();
+    let folder = cluster.node_folder(&name);
+    let arguments = [
+        "node".to_owned(),
+        "--detached".to_owned(),
+        format!("--name={name}"),
+        format!("--node-ip={}", node.ip()),
+        format!("--data={}", folder.display()),
+        format!("--cni-conf-dir={}", folder.join("cni/net.d").display()),
+        format!("--cni-bin-dir={}", folder.join("cni/bin").display()),
+        format!("--images={}", cluster.shape.images.display()),
+        format!("--proxy-mode={}", cluster.shape.proxy_mode),
+        format!("--renew-interval={}", (cluster.shape.node_monitor_grace_period / 4).clamp(1, 10)),
+        // The keys of this and of every other cluster.
+        "--mask=/var/lib/weft".to_owned(),
+    ];
+    Process::start(&program()?, &arguments, Some(namespace), &folder.join("node.log"))
+}
+
+/// Returns when all nodes are ready.
+async fn wait(cluster: &Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    let client = loop {
+        if let Ok(config) = Kubeconfig::read_from(cluster.kubeconfig())
+            && let Ok(client) = client(config).await
+            && client.apiserver_version().await.is_ok()
+        {
+            break client;
+        }
+        check_alive(cluster)?;
+        if Instant::now() > end {
+            bail!("the API server does not answer; the end of its log:\n{}", server_log(cluster));
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    say(format!("API server answers at https://127.0.0.1:{}", cluster.port));
+    let mut told = Vec::new();
+    loop {
+        let ready = ready_nodes(&client).await?;
+        for node in &cluster.nodes {
+            let name = node.name();
+            if ready.contains(&name) && !told.contains(&name) {
+                say(format!("node {name} ({}) is ready", node.ip()));
+                told.push(name);
+            }
+        }
+        if told.len() == cluster.nodes.len() {
+            return Ok(());
+        }
+        check_alive(cluster)?;
+        if Instant::now() > end {
+            let missing = cluster.nodes.iter().map(Node::name).find(|name| !told.contains(name)).unwrap_or_default();
+            let log = cluster.node_folder(&missing).join("node.log");
+            bail!("node {missing} does not become ready; the end of its log:\n{}", process::tail(&log, 12));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn ready_nodes(client: &Client) -> anyhow::Result<Vec<String>> {
+    let nodes = Api::<ApiNode>::all(client.clone()).list(&ListParams::default()).await.context("list nodes")?;
+    let ready = |node: &ApiNode| {
+        let status = node.status.as_ref();
+        let mut conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    Ok(nodes.items.into_iter().filter(ready).filter_map(|node| node.metadata.name).collect())
+}
+
+/// What was started must live.
+fn check_alive(cluster: &Cluster) -> anyhow::Result<()> {
+    if !cluster.server.as_ref().is_some_and(Process::alive) {
+        bail!("the API server has ended; the end of its log:\n{}", server_log(cluster));
+    }
+    for node in &cluster.nodes {
+        if !node.process.as_ref().is_some_and(Process::alive) {
+            let log = cluster.node_folder(&node.name()).join("node.log");
+            bail!("node {} has ended; the end of its log:\n{}", node.name(), process::tail(&log, 12));
+        }
+    }
+    Ok(())
+}
+
+fn server_log(cluster: &Cluster) -> String {
+    process::tail(&cluster.server_folder().join("server.log"), 12)
+}
