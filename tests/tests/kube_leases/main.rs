@@ -26,10 +26,9 @@ fn flat(options: Options, mtu: u32) -> Result<Option<Bed>> {
 fn mac(bed: &Bed, index: usize) -> Result<String> {
     let line = "ip -o link show dev flannel.1";
     let line = bed.cluster.nodes[index].namespace.sh(line)?;
-    let mac = line
-        .split_whitespace()
-        .skip_while(|word| *word != "link/ether");
-    mac.skip(1)
+    let mut words = line.split_whitespace();
+    words.find(|word| *word == "link/ether");
+    words
         .next()
         .map(str::to_owned)
         .with_context(|| format!("no MAC in {line}"))
