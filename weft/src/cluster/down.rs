@@ -87,6 +87,13 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
     fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))
 }
 
+/// Connections whose other end does not answer would keep the namespace for minutes.
+fn forget_connections(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
+    let namespace = Path::new("/run/netns").join(cluster.namespace(Some(node)));
+    Netns::open(namespace)?.run(|| kernel::sysctl::ensure("net/ipv4/tcp_orphan_retries", "1"))??;
+    Ok(())
+}
+
 fn fail_nodes(cluster: &str, names: &[String]) -> anyhow::Result<()> {
     let mut cluster = Cluster::expect(cluster)?;
     for name in names {
@@ -97,6 +104,7 @@ fn fail_nodes(cluster: &str, names: &[String]) -> anyhow::Result<()> {
         let number = node.number;
         // First the wire: what ends here is not to be told to anybody.
         topology::plug(&cluster.name, number, false)?;
+        forget_connections(&cluster, name)?;
         if let Some(process) = &node.process {
             process.signal(Signal::SIGKILL)?;
             process.stop(GRACE)?;
