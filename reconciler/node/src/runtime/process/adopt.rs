@@ -84,7 +84,12 @@ pub(super) async fn destroy(config: Config) -> Result<(), Error> {
     results.into_iter().chain([networks]).collect()
 }
 
-fn prepare(config: Config) -> Result<Inner, Error> {
+fn prepare(mut config: Config) -> Result<Inner, Error> {
+    // Stages work in other folders, and are told by the paths in their arguments.
+    let named = [&mut config.root, &mut config.images, &mut config.logs];
+    for path in named.into_iter().chain(&mut config.masked) {
+        *path = std::path::absolute(&*path).map_err(failed(format!("find {}", path.display())))?;
+    }
     for name in ["sandboxes", "containers"] {
         let path = config.root.join(name);
         record::make_folder(&path).map_err(failed(format!("make {}", path.display())))?;
