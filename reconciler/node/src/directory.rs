@@ -6,10 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::runtime::{ContainerState, ContainerStatus, PodRef, SandboxStatus};
 
+/// By namespace and name.
+type Entries = BTreeMap<(String, String), Arc<Entry>>;
+
 /// The shared handle.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    pods: Arc<RwLock<BTreeMap<(String, String), Arc<Entry>>>>,
+    pods: Arc<RwLock<Entries>>,
 }
 
 /// A Pod as last observed.
@@ -99,11 +102,11 @@ impl Directory {
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<(String, String), Arc<Entry>>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Entries> {
         self.pods.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<(String, String), Arc<Entry>>> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Entries> {
         self.pods.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,6 +18,9 @@ use tokio::task::JoinHandle;
 
 use crate::paper::Paper;
 
+/// For what has to come; a machine under load takes its time.
+const LIMIT: Duration = Duration::from_secs(90);
+
 /// An API server and one node.
 pub struct Cluster {
     pub folder: tempfile::TempDir,
@@ -126,7 +129,7 @@ impl Cluster {
 
     /// Waits until a Pod is as it should be.
     pub async fn until(&self, name: &str, what: &str, test: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + LIMIT;
         loop {
             let pod = self.get(name).await;
             if test(&pod) {
@@ -180,7 +183,7 @@ impl Cluster {
     }
 
     pub async fn event(&self, name: &str, wanted: &str) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + LIMIT;
         loop {
             let events = self.events(name).await;
             if events.iter().any(|event| event.contains(wanted)) {
@@ -222,7 +225,7 @@ pub fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a str> {
 }
 
 pub async fn until<F: Future<Output = bool>>(test: impl Fn() -> F) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LIMIT;
     while !test().await {
         assert!(Instant::now() < end, "it never comes");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -173,4 +173,5 @@ async fn a_real_pod_has_all_it_was_promised() {
         leaks::of(folder.path(), &config(folder.path()).cgroup),
         [""; 0]
     );
+    until(|| async { leaks::open_namespaces() == 0 }).await;
 }
