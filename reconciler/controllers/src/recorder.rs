@@ -246,7 +246,9 @@ async fn write(client: &Client, memory: &mut Memory, key: &Key, news: &News) -> 
     if let Some((name, count)) = memory.written.get_mut(key) {
         let raised = *count + 1;
         let patch = match news.action {
-            Some(_) => serde_json::json!({"series": {"count": raised, "lastObservedTime": MicroTime(news.at)}}),
+            Some(_) => {
+                serde_json::json!({"series": {"count": raised, "lastObservedTime": MicroTime(news.at)}})
+            }
             None => {
                 serde_json::json!({"count": raised, "message": message, "lastTimestamp": seconds(news.at)})
             }

@@ -42,7 +42,11 @@ const REMIND: Duration = Duration::from_secs(300);
 
 /// Schedules until it is dropped.
 pub async fn run(cluster: Cluster) {
-    tokio::join!(cluster.pods.ready(), cluster.nodes.ready(), cluster.claims.ready());
+    tokio::join!(
+        cluster.pods.ready(),
+        cluster.nodes.ready(),
+        cluster.claims.ready()
+    );
     let changes = select_all([
         cluster.pods.changes().map(|_| ()).boxed(),
         cluster.nodes.changes().map(|_| ()).boxed(),
@@ -198,7 +202,13 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
     let bound = match sent {
         Ok(_) => {
             let message = format!("Successfully assigned {namespace}/{name} to {node}");
-            tell(cluster, &pod, Severity::Normal, ("Binding", "Scheduled"), message);
+            tell(
+                cluster,
+                &pod,
+                Severity::Normal,
+                ("Binding", "Scheduled"),
+                message,
+            );
             true
         }
         // It is gone, being deleted, or bound: the observed Pods will say so.
@@ -209,7 +219,13 @@ async fn bind(cluster: &Cluster, pod: Arc<Pod>, node: String) -> Done {
         Err(error) => {
             tracing::warn!("bind Pod {namespace}/{name} to {node}: {error}");
             let message = format!("binding rejected: {error}");
-            tell(cluster, &pod, Severity::Warning, ("Binding", "FailedScheduling"), message);
+            tell(
+                cluster,
+                &pod,
+                Severity::Warning,
+                ("Binding", "FailedScheduling"),
+                message,
+            );
             false
         }
     };

@@ -27,10 +27,16 @@ async fn told(bed: &Bed, namespace: &str, reason: &str, message: &str) -> Result
     let begun = Instant::now();
     loop {
         let all = events(bed, namespace, reason).await?;
-        if let Some(event) = all.iter().find(|event| event.message.as_deref() == Some(message)) {
+        if let Some(event) = all
+            .iter()
+            .find(|event| event.message.as_deref() == Some(message))
+        {
             return Ok(event.clone());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(10), "no {reason} {message:?} among {all:#?}");
+        ensure!(
+            begun.elapsed() < Duration::from_secs(10),
+            "no {reason} {message:?} among {all:#?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -54,20 +60,34 @@ async fn a_hundred_pods_are_bound_at_once_and_spread() -> Result<()> {
         if pods.iter().all(is_bound) {
             break pods;
         }
-        ensure!(begun.elapsed() < Duration::from_secs(20), "some Pods are never bound");
+        ensure!(
+            begun.elapsed() < Duration::from_secs(20),
+            "some Pods are never bound"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let bound = begun.elapsed();
-    println!("100 Pods: created in {created:?}, all bound {:?} later", bound - created);
+    println!(
+        "100 Pods: created in {created:?}, all bound {:?} later",
+        bound - created
+    );
     // A machine that does much else must not fail this: on an idle one it is a tenth.
     ensure!(bound - created < Duration::from_secs(10), "{bound:?}");
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for pod in &pods {
-        *counts.entry(controllers::pod::node(pod).unwrap()).or_default() += 1;
+        *counts
+            .entry(controllers::pod::node(pod).unwrap())
+            .or_default() += 1;
     }
-    ensure!(counts.values().all(|count| (33..=34).contains(count)), "{counts:?}");
+    ensure!(
+        counts.values().all(|count| (33..=34).contains(count)),
+        "{counts:?}"
+    );
     let node = controllers::pod::node(&pods[0]).unwrap();
-    let message = format!("Successfully assigned default/{} to {node}", pods[0].name_any());
+    let message = format!(
+        "Successfully assigned default/{} to {node}",
+        pods[0].name_any()
+    );
     told(&bed, "default", "Scheduled", &message).await?;
     Ok(())
 }
@@ -91,7 +111,9 @@ async fn a_pod_without_room_says_why_and_is_placed_when_there_is() -> Result<()>
     until(&bed.api(), "third", waits).await?;
     told(&bed, "default", "FailedScheduling", message).await?;
     // One ends: one of them has room.
-    bed.api::<Pod>().delete("first", &DeleteParams::default()).await?;
+    bed.api::<Pod>()
+        .delete("first", &DeleteParams::default())
+        .await?;
     until(&bed.api(), "second", is_bound).await?;
     until(&bed.api(), "third", is_bound).await?;
     bed.create_pod("fourth", "2").await?;
@@ -100,7 +122,10 @@ async fn a_pod_without_room_says_why_and_is_placed_when_there_is() -> Result<()>
     let fourth = until(&bed.api(), "fourth", is_bound).await?;
     ensure!(controllers::pod::node(&fourth) == Some("n2"));
     let scheduled = controllers::pod::condition(&fourth, "PodScheduled").context("a condition")?;
-    ensure!(scheduled.status == "True" && scheduled.message.is_none(), "{scheduled:?}");
+    ensure!(
+        scheduled.status == "True" && scheduled.message.is_none(),
+        "{scheduled:?}"
+    );
     Ok(())
 }
 
@@ -122,37 +147,68 @@ async fn a_silent_node_is_left_and_cleared_when_it_is_back() -> Result<()> {
     bed.stop("n2");
     let stopped = Instant::now();
     let taints = |node: &Node| {
-        let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-        taints.map(|taint| format!("{}:{}", taint.key, taint.effect)).collect::<Vec<_>>()
+        let taints = node
+            .spec
+            .iter()
+            .flat_map(|spec| spec.taints.iter().flatten());
+        taints
+            .map(|taint| format!("{}:{}", taint.key, taint.effect))
+            .collect::<Vec<_>>()
     };
     let ready = |node: &Node| controllers::placement::taints::ready(node).to_owned();
     let both = [
         "node.kubernetes.io/unreachable:NoSchedule".to_owned(),
         "node.kubernetes.io/unreachable:NoExecute".to_owned(),
     ];
-    until(&bed.nodes(), "n2", |node| ready(node) == "Unknown" && taints(node) == both).await?;
+    until(&bed.nodes(), "n2", |node| {
+        ready(node) == "Unknown" && taints(node) == both
+    })
+    .await?;
     let silent = stopped.elapsed();
     println!("a grace of {GRACE:?} took {silent:?}");
     ensure!(silent + Duration::from_millis(600) > GRACE && silent < GRACE + Duration::from_secs(2));
-    until(&bed.api::<Pod>(), "long", |pod| !controllers::pod::is_ready(pod)).await?;
-    told(&bed, "default", "NodeNotReady", "Node n2 status is now: NodeNotReady").await?;
+    until(&bed.api::<Pod>(), "long", |pod| {
+        !controllers::pod::is_ready(pod)
+    })
+    .await?;
+    told(
+        &bed,
+        "default",
+        "NodeNotReady",
+        "Node n2 status is now: NodeNotReady",
+    )
+    .await?;
     told(&bed, "default", "NodeNotReady", "Node is not ready").await?;
     let short = until(&bed.api::<Pod>(), "short", controllers::pod::is_terminating).await?;
     let target = controllers::pod::condition(&short, "DisruptionTarget").context("a condition")?;
     ensure!(target.reason.as_deref() == Some("DeletionByTaintManager"));
-    told(&bed, "default", "TaintManagerEviction", "Marking for deletion Pod default/short").await?;
-    ensure!(stopped.elapsed() > GRACE + Duration::from_secs(1), "evicted too early");
+    told(
+        &bed,
+        "default",
+        "TaintManagerEviction",
+        "Marking for deletion Pod default/short",
+    )
+    .await?;
+    ensure!(
+        stopped.elapsed() > GRACE + Duration::from_secs(1),
+        "evicted too early"
+    );
 
     bed.resume("n2").await?;
     until(&bed.nodes(), "n2", |node| taints(node).is_empty()).await?;
-    ensure!(!controllers::pod::is_terminating(&bed.api::<Pod>().get("long").await?));
+    ensure!(!controllers::pod::is_terminating(
+        &bed.api::<Pod>().get("long").await?
+    ));
 
     // When no node is heard nobody is evicted.
     bed.stop("n1");
     bed.stop("n2");
     let only = [both[0].clone()];
     for name in ["n1", "n2"] {
-        until(&bed.nodes(), name, |node| ready(node) == "Unknown" && taints(node) == only).await?;
+        until(&bed.nodes(), name, |node| {
+            ready(node) == "Unknown" && taints(node) == only
+        })
+        .await?;
     }
     Ok(())
 }
@@ -176,7 +232,13 @@ async fn nodes_have_parts_and_pods_of_a_deleted_node_go() -> Result<()> {
     bed.stop("n2");
     bed.nodes().delete("n2", &DeleteParams::default()).await?;
     until_gone(&bed.api::<Pod>(), "there").await?;
-    told(&bed, "default", "RemovingNode", "Node n2 event: Removing Node n2 from Controller").await?;
+    told(
+        &bed,
+        "default",
+        "RemovingNode",
+        "Node n2 event: Removing Node n2 from Controller",
+    )
+    .await?;
     bed.add_node("n4", "4").await?;
     ensure!(part(bed.nodes().get("n4").await?) == freed);
     Ok(())
@@ -223,12 +285,16 @@ async fn what_has_lost_its_owners_goes() -> Result<()> {
     held["metadata"]["finalizers"] = json!(["test/held"]);
     bed.create::<ConfigMap>(held).await?;
     maps.delete("c", &DeleteParams::foreground()).await?;
-    until(&maps, "of-c", |map| map.metadata.deletion_timestamp.is_some()).await?;
+    until(&maps, "of-c", |map| {
+        map.metadata.deletion_timestamp.is_some()
+    })
+    .await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let c = maps.get("c").await?;
     ensure!(c.finalizers() == ["foregroundDeletion"], "{c:?}");
     let release = json!({"metadata": {"finalizers": null}});
-    maps.patch("of-c", &PatchParams::default(), &Patch::Merge(release)).await?;
+    maps.patch("of-c", &PatchParams::default(), &Patch::Merge(release))
+        .await?;
     until_gone(&maps, "of-c").await?;
     until_gone(&maps, "c").await?;
     Ok(())
@@ -241,17 +307,24 @@ async fn a_namespace_ends_with_all_that_is_in_it() -> Result<()> {
     let demo = serde_json::from_value(json!({"metadata": {"name": "demo"}}))?;
     namespaces.create(&PostParams::default(), &demo).await?;
     let pods = bed.within::<Pod>("demo");
-    pods.create(&PostParams::default(), &serde_json::from_value(pod("p", "1"))?).await?;
+    pods.create(
+        &PostParams::default(),
+        &serde_json::from_value(pod("p", "1"))?,
+    )
+    .await?;
     until(&pods, "p", controllers::pod::is_ready).await?;
     let maps = bed.within::<ConfigMap>("demo");
     let held = json!({"metadata": {"name": "held", "finalizers": ["test/held"]}});
-    maps.create(&PostParams::default(), &serde_json::from_value(held)?).await?;
+    maps.create(&PostParams::default(), &serde_json::from_value(held)?)
+        .await?;
     namespaces.delete("demo", &DeleteParams::default()).await?;
     until_gone(&pods, "p").await?;
     let says = |namespace: &Namespace, kind: &str, message: &str| {
         let status = namespace.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
-        let mut conditions = conditions.into_iter().filter(|condition| condition.status == "True");
+        let mut conditions = conditions
+            .into_iter()
+            .filter(|condition| condition.status == "True");
         conditions.any(|had| had.type_ == kind && had.message.as_deref() == Some(message))
     };
     until(&namespaces, "demo", |namespace| {
@@ -267,7 +340,8 @@ async fn a_namespace_ends_with_all_that_is_in_it() -> Result<()> {
     })
     .await?;
     let release = json!({"metadata": {"finalizers": null}});
-    maps.patch("held", &PatchParams::default(), &Patch::Merge(release)).await?;
+    maps.patch("held", &PatchParams::default(), &Patch::Merge(release))
+        .await?;
     until_gone(&namespaces, "demo").await?;
 
     // An empty one goes at once.

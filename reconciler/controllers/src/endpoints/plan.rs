@@ -3,7 +3,9 @@
 use crate::endpoint_slice::endpoint::{self, Family};
 use crate::endpoint_slice::plan::{HEADLESS, TRIGGERED};
 use crate::{owned, pod};
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
@@ -68,7 +70,8 @@ pub fn plan(service: &Service, pods: &[&Pod], was: Option<&Endpoints>) -> Option
 
 fn same(was: &Endpoints, new: &Endpoints) -> bool {
     let subsets = |endpoints: &Endpoints| endpoints.subsets.clone().unwrap_or_default();
-    let annotations = |endpoints: &Endpoints| endpoints.metadata.annotations.clone().unwrap_or_default();
+    let annotations =
+        |endpoints: &Endpoints| endpoints.metadata.annotations.clone().unwrap_or_default();
     subsets(was) == subsets(new)
         && was.metadata.labels == new.metadata.labels
         && was.metadata.owner_references == new.metadata.owner_references
@@ -77,10 +80,16 @@ fn same(was: &Endpoints, new: &Endpoints) -> bool {
 
 /// Addresses that have the same ports are one subset. Ready ones count first when there are too many.
 fn subsets(service: &Service, pods: &[&Pod]) -> (Vec<EndpointSubset>, bool) {
-    let family = endpoint::families(service).first().copied().unwrap_or(Family::V4);
+    let family = endpoint::families(service)
+        .first()
+        .copied()
+        .unwrap_or(Family::V4);
     let everyone = endpoint::publishes_not_ready(service);
     let mut found = Vec::new();
-    for pod in pods.iter().filter(|pod| everyone || !pod::is_terminating(pod)) {
+    for pod in pods
+        .iter()
+        .filter(|pod| everyone || !pod::is_terminating(pod))
+    {
         if pod::has_ended(pod) {
             continue;
         }

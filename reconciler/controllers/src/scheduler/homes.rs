@@ -26,12 +26,18 @@ struct Claim {
 
 /// The names of the claims that a Pod uses.
 fn used(pod: &Pod) -> impl Iterator<Item = &str> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
 fn key(pod: &Pod, claim: &str) -> Key {
-    (pod.metadata.namespace.clone().unwrap_or_default(), claim.to_owned())
+    (
+        pod.metadata.namespace.clone().unwrap_or_default(),
+        claim.to_owned(),
+    )
 }
 
 impl Homes {

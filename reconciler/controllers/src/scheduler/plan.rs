@@ -114,7 +114,9 @@ pub fn plan(
     for pod in waiting {
         let pod = Arc::clone(pod);
         let mut wanted = Wanted::of(&pod);
-        let placed = homes.nodes(&pod).map_err(|cause| unavailable(&rooms, &cause));
+        let placed = homes
+            .nodes(&pod)
+            .map_err(|cause| unavailable(&rooms, &cause));
         let placed = placed.and_then(|nodes| {
             wanted.homes = nodes;
             place(&rooms, &wanted)

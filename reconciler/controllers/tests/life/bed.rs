@@ -57,7 +57,9 @@ impl Bed {
         let mut tasks = JoinSet::new();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         tasks.spawn(async move {
-            let ran = server.run(std::future::pending(), || _ = ready.send(())).await;
+            let ran = server
+                .run(std::future::pending(), || _ = ready.send(()))
+                .await;
             panic!("the API server ended: {ran:?}");
         });
         is_ready.await.context("the API server ended")?;
@@ -137,7 +139,9 @@ impl Bed {
             "allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"},
         }});
         let params = PatchParams::default();
-        self.nodes().patch_status(name, &params, &Patch::Merge(status)).await?;
+        self.nodes()
+            .patch_status(name, &params, &Patch::Merge(status))
+            .await?;
         Ok(())
     }
 
@@ -162,7 +166,10 @@ impl Bed {
             + DeserializeOwned,
     {
         let object = serde_json::from_value(object)?;
-        Ok(self.api::<K>().create(&PostParams::default(), &object).await?)
+        Ok(self
+            .api::<K>()
+            .create(&PostParams::default(), &object)
+            .await?)
     }
 
     /// Makes a Pod that asks for so much CPU.
@@ -228,7 +235,10 @@ async fn renew(client: Client, alive: Arc<Mutex<BTreeSet<String>>>) {
                     "renewTime": format!("{:.6}", jiff::Timestamp::now())},
             });
             let params = PatchParams::apply("agent").force();
-            leases.patch(&name, &params, &Patch::Apply(lease)).await.unwrap();
+            leases
+                .patch(&name, &params, &Patch::Apply(lease))
+                .await
+                .unwrap();
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

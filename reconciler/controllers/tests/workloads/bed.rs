@@ -48,7 +48,9 @@ impl Bed {
         let mut tasks = JoinSet::new();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         tasks.spawn(async move {
-            let ran = server.run(std::future::pending(), || _ = ready.send(())).await;
+            let ran = server
+                .run(std::future::pending(), || _ = ready.send(()))
+                .await;
             panic!("the API server ended: {ran:?}");
         });
         is_ready.await.context("the API server ended")?;
@@ -114,7 +116,10 @@ impl Bed {
             + DeserializeOwned,
     {
         let object = serde_json::from_value(object)?;
-        Ok(self.api::<K>().create(&PostParams::default(), &object).await?)
+        Ok(self
+            .api::<K>()
+            .create(&PostParams::default(), &object)
+            .await?)
     }
 
     /// Changes an object by a merge patch.
@@ -126,7 +131,10 @@ impl Bed {
             + DeserializeOwned,
     {
         let params = PatchParams::default();
-        Ok(self.api::<K>().patch(name, &params, &Patch::Merge(patch)).await?)
+        Ok(self
+            .api::<K>()
+            .patch(name, &params, &Patch::Merge(patch))
+            .await?)
     }
 
     /// Waits until the object of this name looks as wanted.
@@ -144,7 +152,10 @@ impl Bed {
                 return Ok(object.clone());
             }
             if begun.elapsed() > Duration::from_secs(20) {
-                bail!("{} {name} never became what was wanted: {object:#?}", K::kind(&()));
+                bail!(
+                    "{} {name} never became what was wanted: {object:#?}",
+                    K::kind(&())
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -154,7 +165,9 @@ impl Bed {
     pub async fn pods(&self, label: &str) -> Result<BTreeMap<String, Pod>> {
         let params = kube::api::ListParams::default().labels(label);
         let pods = self.api::<Pod>().list(&params).await?.items;
-        let pods = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let pods = pods
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
         Ok(pods.map(|pod| (pod.name_any(), pod)).collect())
     }
 }
@@ -182,14 +195,17 @@ async fn act(client: &Client, nodes: &[String], count: usize, pod: &Pod) -> kube
     let name = pod.name_any();
     if pod.metadata.deletion_timestamp.is_some() {
         if pod.metadata.deletion_grace_period_seconds != Some(0) {
-            api.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+            api.delete(&name, &DeleteParams::default().grace_period(0))
+                .await?;
         }
         return Ok(());
     }
     let spec = pod.spec.clone().unwrap_or_default();
     if spec.node_name.is_none() {
         let required = serde_json::to_string(&spec.affinity).unwrap_or_default();
-        let named = nodes.iter().find(|node| required.contains(&format!("\"{node}\"")));
+        let named = nodes
+            .iter()
+            .find(|node| required.contains(&format!("\"{node}\"")));
         let node = named.unwrap_or(&nodes[count % nodes.len()]);
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
             "target": {"kind": "Node", "name": node}});
@@ -206,8 +222,13 @@ async fn act(client: &Client, nodes: &[String], count: usize, pod: &Pod) -> kube
         "wait" => ("Running", "False"),
         _ => ("Running", "True"),
     };
-    let has = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready_now = has.filter(|condition| condition.type_ == "Ready").map(|c| c.status.clone());
+    let has = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ready_now = has
+        .filter(|condition| condition.type_ == "Ready")
+        .map(|c| c.status.clone());
     if phase.as_deref() == Some(wanted) && ready_now.last().as_deref() == Some(ready) {
         return Ok(());
     }
@@ -218,6 +239,7 @@ async fn act(client: &Client, nodes: &[String], count: usize, pod: &Pod) -> kube
         "podIPs": [{"ip": format!("10.244.{}.{}", count / 250 % 250, count % 250 + 1)}],
         "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": format!("{now:.0}")}],
     }});
-    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status))
+        .await?;
     Ok(())
 }

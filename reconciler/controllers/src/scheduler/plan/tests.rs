@@ -246,13 +246,24 @@ fn a_pod_goes_where_its_claim_is() {
         pod(name, "1", json!({"spec": {"volumes": volumes}}))
     };
     let claim = |name: &str, node: Value| -> Arc<PersistentVolumeClaim> {
-        let metadata = json!({"name": name, "namespace": "demo", "annotations": {"weft.io/node": node}});
+        let metadata =
+            json!({"name": name, "namespace": "demo", "annotations": {"weft.io/node": node}});
         Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap())
     };
     let mut new = (*claim("new", json!("x"))).clone();
     new.metadata.annotations = None;
-    let claims = [claim("kept", json!("n3")), claim("lost", json!("n9")), Arc::new(new)];
-    let pods = [uses("a", "kept"), uses("b", "lost"), uses("c", "new"), uses("d", "new"), uses("e", "none")];
+    let claims = [
+        claim("kept", json!("n3")),
+        claim("lost", json!("n9")),
+        Arc::new(new),
+    ];
+    let pods = [
+        uses("a", "kept"),
+        uses("b", "lost"),
+        uses("c", "new"),
+        uses("d", "new"),
+        uses("e", "none"),
+    ];
     let found = places_with(&nodes, &pods, &claims);
     assert_eq!(found["a"], "n3");
     assert_eq!(
@@ -260,7 +271,10 @@ fn a_pod_goes_where_its_claim_is() {
         "0/3 nodes are available: 3 node(s) didn't match PersistentVolume's node affinity."
     );
     assert_eq!(found["c"], found["d"]);
-    assert_eq!(found["e"], "0/3 nodes are available: persistentvolumeclaim \"none\" not found.");
+    assert_eq!(
+        found["e"],
+        "0/3 nodes are available: persistentvolumeclaim \"none\" not found."
+    );
 }
 
 /// What happens in a cluster while it is scheduled.
