@@ -30,6 +30,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ struct Inner {
     sandboxes: Mutex<BTreeMap<String, sandbox::Sandbox>>,
     containers: Mutex<BTreeMap<String, container::Container>>,
     events: Mutex<Option<mpsc::Sender<Event>>>,
+    /// A network could not be unmade, and is to be tried again.
+    owes_networks: AtomicBool,
     _lock: Flock<File>,
 }
 

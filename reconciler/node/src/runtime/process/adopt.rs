@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
@@ -109,6 +110,7 @@ fn prepare(mut config: Config) -> Result<Inner, Error> {
         sandboxes: Mutex::default(),
         containers: Mutex::default(),
         events: Mutex::default(),
+        owes_networks: AtomicBool::new(false),
         _lock: lock,
     })
 }

@@ -74,6 +74,7 @@ impl Inner {
             }
             return Err(error);
         }
+        self.settle_networks();
         let status = self.sandboxes().get(&id).map(Sandbox::status);
         status.ok_or_else(|| unknown(&id))
     }

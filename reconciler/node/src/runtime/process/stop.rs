@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -49,7 +50,10 @@ impl Inner {
             result?;
         }
         match self.network.del(id, &config).await {
-            Err(error) if force => tracing::warn!("unmake the network of sandbox {id}: {error}"),
+            Err(error) if force => {
+                tracing::warn!("unmake the network of sandbox {id}: {error}");
+                self.owes_networks.store(true, Ordering::Relaxed);
+            }
             other => other?,
         }
         let marker = self.sandbox_folder(id).join("network.json");
@@ -81,7 +85,22 @@ impl Inner {
 
     pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         self.stop_sandbox(id).await?;
-        self.forget_sandbox(id).await
+        self.forget_sandbox(id).await?;
+        self.settle_networks();
+        Ok(())
+    }
+
+    /// Plugins work, as was just seen: tries again to unmake the networks that could not be, aside.
+    pub(super) fn settle_networks(self: &Arc<Self>) {
+        if self.owes_networks.swap(false, Ordering::Relaxed) {
+            let inner = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = inner.collect_networks().await {
+                    tracing::warn!("remove the networks of sandboxes that are gone: {error}");
+                    inner.owes_networks.store(true, Ordering::Relaxed);
+                }
+            });
+        }
     }
 
     /// Removes a sandbox that was never ready, or whose node ends: whatever its network says.
