@@ -80,22 +80,22 @@ fn workloads() -> Result<()> {
     }
     let up = Up::start(&[])?;
     // Side by side: they mostly wait. Those that change nodes come after, one by one.
-    let together: [(&str, Part); 7] = [
-        ("replica_sets", |up| {
-            session(up, "replica_sets", "replica-sets")
-        }),
-        ("stateful_sets", |up| {
-            session(up, "stateful_sets", "stateful-sets")
-        }),
-        ("jobs", |up| session(up, "jobs", "jobs")),
-        ("endpoints", |up| session(up, "endpoints", "endpoints")),
-        ("namespaces", |up| session(up, "namespaces", "namespaces")),
-        ("rolling", rolling),
-        ("recreate", recreate),
+    let together = [
+        "deployments",
+        "replica_sets",
+        "stateful_sets",
+        "jobs",
+        "endpoints",
+        "namespaces",
     ];
+    let namespace = |name: &str| name.replace('_', "-");
     let mut wrong = Vec::new();
+    let up = &up;
     std::thread::scope(|scope| {
-        let parts = together.map(|(name, part)| (name, scope.spawn(|| part(&up))));
+        let play = |name| scope.spawn(move || session(up, name, &namespace(name)));
+        let mut parts: Vec<_> = together.map(|name| (name, play(name))).into();
+        parts.push(("rolling", scope.spawn(move || rolling(up))));
+        parts.push(("recreate", scope.spawn(move || recreate(up))));
         for (name, part) in parts {
             match part.join() {
                 Ok(done) => wrong.extend(done.err().map(|error| format!("{name}: {error:#}"))),
@@ -104,15 +104,12 @@ fn workloads() -> Result<()> {
         }
     });
     for name in ["scheduling", "daemon_sets"] {
-        let done = session(&up, name, &name.replace('_', "-"));
+        let done = session(up, name, &namespace(name));
         wrong.extend(done.err().map(|error| format!("{name}: {error:#}")));
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     Ok(())
 }
-
-/// One of the things that go on side by side.
-type Part = fn(&Up) -> Result<()>;
 
 const DEPLOYMENT: &str = r#"
 apiVersion: apps/v1

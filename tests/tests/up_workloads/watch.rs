@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::BufReader;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use tests::eventually;
@@ -67,8 +68,9 @@ impl Watch {
     pub fn end(mut self) -> Result<Vec<Moment>> {
         self.kubectl.kill().context("end kubectl")?;
         self.kubectl.wait().context("wait for kubectl")?;
-        let events = serde_json::Deserializer::from_reader(File::open(self.file.path())?)
-            .into_iter::<Value>();
+        let events =
+            serde_json::Deserializer::from_reader(BufReader::new(File::open(self.file.path())?))
+                .into_iter::<Value>();
         let mut now = Moment::default();
         let mut moments = Vec::new();
         let mut begun = false;
