@@ -68,6 +68,11 @@ impl Up {
         &self.name
     }
 
+    /// Where the program `weft` is.
+    pub fn program(&self) -> &Path {
+        &self.weft
+    }
+
     /// The program `weft`.
     pub fn weft(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.weft);
