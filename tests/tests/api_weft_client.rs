@@ -505,7 +505,7 @@ fn the_readme_does_what_it_says() -> Result<()> {
     let (_, section) = readme
         .split_once("\n### The API server\n")
         .context("README.md has no section on the API server")?;
-    let section = section.split("\n## ").next().unwrap_or(section);
+    let section = section.split("\n##").next().unwrap_or(section);
     let blocks = section.split("```sh\n").skip(1);
     let commands: Vec<_> = blocks
         .filter_map(|block| block.split("```").next())

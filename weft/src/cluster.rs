@@ -34,7 +34,7 @@ pub const MOST_NODES: u8 = 200;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
     /// The cluster's name; several stand side by side.
-    #[arg(long, default_value = "weft", value_parser = name)]
+    #[arg(long, env = "WEFT_CLUSTER", default_value = "weft", value_parser = name)]
     pub name: String,
 }
 

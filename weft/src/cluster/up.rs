@@ -18,7 +18,7 @@ use super::{Cluster, Node, Shape, Which, need_root, topology};
 use crate::server::{TOKEN, client};
 
 /// How long the API server, and then all nodes, may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
 /// The first choice for the API server on the host.
 const PORT: u16 = 6443;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -122,7 +123,7 @@ fn bare(data: &Path) -> process::Config {
     }
 }
 
-/// Takes away all that runs in a node whose agent is gone.
+/// Takes away all that runs in a node whose agent is gone, and whose network namespace goes with it.
 ///
 /// # Errors
 /// What could not be taken away.
@@ -134,7 +135,18 @@ pub fn destroy(data: &Path) -> anyhow::Result<()> {
     runtime
         .block_on(process::Process::destroy_all(bare(data)))
         .with_context(|| format!("take away what runs in {}", data.display()))?;
-    unmount(data).with_context(|| format!("unmount what is below {}", data.display()))
+    unmount(data).with_context(|| format!("unmount what is below {}", data.display()))?;
+    // Its network namespace goes too, and with it all that addresses and results were noted for.
+    for notes in ["cni/networks", "cni/cache", "cni/flannel"] {
+        let notes = data.join(notes);
+        match fs::remove_dir_all(&notes) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", notes.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Unmounts what is mounted below a folder: volumes in memory.

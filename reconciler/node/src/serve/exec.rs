@@ -242,7 +242,14 @@ async fn talk(wanted: Wanted, link: Link) {
         error,
     } = link;
     let outcome = match begun {
-        Ok(session) => converse(session, stdin, &stdout, &stderr, resize).await,
+        Ok(session) => {
+            let outcome = converse(session, stdin, &stdout, &stderr, resize).await;
+            match wanted.command {
+                Some(_) => outcome,
+                // Attaching has worked, however the container ended: that stands in its status.
+                None => outcome.map(|outcome| outcome.map(|_| 0)),
+            }
+        }
         Err(error) => Ok(Err(error)),
     };
     // The client has gone: there is nobody to tell.
