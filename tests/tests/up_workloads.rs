@@ -7,6 +7,7 @@ mod watch;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use tests::up::Up;
 use tests::{requirement, transcript};
 use watch::{Moment, Watch};
@@ -21,6 +22,13 @@ fn is_possible() -> bool {
     requirement::is_root()
         && requirement::has_kubectl(RECENT)
         && requirement::has_programs(&programs)
+}
+
+/// One cluster after the other: two that start at once may want the same port of loopback.
+fn start() -> Result<Up> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Up::start(&[])
 }
 
 /// Plays a session in a namespace, in an empty folder.
@@ -69,7 +77,7 @@ fn course() -> Result<()> {
     if !is_possible() {
         return Ok(());
     }
-    let up = Up::start(&[])?;
+    let up = start()?;
     session(&up, "course", "default")
 }
 
@@ -78,7 +86,7 @@ fn workloads() -> Result<()> {
     if !is_possible() {
         return Ok(());
     }
-    let up = Up::start(&[])?;
+    let up = start()?;
     // Side by side: they mostly wait. Those that change nodes come after, one by one.
     let together = [
         "deployments",
