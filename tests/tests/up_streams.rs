@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 use tests::up::Up;
 use tests::{eventually, process, requirement};
@@ -29,7 +30,7 @@ spec:
       command: [sh, -c, "while read line; do echo heard $line; done"]
       volumeMounts: [{name: shared, mountPath: /shared}]
     - {name: terminal, image: host, stdin: true, tty: true, command: [sh, -c, "while read line; do echo heard $line; done"]}
-    - {name: echoes, image: host, command: [busybox, nc, -lk, -p, "7000", -e, cat]}
+    - {name: echoes, image: host, command: [busybox, nc, -ll, -p, "7000", -e, cat]}
 ---
 apiVersion: v1
 kind: Pod
@@ -164,13 +165,43 @@ fn on_terminal(up: &Up, words: &str) -> Command {
     command
 }
 
+/// Types a word again and again: what comes before a terminal is ready is lost. Ends when it is dropped.
+struct Typing {
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Typing {
+    fn start(word: &'static str, mut to: ChildStdin) -> Self {
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            // It is closed by a command that has ended.
+            while writeln!(to, "{word}").is_ok() {
+                if ended.recv_timeout(Duration::from_secs(1)) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Self { end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Typing {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
 fn terminal(up: &Up) -> Result<()> {
     let words = "exec -it talks -c counts -- sh -c 'test -t 0 && test -t 1 && read line && echo got $line; sleep 1; stty size; exit 4'";
     let mut child = on_terminal(up, words).spawn()?;
-    let mut stdin = child.stdin.take().context("no standard input")?;
-    stdin.write_all(b"words\n")?;
+    let typing = Typing::start("words", child.stdin.take().context("no standard input")?);
     let output = child.wait_with_output()?;
-    drop(stdin);
+    drop(typing);
     let said = text(&output.stdout);
     ensure!(said.contains("got words\r\n"), "{said:?}");
     ensure!(said.contains("33 99\r\n"), "the terminal's size does not arrive: {said:?}");
@@ -188,14 +219,13 @@ fn attach(up: &Up) -> Result<()> {
             command
         };
         let mut child = Killed(command.spawn()?);
-        let mut stdin = child.0.stdin.take().context("no standard input")?;
+        let typing = Typing::start("you", child.0.stdin.take().context("no standard input")?);
         let from = BufReader::new(child.0.stdout.take().context("no output")?);
         let mut lines = from.lines();
-        // Said again until somebody listens: an attach begins when it begins.
-        stdin.write_all(b"you\n")?;
         let heard = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("heard you")));
         ensure!(heard.is_some(), "nothing was heard of {container}");
         drop(child);
+        drop(typing);
         let log = up.kubectl(&format!("logs talks -c {container}"))?;
         ensure!(log.contains("heard you"), "{log:?}");
     }

@@ -25,7 +25,7 @@ fn pods_find_what_they_are_given() -> Result<()> {
     names(&up)?;
     namespaces(&up)?;
     ports(&up)?;
-    images(&up)?;
+    roots(&up)?;
     token(&up)
 }
 
@@ -133,7 +133,7 @@ fn ports(up: &Up) -> Result<()> {
     prints(up, "by-port", "neighbour", "timeout 3 busybox wget -q -O - http://127.0.0.1:8080/", "by-port")
 }
 
-fn images(up: &Up) -> Result<()> {
+fn roots(up: &Up) -> Result<()> {
     let folder = log(up, "from-folder")?;
     ensure!(folder.ends_with("kept\n") && folder.contains("bin\n"), "{folder}");
     ensure!(log(up, "from-tar")? == "from a tar\n");

@@ -151,7 +151,7 @@ fn probed(up: &Up) -> Result<()> {
     hold(
         up,
         &[
-            // By name: exec, http.
+            // In the order of the specification: http, exec.
             ("probed", "/status/containerStatuses/1/started", "true"),
             ("probed", "/status/containerStatuses/1/ready", "true"),
             ("probed", ready, "false"),
@@ -235,7 +235,7 @@ fn kill(up: &Up, line: &str) -> Result<()> {
         };
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         if words.trim() == line && (cgroup.contains(&own) || line.contains(&own)) {
-            found.extend(path.file_name().and_then(|name| name.to_str()?.parse().ok()));
+            found.extend(path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok()));
         }
     }
     let [pid] = found[..] else {
