@@ -23,7 +23,7 @@ need ip=iproute2 etcd=etcd-server etcdctl=etcd-client iptables=iptables nft=nfta
     iptables-legacy-restore=iptables curl=curl openssl=openssl
 need /usr/lib/cni/bridge=containernetworking-plugins
 need_rust
-build_release flanneld-rs proxy weft tests
+build_release flanneld-rs/flanneld-rs proxy/weft-proxy weft/weft tests/bench
 cd "$REPOSITORY"
 as_builder mkdir -p "$(target_folder)/bench"
 exec "$(target_folder)/release/bench" --folder "$(target_folder)/bench" "$@"

@@ -69,10 +69,11 @@ need_rust() {
     fi
 }
 
-# build_release [PACKAGE…]: those, and the plugins as one static file, which starts faster and runs
-# on any distribution.
+# build_release [PACKAGE/PROGRAM…]: those, and the plugins as one static file, which starts faster and
+# runs on any distribution.
 build_release() {
-    as_builder cargo build --quiet --release --bins "${@/#/--package=}"
+    local packages=("${@%/*}") names=("${@#*/}")
+    as_builder cargo build --quiet --release "${packages[@]/#/--package=}" "${names[@]/#/--bin=}"
     as_builder cargo rustc --quiet --release --package=plugins --bin weft-cni -- \
         -C target-feature=+crt-static -C relocation-model=static
 }

@@ -49,7 +49,7 @@ fi
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 need_rust
-build_release flanneld-rs proxy weft
+build_release flanneld-rs/flanneld-rs proxy/weft-proxy weft/weft
 built="$(target_folder)/release"
 install -d "$plugins" "$bin" "$units" "$share"
 # Another vendor's plugin under one of our names is kept, once, for --uninstall.

@@ -10,6 +10,7 @@
 
 pub mod apiserver;
 pub mod capture;
+pub mod census;
 pub mod cluster;
 pub mod conflist;
 pub mod container;

@@ -68,6 +68,11 @@ impl Up {
         &self.name
     }
 
+    /// Where the program `weft` is.
+    pub fn program(&self) -> &Path {
+        &self.weft
+    }
+
     /// The program `weft`.
     pub fn weft(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.weft);
@@ -83,6 +88,29 @@ impl Up {
     /// The cluster's files: `nodes/n1/node.log`, `server/server.log`, `cluster.json`.
     pub fn folder(&self) -> PathBuf {
         Path::new("/var/lib/weft/clusters").join(&self.name)
+    }
+
+    /// The number of a part's process as it was started last: `server`, `etcd`, `n1`.
+    pub fn pid(&self, part: &str) -> Result<i32> {
+        let text = std::fs::read(self.folder().join("cluster.json")).context("read cluster.json")?;
+        let cluster: serde_json::Value = serde_json::from_slice(&text).context("read cluster.json")?;
+        let process = match part.strip_prefix('n').and_then(|number| number.parse::<u64>().ok()) {
+            Some(number) => {
+                let nodes = cluster["nodes"].as_array().context("cluster.json has no nodes")?;
+                let node = nodes.iter().find(|node| node["number"] == number);
+                &node.with_context(|| format!("there is no node {part}"))?["process"]
+            }
+            None => &cluster[part],
+        };
+        let pid = process["pid"].as_i64().with_context(|| format!("{part} has no process"))?;
+        Ok(pid.try_into()?)
+    }
+
+    /// Kills a part's process with SIGKILL.
+    pub fn kill(&self, part: &str) -> Result<()> {
+        use nix::sys::signal::{Signal, kill};
+        let pid = nix::unistd::Pid::from_raw(self.pid(part)?);
+        kill(pid, Signal::SIGKILL).with_context(|| format!("kill {part}"))
     }
 
     /// A command of kubectl, not yet run.

@@ -10,9 +10,11 @@
 //! Nothing is made in the host's own network, so clusters of several names stand side by side.
 
 pub mod down;
+mod owner;
 pub mod process;
 pub mod status;
 pub mod topology;
+mod turn;
 pub mod up;
 
 use std::fs;
@@ -152,6 +154,25 @@ impl Cluster {
         }
     }
 
+    /// Takes up what runs and is not written down: a command that was interrupted had just started it.
+    pub fn take_up_strays(&mut self) {
+        for (data, process) in process::below(&self.folder()) {
+            let place = if data == self.server_folder() {
+                &mut self.server
+            } else if data == self.etcd_folder().join("data") {
+                &mut self.etcd
+            } else {
+                let folders: Vec<_> = self.nodes.iter().map(|node| self.node_folder(&node.name())).collect();
+                let Some(index) = folders.iter().position(|folder| *folder == data) else { continue };
+                let Some(node) = self.nodes.get_mut(index) else { continue };
+                &mut node.process
+            };
+            if !place.as_ref().is_some_and(Process::alive) {
+                *place = Some(process);
+            }
+        }
+    }
+
     /// Writes it down.
     ///
     /// # Errors
@@ -175,13 +196,23 @@ impl Cluster {
         self.folder().join("server")
     }
 
+    /// etcd's.
+    pub fn etcd_folder(&self) -> PathBuf {
+        self.folder().join("etcd")
+    }
+
     /// A node's.
     pub fn node_folder(&self, node: &str) -> PathBuf {
         self.folder().join("nodes").join(node)
     }
 
-    /// The administrator's kubeconfig.
+    /// The administrator's kubeconfig, for whom the cluster is.
     pub fn kubeconfig(&self) -> PathBuf {
+        self.folder().join("kubeconfig")
+    }
+
+    /// The same as the API server has written it.
+    pub fn server_kubeconfig(&self) -> PathBuf {
         self.server_folder().join("admin.kubeconfig")
     }
 

@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use kernel::Netns;
 use nix::sys::signal::Signal;
 
-use super::{Cluster, Which, folder, need_root, topology};
+use super::turn::Turn;
+use super::{Cluster, Which, folder, need_root, process, topology};
 use crate::node::destroy;
 
 /// For a process to end by itself.
@@ -28,6 +29,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     need_root("down")?;
     let name = &arguments.which.name;
+    let _turn = Turn::take(name)?;
     if !arguments.nodes.is_empty() {
         return fail_nodes(name, &arguments.nodes);
     }
@@ -54,6 +56,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         for process in processes.into_iter().chain(&cluster.server).chain(&cluster.etcd) {
             note(process.stop(GRACE));
         }
+    }
+    // What a command that was interrupted had just started.
+    for (_, process) in process::below(&folder(name)) {
+        note(process.stop(GRACE));
     }
     // Whatever Pods left, also those of nodes that are not written down.
     let nodes = fs::read_dir(folder(name).join("nodes")).into_iter().flatten().flatten();

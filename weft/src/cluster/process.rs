@@ -1,8 +1,10 @@
 //! Programs of ours that go on when the command that started them has ended.
 
 use std::fs::{self, OpenOptions};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -119,6 +121,27 @@ fn began(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// The processes that keep their data below a folder, as their command lines say, with that place.
+pub fn below(folder: &Path) -> Vec<(PathBuf, Process)> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let data = data_of(&line)?;
+        (data.starts_with(folder) && data != folder).then_some((data, Process { pid, began: began(pid)? }))
+    })
+    .collect()
+}
+
+/// Where a program that [`Process::start`] was asked for keeps its data.
+fn data_of(line: &[u8]) -> Option<PathBuf> {
+    let mut words = line.split(|&byte| byte == 0);
+    let data = words.find_map(|word| word.strip_prefix(b"--data=").or_else(|| word.strip_prefix(b"--data-dir=")))?;
+    Some(PathBuf::from(OsStr::from_bytes(data)))
+}
+
 /// The end of a log, for an error.
 pub fn tail(log: &Path, lines: usize) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
@@ -140,7 +163,21 @@ mod tests {
         assert!(sleep.alive());
         let other = Process { began: sleep.began + 1, ..sleep.clone() };
         assert!(!other.alive());
+        assert_eq!(below(folder.path()), []);
         sleep.stop(Duration::from_secs(5)).unwrap();
         assert!(!sleep.alive());
+    }
+
+    #[test]
+    fn what_nobody_wrote_down_is_found_by_its_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let data = folder.path().join("server");
+        // `sh` takes what comes after its script as names that the script may use.
+        let arguments = ["-c".to_owned(), "sleep 5; :".to_owned(), format!("--data={}", data.display())];
+        let stray = Process::start(Path::new("sh"), &arguments, None, &log).unwrap();
+        assert_eq!(below(folder.path()), [(data, stray.clone())]);
+        assert_eq!(below(&folder.path().join("serve")), []);
+        stray.stop(Duration::ZERO).unwrap();
     }
 }

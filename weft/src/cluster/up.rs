@@ -14,7 +14,8 @@ use kube::config::Kubeconfig;
 use kube::{Api, Client};
 
 use super::process::{self, Process};
-use super::{Cluster, Node, Shape, Which, need_root, topology};
+use super::turn::Turn;
+use super::{Cluster, Node, Shape, Which, folder, need_root, owner, topology};
 use crate::server::{TOKEN, client};
 
 /// How long the API server, and then all nodes, may take.
@@ -45,6 +46,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     let name = &arguments.which.name;
+    let _turn = begin_turn(name)?;
     let mut cluster = match Cluster::load(name)? {
         Some(there) if there.shape == arguments.shape || asked_nothing(&arguments.shape) => {
             say(format!("cluster {name} is there: starting what does not run"));
@@ -55,8 +57,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ),
         None => begin(name, &arguments.shape)?,
     };
+    cluster.take_up_strays();
     let done = raise(&mut cluster, &say);
-    if let Err(error) = done {
+    if let Err(error) = done.and_then(|()| owner::hand_over(&cluster)) {
         bail!("{error:#}\n(what there is of the cluster stays for a look: weft down --name {name} takes it away)");
     }
     let kubeconfig = cluster.kubeconfig();
@@ -80,10 +83,22 @@ fn asked_nothing(shape: &Shape) -> bool {
     Default::try_parse_from(["weft"]).is_ok_and(|default| default.shape == *shape)
 }
 
+/// Waits until no other command is at work on this cluster.
+fn begin_turn(name: &str) -> anyhow::Result<Turn> {
+    loop {
+        make_folder(&folder(name))?;
+        if let Some(turn) = Turn::take(name)? {
+            return Ok(turn);
+        }
+    }
+}
+
 /// Writes a new cluster down.
 fn begin(name: &str, shape: &Shape) -> anyhow::Result<Cluster> {
     let left = topology::namespaces(name);
     if let Some(left) = left.first() {
+        // Made for the lock alone; if there is more in it, it stays.
+        let _ = fs::remove_dir(folder(name));
         bail!("there is a namespace {left} of an earlier cluster: weft down --name {name} takes it away");
     }
     let cluster = Cluster {
@@ -94,7 +109,6 @@ fn begin(name: &str, shape: &Shape) -> anyhow::Result<Cluster> {
         server: None,
         nodes: (1..=shape.nodes).map(|number| Node { number, process: None }).collect(),
     };
-    make_folder(&cluster.folder())?;
     cluster.save()?;
     Ok(cluster)
 }
@@ -167,7 +181,7 @@ fn start_etcd(cluster: &Cluster, underlay: &Netns) -> anyhow::Result<Option<Proc
     let Some(etcd) = kernel::process::find("etcd") else {
         bail!("--store etcd needs the program etcd: apt-get install etcd-server");
     };
-    let folder = cluster.folder().join("etcd");
+    let folder = cluster.etcd_folder();
     make_folder(&folder)?;
     let arguments = [
         format!("--data-dir={}", folder.join("data").display()),
@@ -229,7 +243,7 @@ fn start_node(cluster: &Cluster, node: &Node, namespace: &Netns) -> anyhow::Resu
 async fn wait(cluster: &Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
     let end = Instant::now() + PATIENCE;
     let client = loop {
-        if let Ok(config) = Kubeconfig::read_from(cluster.kubeconfig())
+        if let Ok(config) = Kubeconfig::read_from(cluster.server_kubeconfig())
             && let Ok(client) = client(config).await
             && client.apiserver_version().await.is_ok()
         {

@@ -161,7 +161,7 @@ impl Bed {
             if wanted(&object) {
                 return Ok(object);
             }
-            if begun.elapsed() > Duration::from_secs(60) {
+            if begun.elapsed() > Duration::from_secs(180) {
                 object.meta_mut().managed_fields = None;
                 let object = serde_json::to_string_pretty(&object)?;
                 let pods = self.pods();
