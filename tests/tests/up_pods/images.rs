@@ -30,7 +30,10 @@ fn root(folder: &Path, marker: &str) -> Result<()> {
         symlink("busybox", folder.join("bin").join(name))?;
     }
     fs::write(folder.join("etc/marker"), format!("from a {marker}\n"))?;
-    fs::write(folder.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nworker:x:1234:1234::/srv:/bin/sh\n")?;
+    fs::write(
+        folder.join("etc/passwd"),
+        "root:x:0:0::/:/bin/sh\nworker:x:1234:1234::/srv:/bin/sh\n",
+    )?;
     Ok(())
 }
 
@@ -73,9 +76,19 @@ fn layout(folder: &Path) -> Result<()> {
     });
     let config = reference(&blobs, "application/vnd.oci.image.config.v1+json", &config)?;
     let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
-    let manifest = reference(&blobs, "application/vnd.oci.image.manifest.v1+json", &manifest)?;
-    fs::write(layout.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())?;
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    let manifest = reference(
+        &blobs,
+        "application/vnd.oci.image.manifest.v1+json",
+        &manifest,
+    )?;
+    fs::write(
+        layout.join("index.json"),
+        json!({"schemaVersion": 2, "manifests": [manifest]}).to_string(),
+    )?;
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     fs::remove_dir_all(scratch).context("remove the layers' folders")
 }
 
@@ -89,7 +102,10 @@ fn blob(blobs: &Path, bytes: &[u8]) -> Result<(String, usize)> {
     let file = tempfile::NamedTempFile::new_in(blobs)?;
     fs::write(file.path(), bytes)?;
     let said = process::run(Command::new("sha256sum").arg(file.path()))?;
-    let hex = said.split_whitespace().next().context("sha256sum said nothing")?;
+    let hex = said
+        .split_whitespace()
+        .next()
+        .context("sha256sum said nothing")?;
     file.persist(blobs.join(hex))?;
     Ok((format!("sha256:{hex}"), bytes.len()))
 }

@@ -25,7 +25,7 @@ fn pods_find_what_they_are_given() -> Result<()> {
     names(&up)?;
     namespaces(&up)?;
     ports(&up)?;
-    images(&up)?;
+    roots(&up)?;
     token(&up)
 }
 
@@ -58,7 +58,10 @@ fn variables(up: &Up) -> Result<()> {
         "SOME_DB_PORT_5432_TCP_ADDR=10.96.3.3",
         "args:one",
     ] {
-        ensure!(text.lines().any(|line| line == wanted), "no line {wanted:?} in\n{text}");
+        ensure!(
+            text.lines().any(|line| line == wanted),
+            "no line {wanted:?} in\n{text}"
+        );
     }
     ensure!(!text.contains("MAYBE"), "{text}");
     Ok(())
@@ -87,23 +90,47 @@ fn volumes(up: &Up, outside: &std::path::Path) -> Result<()> {
 fn updates(up: &Up) -> Result<()> {
     let patch = r#"{"data":{"page.txt":"second\n"}}"#;
     process::run(&mut up.command(&["patch", "configmap", "settings", "-p", patch]))?;
-    process::run(&mut up.command(&["patch", "secret", "keys", "-p", r#"{"stringData":{"key":"other"}}"#]))?;
+    process::run(&mut up.command(&[
+        "patch",
+        "secret",
+        "keys",
+        "-p",
+        r#"{"stringData":{"key":"other"}}"#,
+    ]))?;
     up.kubectl("label pod volumes app=api --overwrite")?;
-    prints(up, "volumes", "reads", "cat /settings/sub/page.txt", "second")?;
+    prints(
+        up,
+        "volumes",
+        "reads",
+        "cat /settings/sub/page.txt",
+        "second",
+    )?;
     prints(up, "volumes", "reads", "cat /keys/key", "other")?;
     prints(up, "volumes", "reads", "cat /labels/labels", "app=\"api\"")?;
-    hold(up, &[("volumes", "/status/containerStatuses/0/restartCount", "0")])
+    hold(
+        up,
+        &[("volumes", "/status/containerStatuses/0/restartCount", "0")],
+    )
 }
 
 fn names(up: &Up) -> Result<()> {
     let named = |script: &str| inside(up, "named", "main", script);
     ensure!(named("hostname; hostname -f")? == "chosen\nchosen.group.default.svc.cluster.local\n");
     let resolv = named("cat /etc/resolv.conf")?;
-    ensure!(resolv == "search example.org\nnameserver 10.9.9.9\noptions ndots:2 rotate\n", "{resolv:?}");
+    ensure!(
+        resolv == "search example.org\nnameserver 10.9.9.9\noptions ndots:2 rotate\n",
+        "{resolv:?}"
+    );
     let hosts = named("cat /etc/hosts")?;
     let address = up.field("pod/named", "{.status.podIP}")?;
-    for wanted in ["10.9.8.7\tfar.example\tfar", &format!("{address}\tchosen.group.default.svc.cluster.local\tchosen")] {
-        ensure!(hosts.lines().any(|line| line == wanted), "no line {wanted:?} in\n{hosts}");
+    for wanted in [
+        "10.9.8.7\tfar.example\tfar",
+        &format!("{address}\tchosen.group.default.svc.cluster.local\tchosen"),
+    ] {
+        ensure!(
+            hosts.lines().any(|line| line == wanted),
+            "no line {wanted:?} in\n{hosts}"
+        );
     }
     Ok(())
 }
@@ -111,8 +138,16 @@ fn names(up: &Up) -> Result<()> {
 fn namespaces(up: &Up) -> Result<()> {
     let table = inside(up, "shares", "one", "ps -eo pid,args")?;
     ensure!(table.contains("1 weft pause"), "{table}");
-    ensure!(table.contains("sleep 3601") && table.contains("sleep 3602"), "{table}");
-    let own = inside(up, "by-port", "neighbour", "cat /proc/1/cmdline | tr '\\0' ' '")?;
+    ensure!(
+        table.contains("sleep 3601") && table.contains("sleep 3602"),
+        "{table}"
+    );
+    let own = inside(
+        up,
+        "by-port",
+        "neighbour",
+        "cat /proc/1/cmdline | tr '\\0' ' '",
+    )?;
     ensure!(own.trim() == "sleep 3600", "{own}");
     Ok(())
 }
@@ -121,7 +156,8 @@ fn ports(up: &Up) -> Result<()> {
     ensure!(up.field("pod/on-node", "{.status.podIP}")? == "192.168.66.11");
     let page = |node: u8, url: &str| {
         eventually(&format!("node {node} gets {url}"), LIMIT, || {
-            up.node(node).exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", url])
+            up.node(node)
+                .exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", url])
         })
     };
     for node in [0, 1] {
@@ -130,19 +166,35 @@ fn ports(up: &Up) -> Result<()> {
     }
     ensure!(page(1, "http://127.0.0.1:9181/")? == "by-port\n");
     // The neighbour in the Pod, over its own localhost.
-    prints(up, "by-port", "neighbour", "timeout 3 busybox wget -q -O - http://127.0.0.1:8080/", "by-port")
+    prints(
+        up,
+        "by-port",
+        "neighbour",
+        "timeout 3 busybox wget -q -O - http://127.0.0.1:8080/",
+        "by-port",
+    )
 }
 
-fn images(up: &Up) -> Result<()> {
+fn roots(up: &Up) -> Result<()> {
     let folder = log(up, "from-folder")?;
-    ensure!(folder.ends_with("kept\n") && folder.contains("bin\n"), "{folder}");
+    ensure!(
+        folder.ends_with("kept\n") && folder.contains("bin\n"),
+        "{folder}"
+    );
     ensure!(log(up, "from-tar")? == "from a tar\n");
     let layout = log(up, "from-layout")?;
     ensure!(layout.starts_with("from a layout\n"), "{layout}");
     ensure!(layout.ends_with("green\n/srv\n1234\n"), "{layout}");
     ensure!(!layout.contains("removed"), "{layout}");
     let id = "/status/containerStatuses/0/imageID";
-    hold(up, &[("from-tar", id, "~sha256:"), ("from-layout", id, "~sha256:"), ("from-folder", id, "~/images/plain")])
+    hold(
+        up,
+        &[
+            ("from-tar", id, "~sha256:"),
+            ("from-layout", id, "~sha256:"),
+            ("from-folder", id, "~/images/plain"),
+        ],
+    )
 }
 
 /// The Pod's own token, by the Service's address: the API server knows who asks, and that it may not.
@@ -152,7 +204,10 @@ fn token(up: &Up) -> Result<()> {
                   https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/api/v1/namespaces/$(cat $F/namespace)/pods";
     eventually("the API server knows the Pod", LIMIT, || {
         let said = inside(up, "volumes", "reads", script)?;
-        ensure!(said.contains("User \\\"system:serviceaccount:default:default\\\" cannot list"), "{said}");
+        ensure!(
+            said.contains("User \\\"system:serviceaccount:default:default\\\" cannot list"),
+            "{said}"
+        );
         Ok(())
     })
 }

@@ -48,8 +48,16 @@ fn ended(up: &Up) -> Result<()> {
             ("signalled", "/status/phase", "Failed"),
             ("signalled", &code, "137"),
             ("second-try", "/status/phase", "Succeeded"),
-            ("second-try", "/status/containerStatuses/0/restartCount", "1"),
-            ("second-try", "/status/containerStatuses/0/lastState/terminated/exitCode", "3"),
+            (
+                "second-try",
+                "/status/containerStatuses/0/restartCount",
+                "1",
+            ),
+            (
+                "second-try",
+                "/status/containerStatuses/0/lastState/terminated/exitCode",
+                "3",
+            ),
             ("second-try", "/status/podIP", "~10.244."),
             ("too-long", "/status/phase", "Failed"),
             ("too-long", "/status/reason", "DeadlineExceeded"),
@@ -60,12 +68,18 @@ fn ended(up: &Up) -> Result<()> {
         ],
     )?;
     if std::fs::read_to_string("/proc/self/mountinfo")?.contains("memory") {
-        hold(up, &[("hungry", &reason, "OOMKilled"), ("hungry", &code, "137")])?;
+        hold(
+            up,
+            &[("hungry", &reason, "OOMKilled"), ("hungry", &code, "137")],
+        )?;
     }
     let table = up.kubectl("get pods never-ok never-bad too-long -o wide --no-headers")?;
     for (line, status) in table.lines().zip(["Completed", "Error", ""]) {
         ensure!(line.contains(status), "{line}");
-        ensure!(status.is_empty() || line.contains("10.244."), "no address: {line}");
+        ensure!(
+            status.is_empty() || line.contains("10.244."),
+            "no address: {line}"
+        );
     }
     Ok(())
 }
@@ -80,12 +94,25 @@ fn restarted(up: &Up) -> Result<()> {
             ("crashes", &waiting, "CrashLoopBackOff"),
             ("crashes", &message, "~back-off "),
             ("crashes", "/status/containerStatuses/0/restartCount", ">0"),
-            ("crashes", "/status/containerStatuses/0/lastState/terminated/exitCode", "3"),
+            (
+                "crashes",
+                "/status/containerStatuses/0/lastState/terminated/exitCode",
+                "3",
+            ),
             ("again", &waiting, "CrashLoopBackOff"),
-            ("again", "/status/containerStatuses/0/lastState/terminated/reason", "Completed"),
+            (
+                "again",
+                "/status/containerStatuses/0/lastState/terminated/reason",
+                "Completed",
+            ),
         ],
     )?;
-    event(up, "crashes", "BackOff", "Back-off restarting failed container main in pod crashes_default(")?;
+    event(
+        up,
+        "crashes",
+        "BackOff",
+        "Back-off restarting failed container main in pod crashes_default(",
+    )?;
     let line = up.kubectl("get pod crashes --no-headers")?;
     ensure!(line.contains("CrashLoopBackOff"), "{line}");
     ensure!(line.contains(" ago)"), "RESTARTS tells no time: {line}");
@@ -97,19 +124,42 @@ fn initialized(up: &Up) -> Result<()> {
         up,
         &[
             ("inits", "/status/phase", "Running"),
-            ("inits", "/status/initContainerStatuses/1/state/terminated/reason", "Completed"),
+            (
+                "inits",
+                "/status/initContainerStatuses/1/state/terminated/reason",
+                "Completed",
+            ),
             ("init-bad", "/status/phase", "Failed"),
-            ("init-bad", "/status/initContainerStatuses/0/state/terminated/exitCode", "1"),
+            (
+                "init-bad",
+                "/status/initContainerStatuses/0/state/terminated/exitCode",
+                "1",
+            ),
             ("init-loops", "/status/phase", "Pending"),
-            ("init-loops", "/status/initContainerStatuses/0/restartCount", ">0"),
-            ("init-loops", "/status/initContainerStatuses/0/state/waiting/reason", "CrashLoopBackOff"),
-            ("init-loops", &format!("{STATE}/waiting/reason"), "PodInitializing"),
+            (
+                "init-loops",
+                "/status/initContainerStatuses/0/restartCount",
+                ">0",
+            ),
+            (
+                "init-loops",
+                "/status/initContainerStatuses/0/state/waiting/reason",
+                "CrashLoopBackOff",
+            ),
+            (
+                "init-loops",
+                &format!("{STATE}/waiting/reason"),
+                "PodInitializing",
+            ),
         ],
     )?;
     let order = up.kubectl("logs inits")?;
     ensure!(order == "one\ntwo\n", "{order:?}");
     let table = up.kubectl("get pods init-bad init-loops --no-headers")?;
-    ensure!(table.contains("Init:Error") && table.contains("Init:CrashLoopBackOff"), "{table}");
+    ensure!(
+        table.contains("Init:Error") && table.contains("Init:CrashLoopBackOff"),
+        "{table}"
+    );
     Ok(())
 }
 
@@ -122,18 +172,44 @@ fn refused(up: &Up) -> Result<()> {
             ("no-image", &waiting, "ImagePullBackOff"),
             ("no-folder", &waiting, "InvalidImageName"),
             ("no-command", &waiting, "CrashLoopBackOff"),
-            ("no-command", "/status/containerStatuses/0/lastState/terminated/reason", "StartError"),
+            (
+                "no-command",
+                "/status/containerStatuses/0/lastState/terminated/reason",
+                "StartError",
+            ),
             ("no-program", "/status/phase", "Failed"),
-            ("no-program", &format!("{STATE}/terminated/reason"), "StartError"),
-            ("no-program", &format!("{STATE}/terminated/message"), "~executable file not found in $PATH"),
+            (
+                "no-program",
+                &format!("{STATE}/terminated/reason"),
+                "StartError",
+            ),
+            (
+                "no-program",
+                &format!("{STATE}/terminated/message"),
+                "~executable file not found in $PATH",
+            ),
             ("no-object", &waiting, "CreateContainerConfigError"),
-            ("no-object", &format!("{STATE}/waiting/message"), "configmap \"late\" not found"),
+            (
+                "no-object",
+                &format!("{STATE}/waiting/message"),
+                "configmap \"late\" not found",
+            ),
             ("no-volume", &waiting, "ContainerCreating"),
         ],
     )?;
-    event(up, "no-image", "Failed", "Failed to pull image \"example.org/no/such:1\"")?;
+    event(
+        up,
+        "no-image",
+        "Failed",
+        "Failed to pull image \"example.org/no/such:1\"",
+    )?;
     event(up, "no-image", "Failed", "Error: ImagePullBackOff")?;
-    event(up, "no-image", "BackOff", "Back-off pulling image \"example.org/no/such:1\"")?;
+    event(
+        up,
+        "no-image",
+        "BackOff",
+        "Back-off pulling image \"example.org/no/such:1\"",
+    )?;
     event(up, "no-folder", "InspectFailed", "/no/such/folder")?;
     event(up, "no-command", "Failed", "/no/such/program")?;
     event(up, "no-object", "Failed", "configmap \"late\" not found")?;
@@ -151,24 +227,43 @@ fn probed(up: &Up) -> Result<()> {
     hold(
         up,
         &[
-            // By name: exec, http.
+            // In the order of the specification: http, exec.
             ("probed", "/status/containerStatuses/1/started", "true"),
             ("probed", "/status/containerStatuses/1/ready", "true"),
             ("probed", ready, "false"),
             ("probed", "/status/containerStatuses/0/restartCount", "0"),
             ("never-ready", "/status/phase", "Running"),
             ("never-ready", ready, "false"),
-            ("never-ready", "/status/containerStatuses/0/restartCount", "0"),
+            (
+                "never-ready",
+                "/status/containerStatuses/0/restartCount",
+                "0",
+            ),
             ("dead", "/status/containerStatuses/0/restartCount", ">0"),
             ("never-up", "/status/containerStatuses/0/restartCount", ">0"),
             ("never-up", "/status/containerStatuses/0/ready", "false"),
         ],
     )?;
-    event(up, "probed", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404")?;
+    event(
+        up,
+        "probed",
+        "Unhealthy",
+        "Readiness probe failed: HTTP probe failed with statuscode: 404",
+    )?;
     event(up, "never-ready", "Unhealthy", "Readiness probe failed: ")?;
     event(up, "dead", "Unhealthy", "Liveness probe failed: ")?;
-    event(up, "dead", "Killing", "Container main failed liveness probe, will be restarted")?;
-    event(up, "never-up", "Killing", "Container main failed startup probe, will be restarted")?;
+    event(
+        up,
+        "dead",
+        "Killing",
+        "Container main failed liveness probe, will be restarted",
+    )?;
+    event(
+        up,
+        "never-up",
+        "Killing",
+        "Container main failed startup probe, will be restarted",
+    )?;
     inside(up, "probed", "exec", "echo >/shared/ready")?;
     hold(up, &[("probed", ready, "true")])?;
     inside(up, "probed", "exec", "rm /shared/ready")?;
@@ -179,7 +274,12 @@ fn probed(up: &Up) -> Result<()> {
 fn killed(up: &Up) -> Result<()> {
     up.apply(TWINS)?;
     up.wait_for("pod/twins", "condition=Ready", LIMIT)?;
-    let id = |place: usize| up.field("pod/twins", &format!("{{.status.containerStatuses[{place}].containerID}}"));
+    let id = |place: usize| {
+        up.field(
+            "pod/twins",
+            &format!("{{.status.containerStatuses[{place}].containerID}}"),
+        )
+    };
     let (first, second) = (id(0)?, id(1)?);
     kill(up, "sleep 4242")?;
     hold(
@@ -187,7 +287,11 @@ fn killed(up: &Up) -> Result<()> {
         &[
             ("twins", "/status/containerStatuses/0/restartCount", "1"),
             ("twins", "/status/containerStatuses/0/ready", "true"),
-            ("twins", "/status/containerStatuses/0/lastState/terminated/exitCode", "137"),
+            (
+                "twins",
+                "/status/containerStatuses/0/lastState/terminated/exitCode",
+                "137",
+            ),
             ("twins", "/status/containerStatuses/1/restartCount", "0"),
         ],
     )?;
@@ -206,9 +310,17 @@ fn killed(up: &Up) -> Result<()> {
             ("twins", "/status/phase", "Running"),
         ],
     )?;
-    event(up, "twins", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")?;
+    event(
+        up,
+        "twins",
+        "SandboxChanged",
+        "Pod sandbox changed, it will be killed and re-created.",
+    )?;
     let after = up.field("pod/twins", "{.status.podIP}")?;
-    ensure!(before != after, "the address of a network that is gone: {after}");
+    ensure!(
+        before != after,
+        "the address of a network that is gone: {after}"
+    );
     prints(up, "twins", "one", "grep -c twins /etc/hosts", "1")
 }
 
@@ -229,20 +341,28 @@ fn kill(up: &Up, line: &str) -> Result<()> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
-        let (Ok(words), Ok(cgroup)) = (std::fs::read(path.join("cmdline")), std::fs::read_to_string(path.join("cgroup")))
-        else {
+        let (Ok(words), Ok(cgroup)) = (
+            std::fs::read(path.join("cmdline")),
+            std::fs::read_to_string(path.join("cgroup")),
+        ) else {
             continue;
         };
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         if words.trim() == line && (cgroup.contains(&own) || line.contains(&own)) {
-            found.extend(path.file_name().and_then(|name| name.to_str()?.parse().ok()));
+            found.extend(
+                path.file_name()
+                    .and_then(|name| name.to_str()?.parse::<i32>().ok()),
+            );
         }
     }
     let [pid] = found[..] else {
         anyhow::bail!("{line:?} is run by {found:?}");
     };
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
-        .with_context(|| format!("kill {line:?}"))
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .with_context(|| format!("kill {line:?}"))
 }
 
 /// The folder of a Pod's sandbox, which its pause process names.
@@ -269,7 +389,10 @@ fn graceful(up: &Up) -> Result<()> {
     let took = since.elapsed();
     let said = std::fs::read_to_string(folder.path().join("said"))?;
     ensure!(said == "hook\nterm\n", "{said:?}");
-    ensure!(took >= Duration::from_secs(3), "deaf had 3 s, and was gone after {took:?}");
+    ensure!(
+        took >= Duration::from_secs(3),
+        "deaf had 3 s, and was gone after {took:?}"
+    );
     eventually("no Pod is left", LIMIT, || {
         let left = up.kubectl("get pods polite deaf --ignore-not-found")?;
         ensure!(left.is_empty(), "{left}");
@@ -306,7 +429,13 @@ fn broken_network_heals(up: &Up) -> Result<()> {
     std::fs::write(&list, good.replace("\"portmap\"", "\"no-such-plugin\""))?;
     up.apply(&ON_NODE.replace("NAME", "waits"))?;
     event(up, "waits", "NetworkNotReady", "no-such-plugin")?;
-    hold(up, &[("waits", "/status/phase", "Pending"), ("half", "/status/phase", "Running")])?;
+    hold(
+        up,
+        &[
+            ("waits", "/status/phase", "Pending"),
+            ("half", "/status/phase", "Running"),
+        ],
+    )?;
     std::fs::write(&list, "{ this is no JSON")?;
     up.apply(&ON_NODE.replace("NAME", "waits-too"))?;
     event(up, "waits-too", "NetworkNotReady", "network is not ready")?;

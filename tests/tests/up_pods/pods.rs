@@ -34,7 +34,10 @@ pub fn hold(up: &Up, statements: &[(&str, &str, &str)]) -> Result<()> {
                 None => String::new(),
             };
             if !is(&found, wanted) {
-                wrong.push(format!("{name} {path}: {found:?}, not {wanted:?}; its status: {}", pod["status"]));
+                wrong.push(format!(
+                    "{name} {path}: {found:?}, not {wanted:?}; its status: {}",
+                    pod["status"]
+                ));
             }
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -46,7 +49,9 @@ pub fn hold(up: &Up, statements: &[(&str, &str, &str)]) -> Result<()> {
 fn is(found: &str, wanted: &str) -> bool {
     if let Some(least) = wanted.strip_prefix('>') {
         let number = |text: &str| text.parse::<i64>().ok();
-        number(found).zip(number(least)).is_some_and(|(found, least)| found > least)
+        number(found)
+            .zip(number(least))
+            .is_some_and(|(found, least)| found > least)
     } else if let Some(part) = wanted.strip_prefix('~') {
         found.contains(part)
     } else {
@@ -57,13 +62,17 @@ fn is(found: &str, wanted: &str) -> bool {
 /// Waits until an event of a Pod has this reason and a message with this text.
 pub fn event(up: &Up, pod: &str, reason: &str, text: &str) -> Result<()> {
     let selector = format!("involvedObject.name={pod},reason={reason}");
-    eventually(&format!("{pod} has an event {reason}: {text}"), LIMIT, || {
-        let path = "jsonpath={.items[*].message}";
-        let words = ["get", "events", "--field-selector", &selector, "-o", path];
-        let said = process::run(&mut up.command(&words))?;
-        ensure!(said.contains(text), "there is only {said:?}");
-        Ok(())
-    })
+    eventually(
+        &format!("{pod} has an event {reason}: {text}"),
+        LIMIT,
+        || {
+            let path = "jsonpath={.items[*].message}";
+            let words = ["get", "events", "--field-selector", &selector, "-o", path];
+            let said = process::run(&mut up.command(&words))?;
+            ensure!(said.contains(text), "there is only {said:?}");
+            Ok(())
+        },
+    )
     .with_context(|| up.state())
 }
 
@@ -74,10 +83,14 @@ pub fn inside(up: &Up, pod: &str, container: &str, script: &str) -> Result<Strin
 
 /// Waits until a command in a container prints this.
 pub fn prints(up: &Up, pod: &str, container: &str, script: &str, wanted: &str) -> Result<()> {
-    eventually(&format!("{script:?} in {pod} prints {wanted:?}"), LIMIT, || {
-        let found = inside(up, pod, container, script)?;
-        ensure!(found.trim() == wanted, "it prints {found:?}");
-        Ok(())
-    })
+    eventually(
+        &format!("{script:?} in {pod} prints {wanted:?}"),
+        LIMIT,
+        || {
+            let found = inside(up, pod, container, script)?;
+            ensure!(found.trim() == wanted, "it prints {found:?}");
+            Ok(())
+        },
+    )
     .with_context(|| up.state())
 }

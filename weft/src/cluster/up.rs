@@ -1,5 +1,6 @@
 //! `weft up`
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
@@ -101,10 +102,15 @@ fn begin(name: &str, shape: &Shape) -> anyhow::Result<Cluster> {
         let _ = fs::remove_dir(folder(name));
         bail!("there is a namespace {left} of an earlier cluster: weft down --name {name} takes it away");
     }
+    let all = Path::new(super::FOLDER);
+    make_folder(all)?;
+    // Until the port is written down: others may begin at the same time.
+    let turn = fs::File::open(all).with_context(|| format!("open {}", all.display()))?;
+    turn.lock().with_context(|| format!("lock {}", all.display()))?;
     let cluster = Cluster {
         name: name.to_owned(),
         shape: shape.clone(),
-        port: free_port()?,
+        port: free_port(&ports(all)?)?,
         etcd: None,
         server: None,
         nodes: (1..=shape.nodes).map(|number| Node { number, process: None }).collect(),
@@ -113,11 +119,33 @@ fn begin(name: &str, shape: &Shape) -> anyhow::Result<Cluster> {
     Ok(cluster)
 }
 
+/// The ports that clusters have been given; their servers may not listen yet.
+fn ports(all: &Path) -> anyhow::Result<BTreeSet<u16>> {
+    let mut ports = BTreeSet::new();
+    for entry in fs::read_dir(all).with_context(|| format!("list {}", all.display()))? {
+        let name = entry.with_context(|| format!("list {}", all.display()))?.file_name();
+        // What cannot be read is told by the commands for that cluster.
+        if let Some(Ok(Some(other))) = name.to_str().map(Cluster::load) {
+            ports.insert(other.port);
+        }
+    }
+    Ok(ports)
+}
+
 /// A port on the host's loopback.
-fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", PORT)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
-    let address = listener.and_then(|listener| listener.local_addr());
-    Ok(address.context("find a free port on loopback")?.port())
+fn free_port(taken: &BTreeSet<u16>) -> anyhow::Result<u16> {
+    let any = std::iter::repeat_n(0, taken.len() + 1);
+    for wanted in std::iter::once(PORT).chain(any) {
+        let listener = match TcpListener::bind(("127.0.0.1", wanted)) {
+            Err(_) if wanted == PORT => continue,
+            other => other.context("find a free port on loopback")?,
+        };
+        let port = listener.local_addr().context("find a free port on loopback")?.port();
+        if !taken.contains(&port) {
+            return Ok(port);
+        }
+    }
+    bail!("find a free port on loopback: all that were offered belong to other clusters")
 }
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
