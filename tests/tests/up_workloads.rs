@@ -136,7 +136,6 @@ spec:
         - name: idle
           image: host
           command: [sleep, infinity]
-          readinessProbe: {exec: {command: ["true"]}, periodSeconds: 1}
 "#;
 
 /// Rolls a Deployment of the strategy and back, and looks at every moment of it.
