@@ -10,6 +10,7 @@
 //! Nothing is made in the host's own network, so clusters of several names stand side by side.
 
 pub mod down;
+mod etcd;
 mod owner;
 pub mod process;
 pub mod status;

@@ -28,6 +28,7 @@ use serde_json::Value;
 use tokio::sync::RwLock;
 
 pub use attachment::Attachment;
+pub use plugin::end_strays;
 use cache::{Cache, Entry};
 use list::{List, Version};
 use plugin::{Plugins, Verb};
@@ -76,6 +77,7 @@ impl Cni {
             plugins: Plugins {
                 folders: config.bin_dirs,
                 timeout: config.timeout,
+                owner: config.cache_dir.clone(),
             },
             cache: Cache::new(&config.cache_dir),
             turn: RwLock::default(),
@@ -269,6 +271,8 @@ impl Cni {
     /// All that failed; the rest is done.
     pub async fn gc(&self, alive: impl Fn(&str) -> bool) -> Result<(), Error> {
         let _turn = self.turn.write().await;
+        // None of this agent's runs now.
+        end_strays(&self.plugins.owner);
         let mut failures = Vec::new();
         let mut valid = Vec::new();
         for entry in self.cache.all().map_err(Error::Network)? {

@@ -16,7 +16,7 @@ use kube::{Api, Client};
 
 use super::process::{self, Process};
 use super::turn::Turn;
-use super::{Cluster, Node, Shape, Which, folder, need_root, owner, topology};
+use super::{Cluster, Node, Shape, Which, etcd, folder, need_root, owner, topology};
 use crate::server::{TOKEN, client};
 
 /// How long the API server, and then all nodes, may take.
@@ -148,7 +148,7 @@ fn free_port(taken: &BTreeSet<u16>) -> anyhow::Result<u16> {
     bail!("find a free port on loopback: all that were offered belong to other clusters")
 }
 
-fn make_folder(path: &Path) -> anyhow::Result<()> {
+pub(super) fn make_folder(path: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -167,10 +167,11 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
     for node in &cluster.nodes {
         make_folder(&cluster.node_folder(&node.name()))?;
     }
-    if let Some(etcd) = start_etcd(cluster, &underlay)? {
-        cluster.etcd = Some(etcd);
+    if let Some(etcd) = etcd::start(cluster, &underlay)? {
+        cluster.etcd = Some(etcd.clone());
         cluster.save()?;
-        say("etcd started".to_owned());
+        etcd::wait(cluster, &etcd, &underlay, PATIENCE)?;
+        say("etcd answers".to_owned());
     }
     if !cluster.server.as_ref().is_some_and(Process::alive) {
         cluster.server = Some(start_server(cluster)?);
@@ -200,26 +201,6 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
 
 fn program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("find this program's file")
-}
-
-fn start_etcd(cluster: &Cluster, underlay: &Netns) -> anyhow::Result<Option<Process>> {
-    if cluster.shape.store != "etcd" || cluster.etcd.as_ref().is_some_and(Process::alive) {
-        return Ok(None);
-    }
-    let Some(etcd) = kernel::process::find("etcd") else {
-        bail!("--store etcd needs the program etcd: apt-get install etcd-server");
-    };
-    let folder = cluster.etcd_folder();
-    make_folder(&folder)?;
-    let arguments = [
-        format!("--data-dir={}", folder.join("data").display()),
-        "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
-        "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
-        "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-        "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
-        "--initial-cluster=default=http://127.0.0.1:2380".to_owned(),
-    ];
-    Process::start(&etcd, &arguments, Some(underlay), &folder.join("etcd.log")).map(Some)
 }
 
 fn start_server(cluster: &Cluster) -> anyhow::Result<Process> {

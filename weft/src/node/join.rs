@@ -128,6 +128,8 @@ fn bare(data: &Path) -> process::Config {
 /// # Errors
 /// What could not be taken away.
 pub fn destroy(data: &Path) -> anyhow::Result<()> {
+    // First those who could still change what is taken away.
+    cni::end_strays(&data.join("cni/cache"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

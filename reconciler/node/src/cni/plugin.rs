@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,8 @@ use super::attachment::Attachment;
 
 /// More than any result; what a plugin says beyond it is cut off.
 const MOST_OUTPUT: u64 = 1 << 20;
+/// In the environment of a plugin, and so of all that it starts: the cache folder of the agent whose it is.
+const OWNER: &str = "WEFT_CNI_OWNER";
 
 /// `CNI_COMMAND`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Plugins {
     pub folders: Vec<PathBuf>,
     /// For one call.
     pub timeout: Duration,
+    /// The agent's cache folder, which is its alone.
+    pub owner: PathBuf,
 }
 
 /// Kills a plugin and its own children, unless it has ended: also when the call is given up.
@@ -124,7 +129,8 @@ impl Plugins {
         }
         command
             .env("CNI_COMMAND", verb.command())
-            .env("CNI_PATH", self.path().map_err(|error| failed(&error))?);
+            .env("CNI_PATH", self.path().map_err(|error| failed(&error))?)
+            .env(OWNER, &self.owner);
         if let Some(attachment) = attachment {
             command
                 .env("CNI_CONTAINERID", &attachment.container_id)
@@ -150,6 +156,23 @@ impl Plugins {
 
     fn path(&self) -> Result<OsString, std::env::JoinPathsError> {
         std::env::join_paths(&self.folders)
+    }
+}
+
+/// Kills the plugins of an agent that was killed: nobody waits for their answers, and what they would still do is
+/// undone already. One that hangs would stay for ever.
+pub fn end_strays(owner: &Path) {
+    let mut mark = format!("{OWNER}=").into_bytes();
+    mark.extend(owner.as_os_str().as_bytes());
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        // One that has ended meanwhile, or is the kernel's own, has none.
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if environment.split(|&byte| byte == 0).any(|word| word == mark) {
+            tracing::info!("kill process {pid}, a CNI plugin that an earlier agent has started");
+            // It may have ended at this moment.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }
 
