@@ -42,7 +42,11 @@ pub fn processes(cluster: &str, node: Option<&str>) -> Result<Vec<Member>> {
     };
     let mut members = Vec::new();
     for entry in fs::read_dir("/proc").context("list processes")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         // One that has ended meanwhile is none.
@@ -58,7 +62,12 @@ fn member(pid: i32, place: &str, cgroup: &str) -> Option<Member> {
     }
     let read = |file: &str| {
         let bytes = fs::read(format!("/proc/{pid}/{file}")).ok()?;
-        Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned())
+        Some(
+            String::from_utf8_lossy(&bytes)
+                .replace('\0', " ")
+                .trim()
+                .to_owned(),
+        )
     };
     let stat = read("stat")?;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -79,7 +88,12 @@ fn member(pid: i32, place: &str, cgroup: &str) -> Option<Member> {
     if inside.is_none() && !named(&command) && !named(&read("environ")?) {
         return None;
     }
-    Some(Member { pid, began: fields.get(19)?.parse().ok()?, command, cgroup: inside })
+    Some(Member {
+        pid,
+        began: fields.get(19)?.parse().ok()?,
+        command,
+        cgroup: inside,
+    })
 }
 
 /// The processes of Pods on a node: pauses, shims and what runs in containers. Two that are the same say that nothing
@@ -88,9 +102,14 @@ pub fn of_pods(cluster: &str, node: &str) -> Result<Vec<Member>> {
     let all = processes(cluster, Some(node))?;
     let stage = |command: &str| {
         let mut words = command.split(' ').skip(1);
-        words.next().is_some_and(|word| word == "pause" || word == "shim")
+        words
+            .next()
+            .is_some_and(|word| word == "pause" || word == "shim")
     };
-    Ok(all.into_iter().filter(|one| one.cgroup.is_some() || stage(&one.command)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|one| one.cgroup.is_some() || stage(&one.command))
+        .collect())
 }
 
 /// Everything: namespaces with their links, addresses, routes and rules, processes, mounts, cgroups, files but for
@@ -101,24 +120,51 @@ pub fn of(cluster: &str) -> Result<Vec<String>> {
     for namespace in namespaces(cluster)? {
         lines.push(format!("namespace {namespace}"));
         let inside = snapshot::of(&Namespace::of_name(&namespace))?;
-        lines.extend(inside.into_iter().map(|line| format!("{namespace}: {line}")));
+        lines.extend(
+            inside
+                .into_iter()
+                .map(|line| format!("{namespace}: {line}")),
+        );
     }
-    lines.extend(processes(cluster, None)?.into_iter().map(|one| format!("process {}", one.command)));
+    lines.extend(
+        processes(cluster, None)?
+            .into_iter()
+            .map(|one| format!("process {}", one.command)),
+    );
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    lines.extend(points.filter(|point| Path::new(point).starts_with(&place)).map(|point| format!("mount {point}")));
-    let mark = format!("{}-nodes-", place.display()).trim_matches('/').replace('/', "-");
+    lines.extend(
+        points
+            .filter(|point| Path::new(point).starts_with(&place))
+            .map(|point| format!("mount {point}")),
+    );
+    let mark = format!("{}-nodes-", place.display())
+        .trim_matches('/')
+        .replace('/', "-");
     let is_ours = |path: &Path| path.display().to_string().contains(&mark);
-    lines.extend(folders(Path::new("/sys/fs/cgroup"), 5).into_iter().filter(|path| is_ours(path)).map(|path| format!("cgroup {}", path.display())));
-    lines.extend(files(&place).into_iter().map(|path| format!("file {}", path.display())));
+    lines.extend(
+        folders(Path::new("/sys/fs/cgroup"), 5)
+            .into_iter()
+            .filter(|path| is_ours(path))
+            .map(|path| format!("cgroup {}", path.display())),
+    );
+    lines.extend(
+        files(&place)
+            .into_iter()
+            .map(|path| format!("file {}", path.display())),
+    );
     lines.sort();
     Ok(lines)
 }
 
 /// The host's own links. Others may work on the machine at the same time: wait until they are as they were.
 pub fn of_host() -> Result<Vec<String>> {
-    let links = fs::read_dir("/sys/class/net").context("list the host's links")?.flatten();
-    let mut links: Vec<_> = links.map(|link| format!("link {}", link.file_name().to_string_lossy())).collect();
+    let links = fs::read_dir("/sys/class/net")
+        .context("list the host's links")?
+        .flatten();
+    let mut links: Vec<_> = links
+        .map(|link| format!("link {}", link.file_name().to_string_lossy()))
+        .collect();
     links.sort();
     Ok(links)
 }
@@ -129,27 +175,43 @@ pub fn namespaces(cluster: &str) -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir("/run/netns") else {
         return Ok(Vec::new());
     };
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<_> = names.filter(|name| *name == own || name.starts_with(&format!("{own}-n"))).collect();
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names
+        .filter(|name| *name == own || name.starts_with(&format!("{own}-n")))
+        .collect();
     names.sort();
     Ok(names)
 }
 
 /// Waits until a cluster has no trace on this machine.
 pub fn ensure_nothing(cluster: &str, limit: Duration) -> Result<()> {
-    eventually(&format!("nothing is left of cluster {cluster}"), limit, || {
-        let left = of(cluster)?;
-        let place = folder(cluster);
-        ensure!(!place.exists(), "{} is still there", place.display());
-        ensure!(left.is_empty(), "there is still\n    {}", left.join("\n    "));
-        Ok(())
-    })
+    eventually(
+        &format!("nothing is left of cluster {cluster}"),
+        limit,
+        || {
+            let left = of(cluster)?;
+            let place = folder(cluster);
+            ensure!(!place.exists(), "{} is still there", place.display());
+            ensure!(
+                left.is_empty(),
+                "there is still\n    {}",
+                left.join("\n    ")
+            );
+            Ok(())
+        },
+    )
 }
 
 /// Waits until a cluster has what it had before, and nothing more.
 pub fn ensure_as_before(cluster: &str, before: &[String], limit: Duration) -> Result<()> {
     eventually("nothing is left behind", limit, || {
-        snapshot::ensure_same(&format!("what cluster {cluster} has"), before, &of(cluster)?)
+        snapshot::ensure_same(
+            &format!("what cluster {cluster} has"),
+            before,
+            &of(cluster)?,
+        )
     })
 }
 

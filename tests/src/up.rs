@@ -57,7 +57,9 @@ impl Up {
     /// `weft up` once more: starts what does not run.
     pub fn raise(&mut self, flags: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.weft);
-        command.args(["up", "--quiet", "--name", &self.name]).args(flags);
+        command
+            .args(["up", "--quiet", "--name", &self.name])
+            .args(flags);
         let path = process::run(&mut command)?;
         self.kubeconfig = PathBuf::from(path.trim());
         Ok(())
@@ -66,6 +68,11 @@ impl Up {
     /// The cluster's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where the program `weft` is.
+    pub fn program(&self) -> &Path {
+        &self.weft
     }
 
     /// The program `weft`.
@@ -87,17 +94,26 @@ impl Up {
 
     /// The number of a part's process as it was started last: `server`, `etcd`, `n1`.
     pub fn pid(&self, part: &str) -> Result<i32> {
-        let text = std::fs::read(self.folder().join("cluster.json")).context("read cluster.json")?;
-        let cluster: serde_json::Value = serde_json::from_slice(&text).context("read cluster.json")?;
-        let process = match part.strip_prefix('n').and_then(|number| number.parse::<u64>().ok()) {
+        let text =
+            std::fs::read(self.folder().join("cluster.json")).context("read cluster.json")?;
+        let cluster: serde_json::Value =
+            serde_json::from_slice(&text).context("read cluster.json")?;
+        let process = match part
+            .strip_prefix('n')
+            .and_then(|number| number.parse::<u64>().ok())
+        {
             Some(number) => {
-                let nodes = cluster["nodes"].as_array().context("cluster.json has no nodes")?;
+                let nodes = cluster["nodes"]
+                    .as_array()
+                    .context("cluster.json has no nodes")?;
                 let node = nodes.iter().find(|node| node["number"] == number);
                 &node.with_context(|| format!("there is no node {part}"))?["process"]
             }
             None => &cluster[part],
         };
-        let pid = process["pid"].as_i64().with_context(|| format!("{part} has no process"))?;
+        let pid = process["pid"]
+            .as_i64()
+            .with_context(|| format!("{part} has no process"))?;
         Ok(pid.try_into()?)
     }
 
@@ -159,10 +175,15 @@ impl Up {
 
     /// What there is, for the text of an error.
     pub fn state(&self) -> String {
-        let show = |line: &str| self.kubectl(line).unwrap_or_else(|error| format!("{error:#}"));
+        let show = |line: &str| {
+            self.kubectl(line)
+                .unwrap_or_else(|error| format!("{error:#}"))
+        };
         format!(
             "{}\n{}",
-            show("get pods,deployments,replicasets,statefulsets,daemonsets,jobs,services,nodes -A -o wide"),
+            show(
+                "get pods,deployments,replicasets,statefulsets,daemonsets,jobs,services,nodes -A -o wide"
+            ),
             show("get events -A --sort-by=.metadata.creationTimestamp")
         )
     }

@@ -47,7 +47,9 @@ spec:
 }
 
 fn ready() -> bool {
-    requirement::is_root() && requirement::has_programs(&["busybox", "ip"]) && requirement::has_kubectl(20)
+    requirement::is_root()
+        && requirement::has_programs(&["busybox", "ip"])
+        && requirement::has_kubectl(20)
 }
 
 /// Starts `web` and waits until all of it is ready.
@@ -73,7 +75,12 @@ fn warm(up: &Up) -> Result<Vec<String>> {
         let now = census::of(up.name())?;
         let veths = now.iter().filter(|line| line.contains("VETH")).count();
         let before = std::mem::replace(&mut last, now);
-        ensure!(before == last && veths == 0, "{veths} veths, {} lines, then {}", before.len(), last.len());
+        ensure!(
+            before == last && veths == 0,
+            "{veths} veths, {} lines, then {}",
+            before.len(),
+            last.len()
+        );
         Ok(())
     })?;
     Ok(last)
@@ -86,7 +93,18 @@ fn ask(up: &Up, node: u8) -> Result<String> {
 }
 
 fn ask_at(up: &Up, node: u8, ip: &str) -> Result<String> {
-    up.node(node).exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", &format!("http://{ip}/")])
+    up.node(node).exec(
+        "timeout",
+        &[
+            "3",
+            "busybox",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            &format!("http://{ip}/"),
+        ],
+    )
 }
 
 /// Names of the Pods of `web` that are not being deleted, of a node or all.
@@ -96,26 +114,34 @@ fn living(up: &Up, node: Option<&str>) -> Result<BTreeSet<String>> {
     let rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let kept = rows.filter(|row| row.get(2).is_none_or(|at| at.is_empty()));
     let kept = kept.filter(|row| node.is_none_or(|node| row.get(1) == Some(&node)));
-    Ok(kept.filter_map(|row| row.first().map(|name| (*name).to_owned())).collect())
+    Ok(kept
+        .filter_map(|row| row.first().map(|name| (*name).to_owned()))
+        .collect())
 }
 
 /// All that ran before runs still, untouched.
 fn ensure_untouched(before: &[Member], now: &[Member]) -> Result<()> {
     let missing: Vec<_> = before.iter().filter(|one| !now.contains(one)).collect();
-    ensure!(missing.is_empty(), "these ended or are others now: {missing:#?}");
+    ensure!(
+        missing.is_empty(),
+        "these ended or are others now: {missing:#?}"
+    );
     Ok(())
 }
 
 /// The first process of a Pod's container, by a word of its command line.
 fn process_of(up: &Up, node: &str, word: &str) -> Result<Member> {
     let all = census::of_pods(up.name(), node)?;
-    let found = all.into_iter().find(|one| one.cgroup.as_deref().is_some_and(|path| path.contains('/')) && one.command.contains(word));
+    let found = all.into_iter().find(|one| {
+        one.cgroup.as_deref().is_some_and(|path| path.contains('/')) && one.command.contains(word)
+    });
     found.with_context(|| format!("no process {word} in a container on {node}"))
 }
 
 fn kill(member: &Member) -> Result<()> {
     use nix::sys::signal::{Signal, kill};
-    kill(nix::unistd::Pid::from_raw(member.pid), Signal::SIGKILL).with_context(|| format!("kill {member:?}"))
+    kill(nix::unistd::Pid::from_raw(member.pid), Signal::SIGKILL)
+        .with_context(|| format!("kill {member:?}"))
 }
 
 /// A Pod on node n1 that sleeps for a time that tells it apart.
@@ -146,11 +172,18 @@ fn a_server_that_is_killed_disturbs_no_pod() -> Result<()> {
     up.wait_for("pod/again", "condition=Ready", WAIT)?;
     let ip = up.field("service/web", "{.spec.clusterIP}")?;
     let pods = living(&up, None)?;
-    let mut before = [census::of_pods(up.name(), "n1")?, census::of_pods(up.name(), "n2")?].concat();
+    let mut before = [
+        census::of_pods(up.name(), "n1")?,
+        census::of_pods(up.name(), "n2")?,
+    ]
+    .concat();
 
     up.kill("server")?;
     eventually("the server is gone", WAIT, || {
-        ensure!(up.kubectl("get --raw /version --request-timeout=2s").is_err());
+        ensure!(
+            up.kubectl("get --raw /version --request-timeout=2s")
+                .is_err()
+        );
         Ok(())
     })?;
     // What runs goes on: the Service answers, and a container that ends is started again without the server.
@@ -159,13 +192,24 @@ fn a_server_that_is_killed_disturbs_no_pod() -> Result<()> {
     }
     let first = process_of(&up, "n1", "sleep 70001")?;
     kill(&first)?;
-    eventually("the container is started again without the server", WAIT, || {
-        let now = process_of(&up, "n1", "sleep 70001")?;
-        ensure!(now != first, "it is still the first");
-        Ok(())
-    })?;
+    eventually(
+        "the container is started again without the server",
+        WAIT,
+        || {
+            let now = process_of(&up, "n1", "sleep 70001")?;
+            ensure!(now != first, "it is still the first");
+            Ok(())
+        },
+    )?;
     // Its shim is another's now, too.
-    before.retain(|one| one.cgroup != first.cgroup && !first.cgroup.as_deref().is_some_and(|path| path.rsplit('/').next().is_some_and(|id| one.command.contains(id))));
+    before.retain(|one| {
+        one.cgroup != first.cgroup
+            && !first.cgroup.as_deref().is_some_and(|path| {
+                path.rsplit('/')
+                    .next()
+                    .is_some_and(|id| one.command.contains(id))
+            })
+    });
 
     up.raise(&[])?;
     up.kubectl("scale deployment/web --replicas=6")?;
@@ -176,8 +220,15 @@ fn a_server_that_is_killed_disturbs_no_pod() -> Result<()> {
         Ok(())
     })?;
     let after = living(&up, None)?;
-    ensure!(after.is_superset(&pods) && after.len() == 6, "{pods:?} became {after:?}");
-    let now = [census::of_pods(up.name(), "n1")?, census::of_pods(up.name(), "n2")?].concat();
+    ensure!(
+        after.is_superset(&pods) && after.len() == 6,
+        "{pods:?} became {after:?}"
+    );
+    let now = [
+        census::of_pods(up.name(), "n1")?,
+        census::of_pods(up.name(), "n2")?,
+    ]
+    .concat();
     ensure_untouched(&before, &now)?;
     // A node never counted as lost while it was the server that was away.
     let events = up.kubectl("get events -A")?;
@@ -208,13 +259,22 @@ fn an_agent_that_is_killed_finds_its_pods_again() -> Result<()> {
     up.kubectl(&format!("delete pod {gone} --wait=false"))?;
     std::thread::sleep(Duration::from_secs(1));
     let marks = |one: &&Member| !one.command.contains("sleep 7000");
-    let before: Vec<_> = census::of_pods(up.name(), "n1")?.into_iter().filter(|one| marks(&one)).collect();
+    let before: Vec<_> = census::of_pods(up.name(), "n1")?
+        .into_iter()
+        .filter(|one| marks(&one))
+        .collect();
     up.raise(&[])?;
 
     eventually("what ended meanwhile is noticed", WAIT, || {
         let phase = up.field("pod/once", "{.status.phase}")?;
-        let code = up.field("pod/once", "{.status.containerStatuses[0].state.terminated.exitCode}")?;
-        ensure!(phase == "Failed" && code == "137", "{phase}, exit code {code}");
+        let code = up.field(
+            "pod/once",
+            "{.status.containerStatuses[0].state.terminated.exitCode}",
+        )?;
+        ensure!(
+            phase == "Failed" && code == "137",
+            "{phase}, exit code {code}"
+        );
         let count = up.field("pod/again", "{.status.containerStatuses[0].restartCount}")?;
         ensure!(count == "1", "restartCount {count}");
         Ok(())
@@ -232,7 +292,12 @@ fn an_agent_that_is_killed_finds_its_pods_again() -> Result<()> {
     let uids = process::run(&mut up.command(&["get", "pods", "-o", path]))?;
     let kept: Vec<_> = before
         .into_iter()
-        .filter(|one| one.cgroup.as_deref().and_then(|path| path.split('/').next()).is_some_and(|uid| uids.contains(uid)))
+        .filter(|one| {
+            one.cgroup
+                .as_deref()
+                .and_then(|path| path.split('/').next())
+                .is_some_and(|uid| uids.contains(uid))
+        })
         .collect();
     ensure!(!kept.is_empty(), "no process of a Pod was seen");
     ensure_untouched(&kept, &now)?;
@@ -248,7 +313,10 @@ fn an_agent_that_is_killed_finds_its_pods_again() -> Result<()> {
 /// Waits until a node is as `kubectl get nodes` shows it.
 fn node_is(up: &Up, node: &str, status: &str) -> Result<()> {
     let done = eventually(&format!("node {node} is {status}"), WAIT, || {
-        let found = up.field(&format!("node/{node}"), r#"{.status.conditions[?(@.type=="Ready")].status}"#)?;
+        let found = up.field(
+            &format!("node/{node}"),
+            r#"{.status.conditions[?(@.type=="Ready")].status}"#,
+        )?;
         ensure!(found == status, "Ready is {found}");
         Ok(())
     });
@@ -274,17 +342,24 @@ fn moved_to_n1(up: &Up, replicas: usize) -> Result<()> {
 /// Waits until n2 takes Pods again and has no strays.
 fn back_without_strays(up: &Up, replicas: usize) -> Result<()> {
     node_is(up, "n2", "True")?;
-    let done = eventually("n2 has no taints, and no Pods that were replaced", WAIT, || {
-        let left = taints(up, "n2")?;
-        ensure!(left.is_empty(), "taints {left}");
-        let all = up.kubectl("get pods -l app=web -o name")?;
-        ensure!(all.lines().count() == replicas, "{all}");
-        let here = living(up, Some("n2"))?.len();
-        let running = census::of_pods(up.name(), "n2")?;
-        let pauses = running.iter().filter(|one| one.command.contains(" pause ")).count();
-        ensure!(pauses == here, "{here} Pods, but {running:#?}");
-        Ok(())
-    });
+    let done = eventually(
+        "n2 has no taints, and no Pods that were replaced",
+        WAIT,
+        || {
+            let left = taints(up, "n2")?;
+            ensure!(left.is_empty(), "taints {left}");
+            let all = up.kubectl("get pods -l app=web -o name")?;
+            ensure!(all.lines().count() == replicas, "{all}");
+            let here = living(up, Some("n2"))?.len();
+            let running = census::of_pods(up.name(), "n2")?;
+            let pauses = running
+                .iter()
+                .filter(|one| one.command.contains(" pause "))
+                .count();
+            ensure!(pauses == here, "{here} Pods, but {running:#?}");
+            Ok(())
+        },
+    );
     done.with_context(|| up.state())
 }
 
@@ -300,7 +375,10 @@ fn pods_of_a_lost_node_are_replaced() -> Result<()> {
 
     // Its power fails.
     up.weft(&["down", "n2"])?;
-    ensure!(census::of_pods(up.name(), "n2")?.is_empty(), "Pods run without power");
+    ensure!(
+        census::of_pods(up.name(), "n2")?.is_empty(),
+        "Pods run without power"
+    );
     node_is(&up, "n2", "Unknown")?;
     eventually("it is tainted", WAIT, || {
         let found = taints(&up, "n2")?;
@@ -338,7 +416,8 @@ fn pods_of_a_lost_node_are_replaced() -> Result<()> {
         for (_, ip) in addresses(&up)? {
             let url = format!("http://{ip}:8080/");
             eventually(&format!("n{node} reaches {url}"), WAIT, || {
-                up.node(node).exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", &url])
+                up.node(node)
+                    .exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", &url])
             })?;
         }
         ask(&up, node)?;
@@ -352,7 +431,9 @@ fn addresses(up: &Up) -> Result<Vec<(String, String)>> {
     let path = r#"jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}"#;
     let text = process::run(&mut up.command(&["get", "pods", "-l", "app=web", "-o", path]))?;
     let pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
-    Ok(pairs.map(|(name, ip)| (name.to_owned(), ip.to_owned())).collect())
+    Ok(pairs
+        .map(|(name, ip)| (name.to_owned(), ip.to_owned()))
+        .collect())
 }
 
 /// A script in a CNI plugin's place, on one node; [`Broken::mend`] puts the plugin back.
@@ -363,8 +444,14 @@ struct Broken {
 
 impl Broken {
     fn plugin(up: &Up, node: &str, plugin: &str, script: &str) -> Result<Self> {
-        let path = up.folder().join("nodes").join(node).join("cni/bin").join(plugin);
-        let target = fs::read_link(&path).with_context(|| format!("read the link {}", path.display()))?;
+        let path = up
+            .folder()
+            .join("nodes")
+            .join(node)
+            .join("cni/bin")
+            .join(plugin);
+        let target =
+            fs::read_link(&path).with_context(|| format!("read the link {}", path.display()))?;
         let aside = path.with_extension("script");
         fs::write(&aside, script)?;
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
@@ -379,17 +466,33 @@ impl Broken {
 }
 
 fn events_of(up: &Up, pod: &str) -> Result<String> {
-    let words = ["get", "events", "--field-selector", &format!("involvedObject.name={pod}"), "-o", r#"jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}"#];
+    let words = [
+        "get",
+        "events",
+        "--field-selector",
+        &format!("involvedObject.name={pod}"),
+        "-o",
+        r#"jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}"#,
+    ];
     process::run(&mut up.command(&words))
 }
 
 /// Waits for an event of a Pod with both texts in one line.
 fn event(up: &Up, pod: &str, reason: &str, text: &str) -> Result<()> {
-    let done = eventually(&format!("event {reason} with {text:?} of {pod}"), WAIT, || {
-        let events = events_of(up, pod)?;
-        ensure!(events.lines().any(|line| line.starts_with(reason) && line.contains(text)), "{events}");
-        Ok(())
-    });
+    let done = eventually(
+        &format!("event {reason} with {text:?} of {pod}"),
+        WAIT,
+        || {
+            let events = events_of(up, pod)?;
+            ensure!(
+                events
+                    .lines()
+                    .any(|line| line.starts_with(reason) && line.contains(text)),
+                "{events}"
+            );
+            Ok(())
+        },
+    );
     done.with_context(|| up.state())
 }
 
@@ -402,7 +505,12 @@ fn broken_plugins_and_full_disks_are_told_and_survived() -> Result<()> {
     let fresh = warm(&up)?;
 
     // On n2 the last plugin of the chain hangs: half is done by then, and is to be undone.
-    let hangs = Broken::plugin(&up, "n2", "portmap", "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\nsleep 90000\n")?;
+    let hangs = Broken::plugin(
+        &up,
+        "n2",
+        "portmap",
+        "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\nsleep 90000\n",
+    )?;
     up.apply(&sleeper("hangs", 70_005, "Never", "n2"))?;
 
     // On n1 the first fails, by the rules.
@@ -410,12 +518,21 @@ fn broken_plugins_and_full_disks_are_told_and_survived() -> Result<()> {
     let fails = Broken::plugin(&up, "n1", "flannel", fails)?;
     up.apply(&sleeper("fails", 70_006, "Never", "n1"))?;
     event(&up, "fails", "FailedCreatePodSandBox", "the moon is full")?;
-    ensure!(census::of_pods(up.name(), "n1")?.iter().all(|one| !one.command.contains("sleep 70006")));
+    ensure!(
+        census::of_pods(up.name(), "n1")?
+            .iter()
+            .all(|one| !one.command.contains("sleep 70006"))
+    );
     fails.mend()?;
     up.wait_for("pod/fails", "condition=Ready", WAIT)?;
 
     // And the last, with no word of sense.
-    let babbles = Broken::plugin(&up, "n1", "portmap", "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\necho nonsense\nexit 3\n")?;
+    let babbles = Broken::plugin(
+        &up,
+        "n1",
+        "portmap",
+        "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\necho nonsense\nexit 3\n",
+    )?;
     up.apply(&sleeper("babbles", 70_007, "Never", "n1"))?;
     event(&up, "babbles", "FailedCreatePodSandBox", "nonsense")?;
     // What the first plugins had made is undone: one Pod has a network there, not two.
@@ -423,7 +540,10 @@ fn broken_plugins_and_full_disks_are_told_and_survived() -> Result<()> {
         let ports = up.node(1).sh("ip -o link show master cni0")?;
         ensure!(ports.lines().count() == 1, "{ports}");
         let leases = fs::read_dir(up.folder().join("nodes/n1/cni/networks/cbr0"))?.flatten();
-        let leases: Vec<_> = leases.map(|lease| lease.file_name().to_string_lossy().into_owned()).filter(|name| name.starts_with("10.")).collect();
+        let leases: Vec<_> = leases
+            .map(|lease| lease.file_name().to_string_lossy().into_owned())
+            .filter(|name| name.starts_with("10."))
+            .collect();
         ensure!(leases.len() == 1, "{leases:?}");
         Ok(())
     })?;
@@ -437,7 +557,10 @@ fn broken_plugins_and_full_disks_are_told_and_survived() -> Result<()> {
     up.wait_for("pod/hangs", "condition=Ready", WAIT)?;
     eventually("no plugin hangs any more", WAIT, || {
         let all = census::processes(up.name(), Some("n2"))?;
-        let left: Vec<_> = all.iter().filter(|one| one.command.contains("90000") || one.command.contains("portmap")).collect();
+        let left: Vec<_> = all
+            .iter()
+            .filter(|one| one.command.contains("90000") || one.command.contains("portmap"))
+            .collect();
         ensure!(left.is_empty(), "{left:#?}");
         Ok(())
     })?;
@@ -463,7 +586,14 @@ fn full_disk(up: &Up) -> Result<()> {
     let logs = up.folder().join("nodes/n1/logs");
     let logs = logs.to_str().context("a path")?;
     let mount = |options: &str| {
-        process::run(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "weft-test", logs]))
+        process::run(std::process::Command::new("mount").args([
+            "-t",
+            "tmpfs",
+            "-o",
+            options,
+            "weft-test",
+            logs,
+        ]))
     };
     mount("size=64k")?;
     let done = (|| {
@@ -481,12 +611,17 @@ spec:
       command: [sh, -c, "i=0; while true; do i=$((i+1)); echo $i >/tmp/count; echo line $i of many that fill a disk; [ $i -lt 3000 ] || sleep 0.2; done"]
 "#,
         )?;
-        let count = || -> Result<u64> {
-            Ok(up.kubectl("exec talks -- cat /tmp/count")?.trim().parse()?)
-        };
+        let count =
+            || -> Result<u64> { Ok(up.kubectl("exec talks -- cat /tmp/count")?.trim().parse()?) };
         eventually("it has filled the disk and goes on", WAIT, || {
-            let (first, full) = (count()?, process::run(std::process::Command::new("df").args(["--output=avail", logs]))?);
-            ensure!(first > 3000 && full.lines().last().is_some_and(|line| line.trim() == "0"), "line {first}; {full}");
+            let (first, full) = (
+                count()?,
+                process::run(std::process::Command::new("df").args(["--output=avail", logs]))?,
+            );
+            ensure!(
+                first > 3000 && full.lines().last().is_some_and(|line| line.trim() == "0"),
+                "line {first}; {full}"
+            );
             std::thread::sleep(Duration::from_millis(500));
             ensure!(count()? > first, "it stands at line {first}");
             Ok(())
@@ -494,7 +629,11 @@ spec:
         process::run(std::process::Command::new("mount").args(["-o", "remount,size=16m", logs]))?;
         eventually("its log goes on, and says what was lost", WAIT, || {
             let log = up.kubectl("logs talks --tail=2000")?;
-            ensure!(log.contains("lines were lost here"), "{} lines", log.lines().count());
+            ensure!(
+                log.contains("lines were lost here"),
+                "{} lines",
+                log.lines().count()
+            );
             Ok(())
         })?;
         let restarts = up.field("pod/talks", "{.status.containerStatuses[0].restartCount}")?;

@@ -17,7 +17,9 @@ const WAIT: Duration = Duration::from_secs(90);
 const USER: u32 = 65_534;
 
 fn ready() -> bool {
-    requirement::is_root() && requirement::has_programs(&["busybox", "ip"]) && requirement::has_kubectl(20)
+    requirement::is_root()
+        && requirement::has_programs(&["busybox", "ip"])
+        && requirement::has_kubectl(20)
 }
 
 fn weft(arguments: &[&str]) -> Result<Command> {
@@ -41,13 +43,20 @@ fn ensure_says(said: &str, wanted: &str) -> Result<()> {
 
 fn status(up: &Up) -> Result<(bool, String)> {
     let Output { status, stdout, .. } = weft(&["status", "--name", up.name()])?.output()?;
-    Ok((status.success(), String::from_utf8_lossy(&stdout).into_owned()))
+    Ok((
+        status.success(),
+        String::from_utf8_lossy(&stdout).into_owned(),
+    ))
 }
 
 /// A name that no other test uses.
 fn fresh(what: &str) -> Result<String> {
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-    Ok(format!("{what}{}-{}", std::process::id(), random.get(..4).unwrap_or("x")))
+    Ok(format!(
+        "{what}{}-{}",
+        std::process::id(),
+        random.get(..4).unwrap_or("x")
+    ))
 }
 
 #[test]
@@ -61,29 +70,51 @@ fn two_clusters_stand_side_by_side_and_leave_nothing() -> Result<()> {
         let b = scope.spawn(|| Up::start(&["--nodes", "1"]));
         (a.join(), b.join())
     });
-    let (Ok(a), Ok(b)) = (a, b) else { bail!("a thread panicked") };
+    let (Ok(a), Ok(b)) = (a, b) else {
+        bail!("a thread panicked")
+    };
     let (mut a, b) = (a?, b?);
     ensure!(a.kubectl("get nodes -o name")?.lines().count() == 2);
     ensure!(b.kubectl("get nodes -o name")?.lines().count() == 1);
     a.kubectl("create configmap mine --from-literal=of=a")?;
-    ensure!(b.kubectl("get configmap mine").is_err(), "one cluster has what the other was given");
+    ensure!(
+        b.kubectl("get configmap mine").is_err(),
+        "one cluster has what the other was given"
+    );
 
     // Up again changes nothing; with other options it is refused.
     let parts = ["server", "n1", "n2"];
-    let pids = |up: &Up| parts.iter().map(|part| up.pid(part)).collect::<Result<Vec<_>>>();
+    let pids = |up: &Up| {
+        parts
+            .iter()
+            .map(|part| up.pid(part))
+            .collect::<Result<Vec<_>>>()
+    };
     let before = pids(&a)?;
     a.raise(&[])?;
     a.raise(&["--nodes", "2"])?;
     ensure!(pids(&a)? == before, "weft up has started again what ran");
     let said = complaint(&mut weft(&["up", "--name", a.name(), "--nodes", "4"])?)?;
     ensure_says(&said, "is there with other options")?;
-    ensure_says(&complaint(&mut weft(&["down", "--name", a.name(), "n7"])?)?, "has no node n7: its nodes are n1, n2")?;
-    ensure_says(&complaint(&mut weft(&["down", "--name", "../../etc"])?)?, "a name has 1 to 24 of")?;
+    ensure_says(
+        &complaint(&mut weft(&["down", "--name", a.name(), "n7"])?)?,
+        "has no node n7: its nodes are n1, n2",
+    )?;
+    ensure_says(
+        &complaint(&mut weft(&["down", "--name", "../../etc"])?)?,
+        "a name has 1 to 24 of",
+    )?;
 
     // Status tells what is wrong, and how to mend it.
     let (well, text) = status(&a)?;
     ensure!(well, "{text}");
-    for part in ["server   process", "n2       process", "n1     True", "0 Pods, 0 not ready", "export KUBECONFIG="] {
+    for part in [
+        "server   process",
+        "n2       process",
+        "n1     True",
+        "0 Pods, 0 not ready",
+        "export KUBECONFIG=",
+    ] {
         ensure_says(&text, part)?;
     }
     a.kill("n2")?;
@@ -121,7 +152,10 @@ fn two_clusters_stand_side_by_side_and_leave_nothing() -> Result<()> {
     ensure_says(&a.weft(&["down"])?, "is gone")?;
     census::ensure_nothing(a.name(), WAIT)?;
     ensure_says(&a.weft(&["down"])?, "there is no cluster")?;
-    ensure_says(&complaint(&mut weft(&["status", "--name", a.name()])?)?, "makes it")?;
+    ensure_says(
+        &complaint(&mut weft(&["status", "--name", a.name()])?)?,
+        "makes it",
+    )?;
     // The other has not noticed.
     ensure!(status(&b)?.0, "{}", status(&b)?.1);
     // With Pods that run, of which one does not want to end.
@@ -150,7 +184,9 @@ spec:
 fn port_of(up: &Up) -> Result<u16> {
     let text = fs::read(up.folder().join("cluster.json"))?;
     let cluster: serde_json::Value = serde_json::from_slice(&text)?;
-    let port = cluster["port"].as_u64().context("no port in cluster.json")?;
+    let port = cluster["port"]
+        .as_u64()
+        .context("no port in cluster.json")?;
     Ok(port.try_into()?)
 }
 
@@ -162,24 +198,47 @@ fn a_cluster_that_is_half_made_goes_without_a_trace() -> Result<()> {
     use nix::sys::signal::{Signal, killpg};
     let name = fresh("h")?;
     // Interrupted as Ctrl-C does it, and killed, sooner and later.
-    let attempts = [(20, Signal::SIGINT), (60, Signal::SIGKILL), (150, Signal::SIGINT), (300, Signal::SIGKILL), (700, Signal::SIGINT)];
+    let attempts = [
+        (20, Signal::SIGINT),
+        (60, Signal::SIGKILL),
+        (150, Signal::SIGINT),
+        (300, Signal::SIGKILL),
+        (700, Signal::SIGINT),
+    ];
     for (after, signal) in attempts {
         let mut command = weft(&["up", "--name", &name, "--nodes", "2"])?;
-        let mut child = command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut child = command
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         std::thread::sleep(Duration::from_millis(after));
         // It may have been quicker.
         let _ = killpg(nix::unistd::Pid::from_raw(child.id().try_into()?), signal);
         child.wait()?;
         process::run(&mut weft(&["down", "--name", &name])?)?;
-        census::ensure_nothing(&name, WAIT).with_context(|| format!("{signal} after {after} ms"))?;
+        census::ensure_nothing(&name, WAIT)
+            .with_context(|| format!("{signal} after {after} ms"))?;
     }
     // What was interrupted is completed by the next; two at once are one after the other.
     let mut command = weft(&["up", "--name", &name, "--nodes", "2"])?;
-    let mut child = command.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut child = command
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
     std::thread::sleep(Duration::from_millis(200));
-    let _ = killpg(nix::unistd::Pid::from_raw(child.id().try_into()?), Signal::SIGKILL);
+    let _ = killpg(
+        nix::unistd::Pid::from_raw(child.id().try_into()?),
+        Signal::SIGKILL,
+    );
     child.wait()?;
-    let twice = || weft(&["up", "--quiet", "--name", &name, "--nodes", "2"])?.stdout(Stdio::null()).spawn().map_err(Into::into);
+    let twice = || {
+        weft(&["up", "--quiet", "--name", &name, "--nodes", "2"])?
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(Into::into)
+    };
     let both: Result<Vec<_>> = [twice(), twice()].into_iter().collect();
     let mut ends = Vec::new();
     for mut one in both? {
@@ -189,12 +248,18 @@ fn a_cluster_that_is_half_made_goes_without_a_trace() -> Result<()> {
     let up = Up::start_named(&name, &[])?;
     ensure!(ends.iter().all(|end| end.success()), "{ends:?}");
     let running = census::processes(&name, None)?;
-    let mains: Vec<_> = running.iter().filter(|one| one.command.contains("--detached")).collect();
+    let mains: Vec<_> = running
+        .iter()
+        .filter(|one| one.command.contains("--detached"))
+        .collect();
     ensure!(mains.len() == 3, "one server and two nodes, not {mains:#?}");
 
     // What was written down is damaged.
     fs::write(up.folder().join("cluster.json"), "{")?;
-    ensure_says(&complaint(&mut weft(&["up", "--name", &name])?)?, &format!("weft down --name {name}"))?;
+    ensure_says(
+        &complaint(&mut weft(&["up", "--name", &name])?)?,
+        &format!("weft down --name {name}"),
+    )?;
     up.weft(&["down"])?;
     census::ensure_nothing(&name, WAIT)
 }
@@ -206,41 +271,84 @@ fn who_typed_sudo_uses_the_cluster_as_himself() -> Result<()> {
     }
     // The program is where only root looks, on some machines.
     let place = tempfile::Builder::new().prefix("weft-user-").tempdir()?;
-    fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    fs::set_permissions(
+        place.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )?;
     let own = place.path().join("weft");
     fs::copy(subject::program("weft")?, &own)?;
     let as_user = |program: &std::path::Path| {
         let mut command = Command::new(program);
-        command.uid(USER).gid(USER).env("HOME", place.path()).current_dir("/").stdin(Stdio::null());
+        command
+            .uid(USER)
+            .gid(USER)
+            .env("HOME", place.path())
+            .current_dir("/")
+            .stdin(Stdio::null());
         command
     };
-    for (words, wanted) in [(&["up"][..], "needs root: sudo weft up"), (&["down"], "needs root: sudo weft down")] {
+    for (words, wanted) in [
+        (&["up"][..], "needs root: sudo weft up"),
+        (&["down"], "needs root: sudo weft down"),
+    ] {
         ensure_says(&complaint(as_user(&own).args(words))?, wanted)?;
     }
 
     let name = fresh("s")?;
     let mut command = weft(&["up", "--quiet", "--name", &name, "--nodes", "1"])?;
-    let path = process::run(command.env("SUDO_UID", USER.to_string()).env("SUDO_GID", USER.to_string()));
+    let path = process::run(
+        command
+            .env("SUDO_UID", USER.to_string())
+            .env("SUDO_GID", USER.to_string()),
+    );
     let up = Up::start_named(&name, &[])?;
     let path = std::path::PathBuf::from(path?.trim());
     // Up once more, by root himself, has made it root's; sudo again makes it the user's.
     ensure!(fs::metadata(&path)?.uid() == 0);
-    process::run(weft(&["up", "--quiet", "--name", &name])?.env("SUDO_UID", USER.to_string()).env("SUDO_GID", USER.to_string()))?;
+    process::run(
+        weft(&["up", "--quiet", "--name", &name])?
+            .env("SUDO_UID", USER.to_string())
+            .env("SUDO_GID", USER.to_string()),
+    )?;
     let meta = fs::metadata(&path)?;
-    ensure!((meta.uid(), meta.mode() & 0o777) == (USER, 0o600), "{:o} of {}", meta.mode(), meta.uid());
+    ensure!(
+        (meta.uid(), meta.mode() & 0o777) == (USER, 0o600),
+        "{:o} of {}",
+        meta.mode(),
+        meta.uid()
+    );
     let kubectl = requirement::find_in_path("kubectl").context("kubectl")?;
-    let nodes = process::run(as_user(&kubectl).args(["get", "nodes", "-o", "name"]).env("KUBECONFIG", &path))?;
+    let nodes = process::run(
+        as_user(&kubectl)
+            .args(["get", "nodes", "-o", "name"])
+            .env("KUBECONFIG", &path),
+    )?;
     ensure!(nodes.trim() == "node/n1", "{nodes}");
     let text = process::run(as_user(&own).args(["status", "--name", &name]))?;
     ensure_says(&text, "n1     True")?;
     // Nothing else in there is his.
-    for secret in ["server/admin.kubeconfig", "server/pki/ca.key", "server/node-token", "nodes/n1/node.kubeconfig"] {
+    for secret in [
+        "server/admin.kubeconfig",
+        "server/pki/ca.key",
+        "server/node-token",
+        "nodes/n1/node.kubeconfig",
+    ] {
         let secret = up.folder().join(secret);
         ensure!(secret.exists(), "no {}", secret.display());
-        ensure_says(&complaint(as_user("/bin/cat".as_ref()).arg(&secret))?, "Permission denied")?;
+        ensure_says(
+            &complaint(as_user("/bin/cat".as_ref()).arg(&secret))?,
+            "Permission denied",
+        )?;
     }
-    for folder in [up.folder(), up.folder().join("server"), up.folder().join("nodes")] {
-        ensure_says(&complaint(as_user("/bin/ls".as_ref()).arg(&folder))?, "Permission denied")?;
+    for folder in [
+        up.folder(),
+        up.folder().join("server"),
+        up.folder().join("nodes"),
+    ] {
+        ensure_says(
+            &complaint(as_user("/bin/ls".as_ref()).arg(&folder))?,
+            "Permission denied",
+        )?;
     }
     Ok(())
 }
@@ -275,8 +383,10 @@ spec:
 /// Pod to Pod over both nodes, and the Service from a Pod and from the nodes.
 fn traffic(up: &Up) -> Result<()> {
     up.apply(TRAFFIC)?;
-    up.kubectl("rollout status daemonset/web --timeout=90s").with_context(|| up.state())?;
-    let path = r#"jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.status.podIP}{"\n"}{end}"#;
+    up.kubectl("rollout status daemonset/web --timeout=90s")
+        .with_context(|| up.state())?;
+    let path =
+        r#"jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.status.podIP}{"\n"}{end}"#;
     let text = process::run(&mut up.command(&["get", "pods", "-l", "app=web", "-o", path]))?;
     let pods: Vec<Vec<_>> = text.lines().map(|line| line.split(' ').collect()).collect();
     ensure!(pods.len() == 2, "{text}");
@@ -285,7 +395,11 @@ fn traffic(up: &Up) -> Result<()> {
     let get = |url: &str| format!("timeout 3 busybox wget -q -O - {url}");
     for from in &pods {
         for to in &pods {
-            let line = format!("exec {} -- {}", from[0], get(&format!("http://{}:8080/", to[2])));
+            let line = format!(
+                "exec {} -- {}",
+                from[0],
+                get(&format!("http://{}:8080/", to[2]))
+            );
             eventually(&line, WAIT, || {
                 let answer = up.kubectl(&line)?;
                 ensure!(answer.trim() == to[1], "{answer}");
@@ -293,12 +407,21 @@ fn traffic(up: &Up) -> Result<()> {
             })?;
         }
         eventually("the Service answers a Pod", WAIT, || {
-            up.kubectl(&format!("exec {} -- {}", from[0], get(&format!("http://{service}/"))))
+            up.kubectl(&format!(
+                "exec {} -- {}",
+                from[0],
+                get(&format!("http://{service}/"))
+            ))
         })?;
     }
     for number in [1, 2] {
-        for url in [format!("http://{service}/"), format!("http://192.168.66.1{number}:{port}/")] {
-            eventually(&format!("n{number} gets {url}"), WAIT, || up.node(number).sh(&get(&url)))?;
+        for url in [
+            format!("http://{service}/"),
+            format!("http://192.168.66.1{number}:{port}/"),
+        ] {
+            eventually(&format!("n{number} gets {url}"), WAIT, || {
+                up.node(number).sh(&get(&url))
+            })?;
         }
     }
     Ok(())
@@ -309,7 +432,14 @@ fn udp_and_iptables() -> Result<()> {
     if !ready() || !requirement::has_programs(&["iptables-restore"]) {
         return Ok(());
     }
-    let up = Up::start(&["--nodes", "2", "--backend", "udp", "--proxy-mode", "iptables"])?;
+    let up = Up::start(&[
+        "--nodes",
+        "2",
+        "--backend",
+        "udp",
+        "--proxy-mode",
+        "iptables",
+    ])?;
     traffic(&up)?;
     let rules = up.node(1).sh("iptables-save -t nat")?;
     ensure_says(&rules, "KUBE-SERVICES")
@@ -320,10 +450,18 @@ fn host_gw_and_userspace() -> Result<()> {
     if !ready() {
         return Ok(());
     }
-    let up = Up::start(&["--nodes", "2", "--backend", "host-gw", "--proxy-mode", "userspace"])?;
+    let up = Up::start(&[
+        "--nodes",
+        "2",
+        "--backend",
+        "host-gw",
+        "--proxy-mode",
+        "userspace",
+    ])?;
     traffic(&up)?;
     let routes = up.node(1).sh("ip route show")?;
-    ensure_says(&routes, "10.244.1.0/24 via 192.168.66.12 dev eth0").or_else(|_| ensure_says(&routes, "10.244.0.0/24 via 192.168.66.12 dev eth0"))
+    ensure_says(&routes, "10.244.1.0/24 via 192.168.66.12 dev eth0")
+        .or_else(|_| ensure_says(&routes, "10.244.0.0/24 via 192.168.66.12 dev eth0"))
 }
 
 #[test]
@@ -337,7 +475,10 @@ fn a_real_etcd_keeps_the_objects() -> Result<()> {
     ensure!(well, "{text}");
     ensure_says(&text, "etcd     process")?;
     // Server and store are killed; all is there again.
-    let before = [census::of_pods(up.name(), "n1")?, census::of_pods(up.name(), "n2")?];
+    let before = [
+        census::of_pods(up.name(), "n1")?,
+        census::of_pods(up.name(), "n2")?,
+    ];
     up.kill("etcd")?;
     up.kill("server")?;
     eventually("both are gone", WAIT, || {
@@ -348,11 +489,16 @@ fn a_real_etcd_keeps_the_objects() -> Result<()> {
     up.raise(&[])?;
     up.kubectl("set env daemonset/web AGAIN=1")?;
     traffic(&up)?;
-    let after = [census::of_pods(up.name(), "n1")?, census::of_pods(up.name(), "n2")?];
+    let after = [
+        census::of_pods(up.name(), "n1")?,
+        census::of_pods(up.name(), "n2")?,
+    ];
     ensure!(before != after, "the DaemonSet was not rolled out");
     // The store alone: the server finds it again by itself.
     up.kill("etcd")?;
-    eventually("it is gone", WAIT, || ensure_says(&status(&up)?.1, "etcd     not running"))?;
+    eventually("it is gone", WAIT, || {
+        ensure_says(&status(&up)?.1, "etcd     not running")
+    })?;
     up.raise(&[])?;
     up.kubectl("delete daemonset/web")?;
     eventually("the Pods are gone", WAIT, || {

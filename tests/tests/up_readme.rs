@@ -13,14 +13,20 @@ fn section(headline: &str) -> Result<String> {
         .with_context(|| format!("README.md has no section {headline}"))?;
     let section = section.split("\n##").next().unwrap_or(section);
     let blocks = section.split("```sh\n").skip(1);
-    let commands: Vec<_> = blocks.filter_map(|block| block.split("```").next()).collect();
-    ensure!(!commands.is_empty(), "the section {headline} has no commands");
+    let commands: Vec<_> = blocks
+        .filter_map(|block| block.split("```").next())
+        .collect();
+    ensure!(
+        !commands.is_empty(),
+        "the section {headline} has no commands"
+    );
     Ok(commands.concat())
 }
 
 #[test]
 fn a_cluster_to_work_with() -> Result<()> {
-    if !requirement::is_root() || !requirement::has_programs(&["bash", "kubectl", "busybox", "ip"]) {
+    if !requirement::is_root() || !requirement::has_programs(&["bash", "kubectl", "busybox", "ip"])
+    {
         return Ok(());
     }
     // Its name is the test's own, and it is taken away whatever happens.
@@ -31,7 +37,11 @@ fn a_cluster_to_work_with() -> Result<()> {
         .replace("/clusters/weft/", &format!("/clusters/{name}/"))
         .replace("weft-weft-", &format!("weft-{name}-"));
     let programs = subject::program("weft")?;
-    let programs = programs.parent().context("a program in a folder")?.display().to_string();
+    let programs = programs
+        .parent()
+        .context("a program in a folder")?
+        .display()
+        .to_string();
     let mut bash = Command::new("bash");
     bash.args(["-euo", "pipefail", "-c", &script])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

@@ -57,20 +57,38 @@ spec:
 
 /// Bytes and open files of a process that are its own.
 fn size(pid: i32) -> Result<(u64, usize)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("read the size of a process")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).context("no Pss_Anon")?;
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .context("read the size of a process")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss_Anon:"))
+        .context("no Pss_Anon")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok((kilobytes << 10, fs::read_dir(format!("/proc/{pid}/fd"))?.count()))
+    Ok((
+        kilobytes << 10,
+        fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+    ))
 }
 
 fn one_round(up: &Up, round: usize) -> Result<()> {
     up.apply(&deployment(round))?;
-    up.kubectl(&format!("rollout status deployment/d{round} --timeout=120s")).with_context(|| up.state())?;
-    up.kubectl(&format!("scale deployment/d{round} --replicas={}", 1 + round % 6))?;
+    up.kubectl(&format!(
+        "rollout status deployment/d{round} --timeout=120s"
+    ))
+    .with_context(|| up.state())?;
+    up.kubectl(&format!(
+        "scale deployment/d{round} --replicas={}",
+        1 + round % 6
+    ))?;
     if round.is_multiple_of(2) {
-        up.kubectl(&format!("rollout status deployment/d{round} --timeout=120s")).with_context(|| up.state())?;
+        up.kubectl(&format!(
+            "rollout status deployment/d{round} --timeout=120s"
+        ))
+        .with_context(|| up.state())?;
     }
-    up.kubectl(&format!("delete deployment/d{round} service/s{round} configmap/c{round} --wait=false"))?;
+    up.kubectl(&format!(
+        "delete deployment/d{round} service/s{round} configmap/c{round} --wait=false"
+    ))?;
     Ok(())
 }
 
@@ -84,11 +102,16 @@ fn no_pods(up: &Up) -> Result<()> {
 
 #[test]
 fn rounds_leave_nothing_behind() -> Result<()> {
-    if !requirement::is_root() || !requirement::has_programs(&["busybox", "ip"]) || !requirement::has_kubectl(20) {
+    if !requirement::is_root()
+        || !requirement::has_programs(&["busybox", "ip"])
+        || !requirement::has_kubectl(20)
+    {
         return Ok(());
     }
     let rounds = match std::env::var("WEFT_SOAK_ROUNDS") {
-        Ok(text) => text.parse().context("WEFT_SOAK_ROUNDS is a number of rounds")?,
+        Ok(text) => text
+            .parse()
+            .context("WEFT_SOAK_ROUNDS is a number of rounds")?,
         Err(_) => ROUNDS,
     };
     let up = Up::start(&["--nodes", "2"])?;
@@ -97,7 +120,10 @@ fn rounds_leave_nothing_behind() -> Result<()> {
     }
     no_pods(&up)?;
     let parts = ["server", "n1", "n2"];
-    let pids: Vec<_> = parts.iter().map(|part| up.pid(part)).collect::<Result<_>>()?;
+    let pids: Vec<_> = parts
+        .iter()
+        .map(|part| up.pid(part))
+        .collect::<Result<_>>()?;
     // What is kept for ever is made by the first Pods: the bridge, rules, folders.
     let mut before = census::of(up.name())?;
     eventually("the nodes have come to rest", WAIT, || {
@@ -105,7 +131,10 @@ fn rounds_leave_nothing_behind() -> Result<()> {
         let last = std::mem::replace(&mut before, census::of(up.name())?);
         tests::snapshot::ensure_same("what the cluster has", &last, &before)
     })?;
-    ensure!(!before.iter().any(|line| line.contains("VETH")), "a veth is left: {before:#?}");
+    ensure!(
+        !before.iter().any(|line| line.contains("VETH")),
+        "a veth is left: {before:#?}"
+    );
     let sizes: Vec<_> = pids.iter().map(|pid| size(*pid)).collect::<Result<_>>()?;
 
     let since = Instant::now();
@@ -118,11 +147,26 @@ fn rounds_leave_nothing_behind() -> Result<()> {
     for ((part, pid), (bytes, files)) in parts.iter().zip(&pids).zip(sizes) {
         ensure!(up.pid(part)? == *pid, "{part} was started again");
         let (bytes_now, files_now) = size(*pid)?;
-        println!("{part}: {} → {} KB, {files} → {files_now} open files", bytes >> 10, bytes_now >> 10);
+        println!(
+            "{part}: {} → {} KB, {files} → {files_now} open files",
+            bytes >> 10,
+            bytes_now >> 10
+        );
         // The server keeps events for an hour, so it grows with what happened, a little.
-        let room = (8 << 20) + if *part == "server" { rounds as u64 * (64 << 10) } else { 0 };
-        ensure!(bytes_now < bytes + room, "{part} has grown from {bytes} to {bytes_now} bytes");
-        ensure!(files_now <= files + 8, "{part} had {files} open files, and has {files_now}");
+        let room = (8 << 20)
+            + if *part == "server" {
+                rounds as u64 * (64 << 10)
+            } else {
+                0
+            };
+        ensure!(
+            bytes_now < bytes + room,
+            "{part} has grown from {bytes} to {bytes_now} bytes"
+        );
+        ensure!(
+            files_now <= files + 8,
+            "{part} had {files} open files, and has {files_now}"
+        );
     }
     let name = up.name().to_owned();
     up.weft(&["down"])?;

@@ -163,9 +163,17 @@ impl Cluster {
             } else if data == self.etcd_folder().join("data") {
                 &mut self.etcd
             } else {
-                let folders: Vec<_> = self.nodes.iter().map(|node| self.node_folder(&node.name())).collect();
-                let Some(index) = folders.iter().position(|folder| *folder == data) else { continue };
-                let Some(node) = self.nodes.get_mut(index) else { continue };
+                let folders: Vec<_> = self
+                    .nodes
+                    .iter()
+                    .map(|node| self.node_folder(&node.name()))
+                    .collect();
+                let Some(index) = folders.iter().position(|folder| *folder == data) else {
+                    continue;
+                };
+                let Some(node) = self.nodes.get_mut(index) else {
+                    continue;
+                };
                 &mut node.process
             };
             if !place.as_ref().is_some_and(Process::alive) {

@@ -18,7 +18,16 @@ pub fn init(verbosity: u8, parts: bool) {
         .with_ansi(false)
         .with_thread_names(parts)
         .with_target(verbosity >= 2);
-    let ours = ["weft", "reconciler", "controllers", "node", "flanneld_rs", "tunnel", "kernel", "proxy"];
+    let ours = [
+        "weft",
+        "reconciler",
+        "controllers",
+        "node",
+        "flanneld_rs",
+        "tunnel",
+        "kernel",
+        "proxy",
+    ];
     let ours = Targets::new().with_targets(ours.map(|part| (part, level)));
     tracing_subscriber::registry()
         .with(format)

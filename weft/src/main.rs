@@ -53,7 +53,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let name = words.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    let name = words
+        .first()
+        .and_then(|program| Path::new(program).file_name()?.to_str());
     // A node whose plugins are links to this program.
     if name.and_then(plugins::registry::find).is_some() {
         return plugins::main();

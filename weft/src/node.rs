@@ -13,15 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::config::Kubeconfig;
-use kube::{Api, Client};
 use ::node::agent;
 use ::node::directory::Directory;
 use ::node::runtime::Runtime;
 use ::node::runtime::process::Process;
 use ::node::serve;
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
 use tokio::sync::watch;
 
 use crate::parts::{self, End, Part};
@@ -161,7 +161,12 @@ fn site(arguments: &Arguments) -> anyhow::Result<Site> {
         Some(path) => path.clone(),
         None => arguments.data.join("node.kubeconfig"),
     };
-    Ok(Site { arguments: arguments.clone(), name, ip, kubeconfig })
+    Ok(Site {
+        arguments: arguments.clone(),
+        name,
+        ip,
+        kubeconfig,
+    })
 }
 
 /// The address that packets to the world leave with.
@@ -181,7 +186,8 @@ fn default_address() -> anyhow::Result<IpAddr> {
 impl Site {
     async fn client(&self) -> anyhow::Result<Client> {
         let path = &self.kubeconfig;
-        let config = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
+        let config =
+            Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
         client(config).await
     }
 
@@ -231,7 +237,9 @@ async fn fetch_network(site: &Site, file: &Path) -> anyhow::Result<()> {
     loop {
         let found = configs.get_opt(NETWORK_CONFIG).await;
         let text = match &found {
-            Ok(found) => found.as_ref().and_then(|map| map.data.as_ref()?.get(NETWORK_KEY)),
+            Ok(found) => found
+                .as_ref()
+                .and_then(|map| map.data.as_ref()?.get(NETWORK_KEY)),
             Err(_) if file.exists() => return Ok(()),
             Err(_) => None,
         };
@@ -239,8 +247,12 @@ async fn fetch_network(site: &Site, file: &Path) -> anyhow::Result<()> {
             return fs::write(file, text).with_context(|| format!("write {}", file.display()));
         }
         if !said {
-            let why = found.err().map_or("it is not there".to_owned(), |error| error.to_string());
-            tracing::warn!("wait for ConfigMap {NETWORK_NAMESPACE}/{NETWORK_CONFIG} with key {NETWORK_KEY}: {why}");
+            let why = found
+                .err()
+                .map_or("it is not there".to_owned(), |error| error.to_string());
+            tracing::warn!(
+                "wait for ConfigMap {NETWORK_NAMESPACE}/{NETWORK_CONFIG} with key {NETWORK_KEY}: {why}"
+            );
             said = true;
         }
         tokio::time::sleep(PAUSE).await;
@@ -263,8 +275,12 @@ fn proxy(site: Site) -> Part {
             if site.arguments.proxy_mode != "auto" {
                 arguments.push(format!("--proxy-mode={}", site.arguments.proxy_mode));
             }
-            match proxy::config::parse(arguments.into_iter().map(Into::into), &site.name, |path| fs::read(path))? {
-                proxy::config::Parsed::Do(checked, _) => proxy::daemon::run_until(*checked, end.wait()).await,
+            match proxy::config::parse(arguments.into_iter().map(Into::into), &site.name, |path| {
+                fs::read(path)
+            })? {
+                proxy::config::Parsed::Do(checked, _) => {
+                    proxy::daemon::run_until(*checked, end.wait()).await
+                }
                 proxy::config::Parsed::Print(text) => bail!("{text}"),
             }
         }
@@ -284,7 +300,11 @@ fn configure(site: Site, network: watch::Receiver<Option<PathBuf>>) -> Part {
         let (site, mut network) = (site.clone(), network.clone());
         async move {
             let written = async {
-                let subnet = network.wait_for(Option::is_some).await.context("wait for flanneld")?.clone();
+                let subnet = network
+                    .wait_for(Option::is_some)
+                    .await
+                    .context("wait for flanneld")?
+                    .clone();
                 cni::write(&site, &subnet.unwrap_or_default()).await
             };
             tokio::select! {

@@ -51,7 +51,10 @@ impl Part {
             runtime.shutdown_timeout(Duration::from_millis(200));
             done
         };
-        Self { name, run: Box::new(run) }
+        Self {
+            name,
+            run: Box::new(run),
+        }
     }
 
     fn live(&self, end: &End) {
@@ -70,7 +73,9 @@ impl Part {
             }
             match done {
                 Ok(()) => tracing::error!("{} has ended; it starts again in {pause:?}", self.name),
-                Err(error) => tracing::error!("{}: {error:#}; it starts again in {pause:?}", self.name),
+                Err(error) => {
+                    tracing::error!("{}: {error:#}; it starts again in {pause:?}", self.name)
+                }
             }
             wait(end, pause);
             pause = (pause * 2).min(PAUSE.1);
@@ -106,7 +111,10 @@ pub async fn run(parts: Vec<Part>, end: impl Future<Output = ()>) -> anyhow::Res
     end.await;
     // Parts that have ended already have nobody to tell.
     let _ = tell.send(true);
-    if tokio::time::timeout(FAREWELL, done.acquire_many(count)).await.is_err() {
+    if tokio::time::timeout(FAREWELL, done.acquire_many(count))
+        .await
+        .is_err()
+    {
         tracing::warn!("some part has not ended within {FAREWELL:?}");
     }
     Ok(())

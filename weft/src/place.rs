@@ -21,5 +21,7 @@ pub fn enter(netns: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The process leads a group already.
 pub fn detach() -> anyhow::Result<()> {
-    nix::unistd::setsid().map(drop).context("leave the terminal's session")
+    nix::unistd::setsid()
+        .map(drop)
+        .context("leave the terminal's session")
 }

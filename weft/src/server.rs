@@ -32,7 +32,12 @@ pub struct Arguments {
     #[command(flatten)]
     api: apiserver::Flags,
     /// Addresses of Pods: a network, or one of each family with a comma between. Each node gets a part of it.
-    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',', default_value = "10.244.0.0/16")]
+    #[arg(
+        long,
+        value_name = "CIDR[,CIDR]",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16"
+    )]
     cluster_cidr: Vec<IpNet>,
     /// How Pods on different nodes reach each other, for the network's configuration when the cluster is new: vxlan,
     /// udp, host-gw.
@@ -64,10 +69,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     config.empties_namespaces = false;
     let mut outside = Vec::new();
     if let Some(netns) = &arguments.netns {
-        let (loopback, inside): (Vec<SocketAddr>, _) =
-            config.listen.iter().partition(|address| address.ip().is_loopback());
+        let (loopback, inside): (Vec<SocketAddr>, _) = config
+            .listen
+            .iter()
+            .partition(|address| address.ip().is_loopback());
         for address in loopback {
-            let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+            let listener =
+                TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
             outside.push(listener);
         }
         config.listen = inside;
@@ -84,7 +92,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             apiserver::readiness(&server),
             token.display()
         );
-        let kubeconfig = kubeconfig(server.kubeconfig(), server.addresses(), arguments.netns.is_some())?;
+        let kubeconfig = kubeconfig(
+            server.kubeconfig(),
+            server.addresses(),
+            arguments.netns.is_some(),
+        )?;
         let (ready, served) = tokio::sync::oneshot::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = tokio::spawn(server.run(
@@ -108,14 +120,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// How the controllers reach the server: as the administrator, but from where this process is.
-fn kubeconfig(path: &PathBuf, addresses: &[SocketAddr], entered: bool) -> anyhow::Result<Kubeconfig> {
-    let mut config = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
+fn kubeconfig(
+    path: &PathBuf,
+    addresses: &[SocketAddr],
+    entered: bool,
+) -> anyhow::Result<Kubeconfig> {
+    let mut config =
+        Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
     if entered {
         let inside = addresses
             .iter()
             .find(|address| !address.ip().is_loopback())
             .context("--netns wants an address inside: --listen 192.168.66.1:6443")?;
-        for cluster in config.clusters.iter_mut().filter_map(|cluster| cluster.cluster.as_mut()) {
+        for cluster in config
+            .clusters
+            .iter_mut()
+            .filter_map(|cluster| cluster.cluster.as_mut())
+        {
             cluster.server = Some(format!("https://{inside}"));
         }
     }
@@ -143,7 +164,8 @@ fn controllers(arguments: &Arguments, kubeconfig: Kubeconfig) -> Part {
     };
     let network = network(arguments);
     Part::new("controllers", move |end| {
-        let (settings, kubeconfig, network) = (settings.clone(), kubeconfig.clone(), network.clone());
+        let (settings, kubeconfig, network) =
+            (settings.clone(), kubeconfig.clone(), network.clone());
         async move {
             let client = client(kubeconfig).await?;
             publish(&client, &network).await?;
@@ -154,7 +176,12 @@ fn controllers(arguments: &Arguments, kubeconfig: Kubeconfig) -> Part {
 
 /// The network's configuration, as flanneld reads it.
 fn network(arguments: &Arguments) -> String {
-    let of = |v4: bool| arguments.cluster_cidr.iter().find(|net| net.addr().is_ipv4() == v4);
+    let of = |v4: bool| {
+        arguments
+            .cluster_cidr
+            .iter()
+            .find(|net| net.addr().is_ipv4() == v4)
+    };
     let mut config = json!({"Backend": {"Type": arguments.backend}});
     if let Some(network) = of(true) {
         config["Network"] = json!(network);
@@ -175,7 +202,8 @@ async fn publish(client: &Client, network: &str) -> anyhow::Result<()> {
         other => other,
     };
     let namespace: Namespace =
-        serde_json::from_value(json!({"metadata": {"name": NETWORK_NAMESPACE}})).context("a namespace")?;
+        serde_json::from_value(json!({"metadata": {"name": NETWORK_NAMESPACE}}))
+            .context("a namespace")?;
     let config: ConfigMap = serde_json::from_value(json!({
         "metadata": {"name": NETWORK_CONFIG, "labels": {"app": "flannel"}},
         "data": {NETWORK_KEY: network},
@@ -183,7 +211,9 @@ async fn publish(client: &Client, network: &str) -> anyhow::Result<()> {
     .context("a ConfigMap")?;
     let parameters = PostParams::default();
     let namespaces = Api::<Namespace>::all(client.clone());
-    made(namespaces.create(&parameters, &namespace).await.map(drop)).context("make namespace kube-flannel")?;
+    made(namespaces.create(&parameters, &namespace).await.map(drop))
+        .context("make namespace kube-flannel")?;
     let configs = Api::<ConfigMap>::namespaced(client.clone(), NETWORK_NAMESPACE);
-    made(configs.create(&parameters, &config).await.map(drop)).context("publish the network's configuration")
+    made(configs.create(&parameters, &config).await.map(drop))
+        .context("publish the network's configuration")
 }

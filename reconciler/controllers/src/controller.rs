@@ -66,6 +66,9 @@ pub async fn run<K, F, R>(
         if trouble.is_conflict() {
             return Action::requeue(AFTER_CONFLICT);
         }
+        if trouble.ends_with_namespace() {
+            return Action::await_change();
+        }
         let count = lock(&failures, &ObjectRef::from_obj(object.as_ref()), true);
         Action::requeue((PAUSE.0 * 2_u32.saturating_pow(count.min(16) - 1)).min(PAUSE.1))
     };
@@ -83,7 +86,9 @@ pub async fn run<K, F, R>(
     while let Some(result) = done.next().await {
         match result {
             Ok(_) => {}
-            Err(Error::ReconcilerFailed(trouble, object)) if trouble.is_conflict() => {
+            Err(Error::ReconcilerFailed(trouble, object))
+                if trouble.is_conflict() || trouble.ends_with_namespace() =>
+            {
                 tracing::debug!("{name}: {object}: {trouble}");
             }
             Err(Error::ReconcilerFailed(trouble, object)) => {

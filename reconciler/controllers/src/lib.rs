@@ -23,6 +23,7 @@ pub mod pod;
 pub mod pod_cidrs;
 pub mod pod_garbage;
 pub mod pod_writes;
+mod presence;
 pub mod recorder;
 mod replicas;
 pub mod resources;
@@ -100,6 +101,7 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(claim::run(cluster.clone()));
     tasks.spawn(stateful_set::run(cluster.clone()));
     tasks.spawn(job::run(cluster.clone()));
+    tasks.spawn(presence::run(cluster.clone()));
     tasks.spawn(deployment::run(cluster.clone()));
     tasks.spawn(replicas::replica_sets(cluster.clone()));
     tasks.spawn(replicas::replication_controllers(cluster.clone()));

@@ -219,6 +219,13 @@ pub async fn run(
     context
         .recorder
         .node(name, events::Kind::Normal, "Starting", "Starting kubelet.");
+    if context.config.cluster_dns.is_empty() {
+        let message = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \"Default\" policy.";
+        let kind = events::Kind::Warning;
+        context
+            .recorder
+            .node(name, kind, "MissingClusterDNS", message);
+    }
     let mut pods = pods::Pods::new(context.clone(), network, outages);
     tokio::select! {
         () = end => {}

@@ -28,9 +28,9 @@ use serde_json::Value;
 use tokio::sync::RwLock;
 
 pub use attachment::Attachment;
-pub use plugin::end_strays;
 use cache::{Cache, Entry};
 use list::{List, Version};
+pub use plugin::end_strays;
 use plugin::{Plugins, Verb};
 
 use crate::runtime::Error;

@@ -149,11 +149,13 @@ impl Entry {
         begun.next().ok_or_else(|| Error::Waiting {
             container: name.to_owned(),
             pod: self.pod.name.clone(),
-            reason: if reason.is_empty() {
-                "ContainerCreating".to_owned()
-            } else {
-                reason.clone()
-            },
+            reason: match reason.as_str() {
+                "" => "ContainerCreating",
+                "ErrImagePull" => "image can't be pulled",
+                "ImagePullBackOff" => "trying and failing to pull image",
+                other => other,
+            }
+            .to_owned(),
         })
     }
 

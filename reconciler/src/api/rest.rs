@@ -1,6 +1,7 @@
 //! The one path of all kinds: from a request for a resource to its answer.
 
 pub mod answer;
+mod components;
 pub mod create;
 pub mod delete;
 pub mod patch;

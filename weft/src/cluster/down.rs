@@ -46,14 +46,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut errors = Vec::new();
-    let mut note = |done: anyhow::Result<()>| errors.extend(done.err().map(|error| format!("{error:#}")));
+    let mut note =
+        |done: anyhow::Result<()>| errors.extend(done.err().map(|error| format!("{error:#}")));
     if let Some(cluster) = &cluster {
         // Nodes first, all at once: each gives back what it can while the server still answers.
-        let processes: Vec<_> = cluster.nodes.iter().filter_map(|node| node.process.as_ref()).collect();
+        let processes: Vec<_> = cluster
+            .nodes
+            .iter()
+            .filter_map(|node| node.process.as_ref())
+            .collect();
         for process in &processes {
             note(process.signal(Signal::SIGTERM));
         }
-        for process in processes.into_iter().chain(&cluster.server).chain(&cluster.etcd) {
+        for process in processes
+            .into_iter()
+            .chain(&cluster.server)
+            .chain(&cluster.etcd)
+        {
             note(process.stop(GRACE));
         }
     }
@@ -62,7 +71,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         note(process.stop(GRACE));
     }
     // Whatever Pods left, also those of nodes that are not written down.
-    let nodes = fs::read_dir(folder(name).join("nodes")).into_iter().flatten().flatten();
+    let nodes = fs::read_dir(folder(name).join("nodes"))
+        .into_iter()
+        .flatten()
+        .flatten();
     for node in nodes {
         note(destroy(&node.path()));
     }
@@ -77,7 +89,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         errors.push(format!("{error:#}"));
     }
     if !errors.is_empty() {
-        bail!("{}\n(weft down again takes the rest away)", errors.join("\n"));
+        bail!(
+            "{}\n(weft down again takes the rest away)",
+            errors.join("\n")
+        );
     }
     println!("cluster {name} is gone");
     Ok(())
@@ -86,7 +101,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn remove(folder: &Path) -> anyhow::Result<()> {
     // A mount below would have its files removed with ours.
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    let below = mounts.lines().filter_map(|line| line.split(' ').nth(4)).find(|at| Path::new(at).starts_with(folder));
+    let below = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .find(|at| Path::new(at).starts_with(folder));
     if let Some(below) = below {
         bail!("{below} is still mounted: {} stays", folder.display());
     }
@@ -96,7 +114,8 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
 /// Connections whose other end does not answer would keep the namespace for minutes.
 fn forget_connections(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
     let namespace = Path::new("/run/netns").join(cluster.namespace(Some(node)));
-    Netns::open(namespace)?.run(|| kernel::sysctl::ensure("net/ipv4/tcp_orphan_retries", "1"))??;
+    Netns::open(namespace)?
+        .run(|| kernel::sysctl::ensure("net/ipv4/tcp_orphan_retries", "1"))??;
     Ok(())
 }
 
@@ -105,7 +124,11 @@ fn fail_nodes(cluster: &str, names: &[String]) -> anyhow::Result<()> {
     for name in names {
         let Some(node) = cluster.nodes.iter().find(|node| node.name() == *name) else {
             let all: Vec<_> = cluster.nodes.iter().map(super::Node::name).collect();
-            bail!("cluster {} has no node {name}: its nodes are {}", cluster.name, all.join(", "));
+            bail!(
+                "cluster {} has no node {name}: its nodes are {}",
+                cluster.name,
+                all.join(", ")
+            );
         };
         let number = node.number;
         // First the wire: what ends here is not to be told to anybody.

@@ -40,7 +40,12 @@ pub fn start(cluster: &Cluster, underlay: &Netns) -> anyhow::Result<Option<Proce
 
 /// Waits until it answers: after it was killed it reads its log again and elects itself, and the API server waits for
 /// that only a few seconds.
-pub fn wait(cluster: &Cluster, etcd: &Process, underlay: &Netns, patience: Duration) -> anyhow::Result<()> {
+pub fn wait(
+    cluster: &Cluster,
+    etcd: &Process,
+    underlay: &Netns,
+    patience: Duration,
+) -> anyhow::Result<()> {
     let end = Instant::now() + patience;
     while !underlay.run(is_healthy)?.unwrap_or(false) {
         let why = if !etcd.alive() {
@@ -52,13 +57,17 @@ pub fn wait(cluster: &Cluster, etcd: &Process, underlay: &Netns, patience: Durat
             continue;
         };
         let log = cluster.etcd_folder().join("etcd.log");
-        bail!("etcd {why}; the end of its log:\n{}", process::tail(&log, 12));
+        bail!(
+            "etcd {why}; the end of its log:\n{}",
+            process::tail(&log, 12)
+        );
     }
     Ok(())
 }
 
 fn is_healthy() -> io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)), LIMIT)?;
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();

@@ -39,7 +39,11 @@ pub fn hand_over(cluster: &Cluster) -> anyhow::Result<()> {
     write(&path, &text, owner).with_context(|| format!("write {}", path.display()))?;
     if owner.is_some() {
         let folder = cluster.folder();
-        let folders = folder.ancestors().take(3).take_while(|folder| Path::new(FOLDER).parent().is_some_and(|top| folder.starts_with(top)));
+        let folders = folder.ancestors().take(3).take_while(|folder| {
+            Path::new(FOLDER)
+                .parent()
+                .is_some_and(|top| folder.starts_with(top))
+        });
         for folder in folders {
             let mode = fs::metadata(folder).map(|meta| meta.permissions().mode());
             mode.and_then(|mode| fs::set_permissions(folder, Permissions::from_mode(mode | 0o011)))
@@ -56,7 +60,11 @@ fn write(path: &Path, text: &[u8], owner: Option<Owner>) -> std::io::Result<()> 
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(text)?;
     if let Some(owner) = owner {
         fchown(&file, Some(owner.user), Some(owner.group))?;
@@ -76,7 +84,13 @@ mod tests {
                 _ => group.map(str::to_owned),
             })
         };
-        assert_eq!(of(Some("1000"), Some("100")), Some(Owner { user: 1000, group: 100 }));
+        assert_eq!(
+            of(Some("1000"), Some("100")),
+            Some(Owner {
+                user: 1000,
+                group: 100
+            })
+        );
         assert_eq!(of(None, None), None);
         assert_eq!(of(Some("0"), Some("0")), None);
         assert_eq!(of(Some("-1"), Some("x")), None);

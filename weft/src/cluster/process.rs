@@ -1,7 +1,7 @@
 //! Programs of ours that go on when the command that started them has ended.
 
-use std::fs::{self, OpenOptions};
 use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,12 @@ pub struct Process {
 
 impl Process {
     /// Starts a program with its output in `log`, in a network namespace or the caller's own.
-    pub fn start(program: &Path, arguments: &[String], namespace: Option<&Netns>, log: &Path) -> anyhow::Result<Self> {
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        namespace: Option<&Netns>,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let what = || format!("start {} {}", program.display(), arguments.join(" "));
         let file = OpenOptions::new()
             .create(true)
@@ -35,7 +40,9 @@ impl Process {
             .mode(0o600)
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
-        let errors = file.try_clone().with_context(|| format!("open {}", log.display()))?;
+        let errors = file
+            .try_clone()
+            .with_context(|| format!("open {}", log.display()))?;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -70,7 +77,9 @@ impl Process {
         }
         match kill(Pid::from_raw(self.pid), signal) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("send {signal} to process {}", self.pid)),
+            Err(error) => {
+                Err(error).with_context(|| format!("send {signal} to process {}", self.pid))
+            }
         }
     }
 
@@ -102,7 +111,11 @@ impl Process {
     pub fn memory(&self) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kb| kb << 10)
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .ok()
+            .map(|kb| kb << 10)
     }
 }
 
@@ -126,11 +139,19 @@ pub fn below(folder: &Path) -> Vec<(PathBuf, Process)> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let data = data_of(&line)?;
-        (data.starts_with(folder) && data != folder).then_some((data, Process { pid, began: began(pid)? }))
+        (data.starts_with(folder) && data != folder).then_some((
+            data,
+            Process {
+                pid,
+                began: began(pid)?,
+            },
+        ))
     })
     .collect()
 }
@@ -138,7 +159,10 @@ pub fn below(folder: &Path) -> Vec<(PathBuf, Process)> {
 /// Where a program that [`Process::start`] was asked for keeps its data.
 fn data_of(line: &[u8]) -> Option<PathBuf> {
     let mut words = line.split(|&byte| byte == 0);
-    let data = words.find_map(|word| word.strip_prefix(b"--data=").or_else(|| word.strip_prefix(b"--data-dir=")))?;
+    let data = words.find_map(|word| {
+        word.strip_prefix(b"--data=")
+            .or_else(|| word.strip_prefix(b"--data-dir="))
+    })?;
     Some(PathBuf::from(OsStr::from_bytes(data)))
 }
 
@@ -161,7 +185,10 @@ mod tests {
         let arguments = ["5".to_owned()];
         let sleep = Process::start(Path::new("sleep"), &arguments, None, &log).unwrap();
         assert!(sleep.alive());
-        let other = Process { began: sleep.began + 1, ..sleep.clone() };
+        let other = Process {
+            began: sleep.began + 1,
+            ..sleep.clone()
+        };
         assert!(!other.alive());
         assert_eq!(below(folder.path()), []);
         sleep.stop(Duration::from_secs(5)).unwrap();
@@ -174,7 +201,11 @@ mod tests {
         let log = folder.path().join("log");
         let data = folder.path().join("server");
         // `sh` takes what comes after its script as names that the script may use.
-        let arguments = ["-c".to_owned(), "sleep 5; :".to_owned(), format!("--data={}", data.display())];
+        let arguments = [
+            "-c".to_owned(),
+            "sleep 5; :".to_owned(),
+            format!("--data={}", data.display()),
+        ];
         let stray = Process::start(Path::new("sh"), &arguments, None, &log).unwrap();
         assert_eq!(below(folder.path()), [(data, stray.clone())]);
         assert_eq!(below(&folder.path().join("serve")), []);

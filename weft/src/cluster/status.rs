@@ -64,8 +64,13 @@ async fn observe(client: &Client) -> anyhow::Result<Observed> {
     let pods = Api::<Pod>::all(client.clone());
     let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease");
     let (nodes, pods, leases) =
-        tokio::try_join!(nodes.list(&all), pods.list(&all), leases.list(&all)).context("list nodes, Pods and leases")?;
-    Ok(Observed { nodes: nodes.items, pods: pods.items, leases: leases.items })
+        tokio::try_join!(nodes.list(&all), pods.list(&all), leases.list(&all))
+            .context("list nodes, Pods and leases")?;
+    Ok(Observed {
+        nodes: nodes.items,
+        pods: pods.items,
+        leases: leases.items,
+    })
 }
 
 /// The programs, and what they take.
@@ -113,20 +118,39 @@ fn render(cluster: &Cluster, observed: &Observed, now: Timestamp) -> (String, bo
     let renewed: BTreeMap<_, _> = observed
         .leases
         .iter()
-        .filter_map(|lease| Some((lease.name_any(), lease.spec.as_ref()?.renew_time.as_ref()?.0)))
+        .filter_map(|lease| {
+            Some((
+                lease.name_any(),
+                lease.spec.as_ref()?.renew_time.as_ref()?.0,
+            ))
+        })
         .collect();
-    let mut rows = vec![["NODE", "READY", "LEASE", "POD-CIDR", "PODS", "RUNNING", "TAINTS"].map(str::to_owned)];
+    let mut rows = vec![
+        [
+            "NODE", "READY", "LEASE", "POD-CIDR", "PODS", "RUNNING", "TAINTS",
+        ]
+        .map(str::to_owned),
+    ];
     for node in &observed.nodes {
         let name = node.name_any();
         let ready = node_ready(node);
         well &= ready == "True";
-        let on: Vec<_> = observed.pods.iter().filter(|pod| node_of(pod) == name).collect();
+        let on: Vec<_> = observed
+            .pods
+            .iter()
+            .filter(|pod| node_of(pod) == name)
+            .collect();
         let running = on.iter().filter(|pod| pod_ready(pod)).count();
         let lease = renewed.get(&name).map_or("none".to_owned(), |renewed| {
             format!("{} s ago", now.duration_since(*renewed).as_secs().max(0))
         });
         let spec = node.spec.clone().unwrap_or_default();
-        let taints: Vec<_> = spec.taints.unwrap_or_default().into_iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect();
+        let taints: Vec<_> = spec
+            .taints
+            .unwrap_or_default()
+            .into_iter()
+            .map(|taint| format!("{}:{}", taint.key, taint.effect))
+            .collect();
         rows.push([
             name,
             ready,
@@ -139,32 +163,61 @@ fn render(cluster: &Cluster, observed: &Observed, now: Timestamp) -> (String, bo
     }
     text.push('\n');
     text.push_str(&align(&rows));
-    let troubled: Vec<_> = observed.pods.iter().filter_map(|pod| Some((pod, trouble(pod)?))).collect();
+    let troubled: Vec<_> = observed
+        .pods
+        .iter()
+        .filter_map(|pod| Some((pod, trouble(pod)?)))
+        .collect();
     well &= troubled.is_empty();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "\n{} Pods, {} not ready", observed.pods.len(), troubled.len());
+    let _ = writeln!(
+        text,
+        "\n{} Pods, {} not ready",
+        observed.pods.len(),
+        troubled.len()
+    );
     for (pod, why) in troubled {
-        let _ = writeln!(text, "  {}/{}: {why}", pod.namespace().unwrap_or_default(), pod.name_any());
+        let _ = writeln!(
+            text,
+            "  {}/{}: {why}",
+            pod.namespace().unwrap_or_default(),
+            pod.name_any()
+        );
     }
     (text, well)
 }
 
 fn node_of(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .unwrap_or_default()
 }
 
 fn node_ready(node: &ApiNode) -> String {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready");
     ready.map_or("Unknown".to_owned(), |condition| condition.status.clone())
 }
 
 fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
 }
 
 fn pod_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
     conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
@@ -178,11 +231,19 @@ fn trouble(pod: &Pod) -> Option<String> {
     let containers = status.and_then(|status| status.container_statuses.as_ref());
     let waiting = containers.into_iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        Some([waiting.reason.clone(), waiting.message.clone()].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        Some(
+            [waiting.reason.clone(), waiting.message.clone()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(": "),
+        )
     });
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let condition = conditions.into_iter().flatten().find_map(|condition| {
-        (condition.status == "False").then(|| condition.message.clone()).flatten()
+        (condition.status == "False")
+            .then(|| condition.message.clone())
+            .flatten()
     });
     let why = waiting.or(condition).filter(|text| !text.is_empty());
     Some(match why {
@@ -200,7 +261,11 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
     }
     let mut text = String::new();
     for row in rows {
-        let line: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line: Vec<_> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         text.push_str(line.join("   ").trim_end());
         text.push('\n');
     }
@@ -217,11 +282,17 @@ mod tests {
 
     #[test]
     fn trouble_names_the_reason() {
-        let waits = pod(serde_json::json!({"metadata": {"name": "a"}, "status": {"phase": "Pending", "containerStatuses": [
+        let waits = pod(
+            serde_json::json!({"metadata": {"name": "a"}, "status": {"phase": "Pending", "containerStatuses": [
             {"name": "c", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
-             "state": {"waiting": {"reason": "ErrImagePull", "message": "no image x"}}}]}}));
-        assert_eq!(trouble(&waits).as_deref(), Some("Pending: ErrImagePull: no image x"));
-        let done = pod(serde_json::json!({"metadata": {"name": "a"}, "status": {"phase": "Succeeded"}}));
+             "state": {"waiting": {"reason": "ErrImagePull", "message": "no image x"}}}]}}),
+        );
+        assert_eq!(
+            trouble(&waits).as_deref(),
+            Some("Pending: ErrImagePull: no image x")
+        );
+        let done =
+            pod(serde_json::json!({"metadata": {"name": "a"}, "status": {"phase": "Succeeded"}}));
         assert_eq!(trouble(&done), None);
         let lost = pod(serde_json::json!({"metadata": {"name": "a"}}));
         assert_eq!(trouble(&lost).as_deref(), Some("Pending"));

@@ -48,7 +48,12 @@ pub fn ensure_underlay(cluster: &str) -> anyhow::Result<Netns> {
         let mut netlink = Netlink::open()?;
         let loopback = netlink.expect_link("lo")?;
         netlink.ensure_up(&loopback)?;
-        let mut bridge = NewLink::new(BRIDGE, NewLinkKind::Bridge { vlan_filtering: None });
+        let mut bridge = NewLink::new(
+            BRIDGE,
+            NewLinkKind::Bridge {
+                vlan_filtering: None,
+            },
+        );
         bridge.up = true;
         let (bridge, _) = netlink.ensure_link(&bridge)?;
         netlink.ensure_address(&address(bridge.index, SERVER))?;
@@ -63,7 +68,8 @@ pub fn ensure_underlay(cluster: &str) -> anyhow::Result<Netns> {
 pub fn ensure_node(cluster: &str, underlay: &Netns, number: u8) -> anyhow::Result<Netns> {
     let name = format!("n{number}");
     let (node, _) = ensure_namespace(&namespace(cluster, Some(&name)))?;
-    let joined = node.run(|| Ok::<_, kernel::Error>(Netlink::open()?.link("eth0")?.is_some()))??;
+    let joined =
+        node.run(|| Ok::<_, kernel::Error>(Netlink::open()?.link("eth0")?.is_some()))??;
     if !joined {
         let far = node.as_fd().as_raw_fd();
         underlay
@@ -76,7 +82,12 @@ pub fn ensure_node(cluster: &str, underlay: &Netns, number: u8) -> anyhow::Resul
                 }
                 let mut peer = NewLink::new("eth0", NewLinkKind::Plain);
                 peer.netns = Some(far);
-                let mut link = NewLink::new(&name, NewLinkKind::Veth { peer: Box::new(peer) });
+                let mut link = NewLink::new(
+                    &name,
+                    NewLinkKind::Veth {
+                        peer: Box::new(peer),
+                    },
+                );
                 link.up = true;
                 link.master = Some(bridge.index);
                 netlink.apply(&Change::AddLink(link))?;
@@ -129,7 +140,9 @@ pub fn namespaces(cluster: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/run/netns") else {
         return Vec::new();
     };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
     let number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
     names
         .filter(|name| *name == own || name.strip_prefix(&nodes).is_some_and(number))

@@ -30,10 +30,14 @@ impl Turn {
                 Ok(lock) => lock,
                 Err((file, Errno::EWOULDBLOCK)) => {
                     if !said {
-                        eprintln!("weft: waiting for another weft that is at work on cluster {name}");
+                        eprintln!(
+                            "weft: waiting for another weft that is at work on cluster {name}"
+                        );
                         said = true;
                     }
-                    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).with_context(what)?
+                    Flock::lock(file, FlockArg::LockExclusive)
+                        .map_err(|(_, error)| error)
+                        .with_context(what)?
                 }
                 Err((_, error)) => return Err(error).with_context(what),
             };

@@ -1,5 +1,6 @@
 //! `weft up`
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
@@ -49,7 +50,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let _turn = begin_turn(name)?;
     let mut cluster = match Cluster::load(name)? {
         Some(there) if there.shape == arguments.shape || asked_nothing(&arguments.shape) => {
-            say(format!("cluster {name} is there: starting what does not run"));
+            say(format!(
+                "cluster {name} is there: starting what does not run"
+            ));
             there
         }
         Some(_) => bail!(
@@ -60,7 +63,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     cluster.take_up_strays();
     let done = raise(&mut cluster, &say);
     if let Err(error) = done.and_then(|()| owner::hand_over(&cluster)) {
-        bail!("{error:#}\n(what there is of the cluster stays for a look: weft down --name {name} takes it away)");
+        bail!(
+            "{error:#}\n(what there is of the cluster stays for a look: weft down --name {name} takes it away)"
+        );
     }
     let kubeconfig = cluster.kubeconfig();
     if arguments.quiet {
@@ -99,25 +104,65 @@ fn begin(name: &str, shape: &Shape) -> anyhow::Result<Cluster> {
     if let Some(left) = left.first() {
         // Made for the lock alone; if there is more in it, it stays.
         let _ = fs::remove_dir(folder(name));
-        bail!("there is a namespace {left} of an earlier cluster: weft down --name {name} takes it away");
+        bail!(
+            "there is a namespace {left} of an earlier cluster: weft down --name {name} takes it away"
+        );
     }
+    let all = Path::new(super::FOLDER);
+    make_folder(all)?;
+    // Until the port is written down: others may begin at the same time.
+    let turn = fs::File::open(all).with_context(|| format!("open {}", all.display()))?;
+    turn.lock()
+        .with_context(|| format!("lock {}", all.display()))?;
     let cluster = Cluster {
         name: name.to_owned(),
         shape: shape.clone(),
-        port: free_port()?,
+        port: free_port(&ports(all)?)?,
         etcd: None,
         server: None,
-        nodes: (1..=shape.nodes).map(|number| Node { number, process: None }).collect(),
+        nodes: (1..=shape.nodes)
+            .map(|number| Node {
+                number,
+                process: None,
+            })
+            .collect(),
     };
     cluster.save()?;
     Ok(cluster)
 }
 
+/// The ports that clusters have been given; their servers may not listen yet.
+fn ports(all: &Path) -> anyhow::Result<BTreeSet<u16>> {
+    let mut ports = BTreeSet::new();
+    for entry in fs::read_dir(all).with_context(|| format!("list {}", all.display()))? {
+        let name = entry
+            .with_context(|| format!("list {}", all.display()))?
+            .file_name();
+        // What cannot be read is told by the commands for that cluster.
+        if let Some(Ok(Some(other))) = name.to_str().map(Cluster::load) {
+            ports.insert(other.port);
+        }
+    }
+    Ok(ports)
+}
+
 /// A port on the host's loopback.
-fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", PORT)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
-    let address = listener.and_then(|listener| listener.local_addr());
-    Ok(address.context("find a free port on loopback")?.port())
+fn free_port(taken: &BTreeSet<u16>) -> anyhow::Result<u16> {
+    let any = std::iter::repeat_n(0, taken.len() + 1);
+    for wanted in std::iter::once(PORT).chain(any) {
+        let listener = match TcpListener::bind(("127.0.0.1", wanted)) {
+            Err(_) if wanted == PORT => continue,
+            other => other.context("find a free port on loopback")?,
+        };
+        let port = listener
+            .local_addr()
+            .context("find a free port on loopback")?
+            .port();
+        if !taken.contains(&port) {
+            return Ok(port);
+        }
+    }
+    bail!("find a free port on loopback: all that were offered belong to other clusters")
 }
 
 pub(super) fn make_folder(path: &Path) -> anyhow::Result<()> {
@@ -132,7 +177,11 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
     let underlay = topology::ensure_underlay(&cluster.name)?;
     let mut namespaces = Vec::new();
     for node in &cluster.nodes {
-        namespaces.push(topology::ensure_node(&cluster.name, &underlay, node.number)?);
+        namespaces.push(topology::ensure_node(
+            &cluster.name,
+            &underlay,
+            node.number,
+        )?);
     }
     say(format!("{} nodes on 192.168.66.0/24", namespaces.len()));
     make_folder(&cluster.server_folder())?;
@@ -152,7 +201,9 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
     // Nodes wait for the server by themselves.
     let mut started = 0;
     for (index, namespace) in namespaces.iter().enumerate() {
-        let Some(node) = cluster.nodes.get(index) else { continue };
+        let Some(node) = cluster.nodes.get(index) else {
+            continue;
+        };
         if node.process.as_ref().is_some_and(Process::alive) {
             continue;
         }
@@ -193,7 +244,10 @@ fn start_server(cluster: &Cluster) -> anyhow::Result<Process> {
         format!("--cluster-cidr={}", shape.cluster_cidr),
         format!("--service-cidr={}", shape.service_cidr),
         format!("--backend={}", shape.backend),
-        format!("--node-monitor-grace-period={}", shape.node_monitor_grace_period),
+        format!(
+            "--node-monitor-grace-period={}",
+            shape.node_monitor_grace_period
+        ),
     ];
     Process::start(&program()?, &arguments, None, &folder.join("server.log"))
 }
@@ -213,11 +267,19 @@ fn start_node(cluster: &Cluster, node: &Node, namespace: &Netns) -> anyhow::Resu
         format!("--cni-bin-dir={}", folder.join("cni/bin").display()),
         format!("--images={}", cluster.shape.images.display()),
         format!("--proxy-mode={}", cluster.shape.proxy_mode),
-        format!("--renew-interval={}", (cluster.shape.node_monitor_grace_period / 4).clamp(1, 10)),
+        format!(
+            "--renew-interval={}",
+            (cluster.shape.node_monitor_grace_period / 4).clamp(1, 10)
+        ),
         // The keys of this and of every other cluster.
         "--mask=/var/lib/weft".to_owned(),
     ];
-    Process::start(&program()?, &arguments, Some(namespace), &folder.join("node.log"))
+    Process::start(
+        &program()?,
+        &arguments,
+        Some(namespace),
+        &folder.join("node.log"),
+    )
 }
 
 /// Returns when all nodes are ready.
@@ -232,11 +294,17 @@ async fn wait(cluster: &Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
         }
         check_alive(cluster)?;
         if Instant::now() > end {
-            bail!("the API server does not answer; the end of its log:\n{}", server_log(cluster));
+            bail!(
+                "the API server does not answer; the end of its log:\n{}",
+                server_log(cluster)
+            );
         }
         tokio::time::sleep(LOOK).await;
     };
-    say(format!("API server answers at https://127.0.0.1:{}", cluster.port));
+    say(format!(
+        "API server answers at https://127.0.0.1:{}",
+        cluster.port
+    ));
     let mut told = Vec::new();
     loop {
         let ready = ready_nodes(&client).await?;
@@ -252,33 +320,59 @@ async fn wait(cluster: &Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
         }
         check_alive(cluster)?;
         if Instant::now() > end {
-            let missing = cluster.nodes.iter().map(Node::name).find(|name| !told.contains(name)).unwrap_or_default();
+            let missing = cluster
+                .nodes
+                .iter()
+                .map(Node::name)
+                .find(|name| !told.contains(name))
+                .unwrap_or_default();
             let log = cluster.node_folder(&missing).join("node.log");
-            bail!("node {missing} does not become ready; the end of its log:\n{}", process::tail(&log, 12));
+            bail!(
+                "node {missing} does not become ready; the end of its log:\n{}",
+                process::tail(&log, 12)
+            );
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
 async fn ready_nodes(client: &Client) -> anyhow::Result<Vec<String>> {
-    let nodes = Api::<ApiNode>::all(client.clone()).list(&ListParams::default()).await.context("list nodes")?;
+    let nodes = Api::<ApiNode>::all(client.clone())
+        .list(&ListParams::default())
+        .await
+        .context("list nodes")?;
     let ready = |node: &ApiNode| {
         let status = node.status.as_ref();
-        let mut conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let mut conditions = status
+            .and_then(|status| status.conditions.as_ref())
+            .into_iter()
+            .flatten();
         conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
-    Ok(nodes.items.into_iter().filter(ready).filter_map(|node| node.metadata.name).collect())
+    Ok(nodes
+        .items
+        .into_iter()
+        .filter(ready)
+        .filter_map(|node| node.metadata.name)
+        .collect())
 }
 
 /// What was started must live.
 fn check_alive(cluster: &Cluster) -> anyhow::Result<()> {
     if !cluster.server.as_ref().is_some_and(Process::alive) {
-        bail!("the API server has ended; the end of its log:\n{}", server_log(cluster));
+        bail!(
+            "the API server has ended; the end of its log:\n{}",
+            server_log(cluster)
+        );
     }
     for node in &cluster.nodes {
         if !node.process.as_ref().is_some_and(Process::alive) {
             let log = cluster.node_folder(&node.name()).join("node.log");
-            bail!("node {} has ended; the end of its log:\n{}", node.name(), process::tail(&log, 12));
+            bail!(
+                "node {} has ended; the end of its log:\n{}",
+                node.name(),
+                process::tail(&log, 12)
+            );
         }
     }
     Ok(())

@@ -23,16 +23,22 @@ pub async fn write(site: &Site, subnet: &Path) -> anyhow::Result<()> {
     let folder = &site.arguments.cni_conf_dir;
     let what = || format!("write {}", folder.join(FILE).display());
     fs::create_dir_all(folder).with_context(what)?;
-    let others = fs::read_dir(folder).with_context(what)?.flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = Path::new(&name);
-        name != Path::new(FILE)
-            && name
-                .extension()
-                .is_some_and(|kind| kind == "conf" || kind == "conflist" || kind == "json")
-    });
+    let others = fs::read_dir(folder)
+        .with_context(what)?
+        .flatten()
+        .any(|entry| {
+            let name = entry.file_name();
+            let name = Path::new(&name);
+            name != Path::new(FILE)
+                && name
+                    .extension()
+                    .is_some_and(|kind| kind == "conf" || kind == "conflist" || kind == "json")
+        });
     if others {
-        tracing::info!("{} has a configuration already: it is left alone", folder.display());
+        tracing::info!(
+            "{} has a configuration already: it is left alone",
+            folder.display()
+        );
         return Ok(());
     }
     let text = format!("{:#}\n", conflist(subnet, &site.arguments.data));

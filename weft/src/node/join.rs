@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use ::node::agent;
 use ::node::cni;
 use ::node::directory::Directory;
 use ::node::identity::{self, Identity};
 use ::node::runtime::process;
 use ::node::serve::server_config;
+use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -62,7 +62,9 @@ pub async fn join(site: &Site) -> anyhow::Result<Credentials> {
         };
         match identity::obtain(&config).await {
             Ok(identity) => return Ok(Credentials::Joined(config, Box::new(identity))),
-            Err(error) if pause == PAUSE.1 => tracing::warn!("join {server}: {error:#}; trying again"),
+            Err(error) if pause == PAUSE.1 => {
+                tracing::warn!("join {server}: {error:#}; trying again")
+            }
             Err(error) => tracing::debug!("join {server}: {error:#}; trying again"),
         }
         tokio::time::sleep(pause).await;
@@ -154,7 +156,10 @@ pub fn destroy(data: &Path) -> anyhow::Result<()> {
 /// Unmounts what is mounted below a folder: volumes in memory.
 fn unmount(folder: &Path) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    let places = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(Path::new);
     // The newest first.
     let below: Vec<_> = places.filter(|at| at.starts_with(folder)).collect();
     for at in below.into_iter().rev() {
@@ -170,7 +175,9 @@ fn unmount(folder: &Path) -> anyhow::Result<()> {
 /// Another agent is there.
 pub async fn listen(site: &Site) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(site.ip, PORT);
-    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address}"))
 }
 
 /// How the node serves: by its own certificate, or one that it was given beside the kubeconfig.
@@ -183,9 +190,14 @@ pub fn tls(site: &Site, credentials: &Credentials) -> anyhow::Result<Arc<rustls:
     }
     let read = |name: &str| {
         let path = site.file(name);
-        fs::read_to_string(&path).with_context(|| format!("read {} (--server and --token make it)", path.display()))
+        fs::read_to_string(&path)
+            .with_context(|| format!("read {} (--server and --token make it)", path.display()))
     };
-    server_config(&read("serving.crt")?, &read("serving.key")?, &read("ca.crt")?)
+    server_config(
+        &read("serving.crt")?,
+        &read("serving.key")?,
+        &read("ca.crt")?,
+    )
 }
 
 /// Renews certificates for as long as it is run.

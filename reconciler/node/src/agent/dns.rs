@@ -109,16 +109,8 @@ pub fn resolv_conf(pod: &Pod, site: Site<'_>) -> (String, Vec<(&'static str, Str
         "None" => Resolver::default(),
         "Default" => host,
         "ClusterFirst" if spec::host_network(pod) => host,
-        policy if site.servers.is_empty() => {
-            complaints.push((
-                "MissingClusterDNS",
-                format!(
-                    "pod: {:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using {policy:?} policy. Falling back to \"Default\" policy.",
-                    spec::full_name(pod)
-                ),
-            ));
-            host
-        }
+        // That there are none is told of the node, once.
+        _ if site.servers.is_empty() => host,
         _ => cluster(pod, site, host),
     };
     amend(pod, &mut resolver);

@@ -1,6 +1,7 @@
 //! What the agent remembers of a Pod beyond what the runtime and the API say; all of it may be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,6 +27,8 @@ pub struct Memory {
     pub probed: BTreeMap<String, Probed>,
     /// When the agent first saw the Pod.
     pub seen: Option<Timestamp>,
+    /// The addresses that it had last.
+    pub ips: Vec<IpAddr>,
 }
 
 /// Something that failed and is tried again.

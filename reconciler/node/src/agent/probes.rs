@@ -64,6 +64,9 @@ impl Kind {
     }
 }
 
+/// Between the first two tries of a container's first period; the following pauses double.
+const EARLY: Duration = Duration::from_millis(50);
+
 /// What the probes say, by the container's id.
 type Verdicts = Arc<Mutex<BTreeMap<String, Probed>>>;
 
@@ -207,10 +210,24 @@ async fn run(
     let age = Duration::try_from(age).unwrap_or_default();
     let mut due = Instant::now() + seconds(probe.initial_delay_seconds, 0).saturating_sub(age);
     let mut count = Count::new(&probe);
+    let end_of_first = due + period;
+    let mut early = (kind != Kind::Liveness).then_some(EARLY);
     loop {
         tokio::time::sleep_until(due).await;
         let outcome = ask(&context, &probe, &target).await;
-        due += period;
+        // A program takes a moment to listen: until then it is asked more often, and its failures do not count.
+        if let (Outcome::Failure(_), Some(pause)) = (&outcome, early)
+            && Instant::now() + pause < end_of_first
+        {
+            due = Instant::now() + pause;
+            early = Some(pause * 2);
+            continue;
+        }
+        if early.take().is_some() {
+            due = end_of_first;
+        } else {
+            due += period;
+        }
         if due < Instant::now() {
             due = Instant::now();
         }

@@ -17,6 +17,9 @@ use super::plan::{self, View};
 use super::spec::{self, Restart, Role};
 use crate::runtime::{ContainerState, ContainerStatus};
 
+/// Of a container that has ended unseen.
+const LOST: &str = "The container could not be located when the pod was terminated";
+
 /// What of the status is not in the Pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Host<'a> {
@@ -48,13 +51,21 @@ pub fn status(view: &View<'_>, host: Host<'_>, last: bool) -> PodStatus {
         .map(|sandbox| sandbox.ips.iter().map(ToString::to_string).collect())
         .unwrap_or_default();
     if ips.is_empty() && (last || matches!(phase, "Succeeded" | "Failed")) {
-        // Its network is unmade; where it was stays to be read.
-        ips = known
-            .pod_ips
-            .iter()
-            .flatten()
-            .map(|known| known.ip.clone())
-            .collect();
+        // Its network is unmade; where it was stays to be read. The API may not know it yet.
+        ips = view.memory.ips.iter().map(ToString::to_string).collect();
+        if ips.is_empty() {
+            ips = known
+                .pod_ips
+                .iter()
+                .flatten()
+                .map(|known| known.ip.clone())
+                .collect();
+        }
+    }
+    if matches!(phase, "Succeeded" | "Failed") && plan::is_initialized(view) {
+        for status in &mut regular {
+            give_up(status);
+        }
     }
     let mut status = PodStatus {
         phase: Some(phase.to_owned()),
@@ -141,6 +152,21 @@ fn phase(
         "Running"
     } else {
         "Pending"
+    }
+}
+
+/// What never ran in a Pod that is over counts as ended: nothing waits any more.
+fn give_up(status: &mut api::ContainerStatus) {
+    if terminated(status).is_none() {
+        status.state = Some(api::ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some("ContainerStatusUnknown".to_owned()),
+                message: Some(LOST.to_owned()),
+                ..ContainerStateTerminated::default()
+            }),
+            ..api::ContainerState::default()
+        });
     }
 }
 
@@ -327,7 +353,7 @@ fn restarting(
 fn ended_state(status: &ContainerStatus, host: Host<'_>) -> api::ContainerState {
     let unknown = status.state == ContainerState::Unknown;
     let message = if unknown && status.message.is_empty() {
-        "The container could not be located when the pod was terminated"
+        LOST
     } else {
         &status.message
     };

@@ -267,6 +267,13 @@ impl Worker {
     fn consider(&mut self, pod: &Pod, seen: &Seen) -> (plan::Plan, Timestamp) {
         self.memory.probed = self.probes.verdicts();
         let now = Timestamp::now();
+        let newest = seen
+            .sandboxes
+            .iter()
+            .max_by_key(|sandbox| sandbox.config.attempt);
+        if let Some(sandbox) = newest.filter(|sandbox| !sandbox.ips.is_empty()) {
+            self.memory.ips.clone_from(&sandbox.ips);
+        }
         let view = view(pod, seen, &self.memory, now);
         self.probes.follow(&self.context, &view, &self.wake);
         (plan::plan(&view), now)

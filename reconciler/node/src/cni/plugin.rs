@@ -168,7 +168,10 @@ pub fn end_strays(owner: &Path) {
     for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
         // One that has ended meanwhile, or is the kernel's own, has none.
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environment.split(|&byte| byte == 0).any(|word| word == mark) {
+        if environment
+            .split(|&byte| byte == 0)
+            .any(|word| word == mark)
+        {
             tracing::info!("kill process {pid}, a CNI plugin that an earlier agent has started");
             // It may have ended at this moment.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

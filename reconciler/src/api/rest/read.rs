@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::{self, Form, ListMeta, Look, Reply};
+use super::components;
 use crate::api::Api;
 use crate::api::kinds::{Kind, Verbs};
 use crate::api::object;
@@ -22,7 +23,7 @@ pub async fn get(api: &Api, target: &Target, query: &Query, look: Look) -> Resul
         not_older(api, asked).await?;
     }
     if kind.verbs == Verbs::ReadOnly {
-        let found = components(api)
+        let found = components::all(api)
             .await
             .into_iter()
             .find(|value| value["metadata"]["name"] == name);
@@ -198,7 +199,7 @@ pub async fn list(api: &Api, target: &Target, query: &Query, look: Look) -> Resu
                 value
             }
         };
-        let items = components(api).await.into_iter().map(row).collect();
+        let items = components::all(api).await.into_iter().map(row).collect();
         return Ok(answer::of_values(kind, &meta, items, look.form));
     }
     let selector = Selector::parse(
@@ -337,16 +338,4 @@ fn expired(start: &str) -> Status {
     );
     status.continue_token = Some(Token::encode(-1, start));
     status
-}
-
-/// The health of what the server stands on, made up when asked for.
-async fn components(api: &Api) -> Vec<Value> {
-    let condition = match api.store.revision().await {
-        Ok(_) => json!({"type": "Healthy", "status": "True", "message": "ok"}),
-        Err(error) => json!({"type": "Healthy", "status": "False", "message": error.to_string()}),
-    };
-    vec![json!({
-        "apiVersion": "v1", "kind": "ComponentStatus",
-        "metadata": {"name": "etcd-0"}, "conditions": [condition]
-    })]
 }

@@ -59,7 +59,10 @@ fn template(kind: &str, spec: &At<'_>, selector: &Value, causes: &mut Vec<Cause>
     let template = spec.field("template");
     selected(&template, selector, causes);
     let claims = spec.field("volumeClaimTemplates");
-    let claims: Vec<_> = claims.items().map(|claim| claim.value["metadata"]["name"].as_str().unwrap_or_default()).collect();
+    let claims: Vec<_> = claims
+        .items()
+        .map(|claim| claim.value["metadata"]["name"].as_str().unwrap_or_default())
+        .collect();
     pod::template(&template, &claims, causes);
     let pod = template.field("spec");
     let policy = pod.field("restartPolicy");

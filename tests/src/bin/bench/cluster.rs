@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -52,7 +54,9 @@ const QUICK: Scale = Scale {
 /// Measures everything.
 pub fn run(quick: bool) -> Result<Outcome> {
     let scale = if quick { QUICK } else { FULL };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let mut outcome = Outcome::default();
     let nodes = NODES.to_string();
     let flags = ["--nodes", nodes.as_str()];
@@ -81,25 +85,50 @@ pub fn run(quick: bool) -> Result<Outcome> {
     let crowd = runtime.block_on(crowd(&client, scale.crowd))?;
     let (memory_after, _) = idle(&up, Duration::from_secs(1))?;
 
-    outcome.promise("weft up with 3 nodes until all are Ready", ups.median(), 5000.0, "ms");
-    outcome.promise("one Pod, applied to Running with an address, p50", pods.median(), 250.0, "ms");
+    outcome.promise(
+        "weft up with 3 nodes until all are Ready",
+        ups.median(),
+        5000.0,
+        "ms",
+    );
+    outcome.promise(
+        "one Pod, applied to Running with an address, p50",
+        pods.median(),
+        250.0,
+        "ms",
+    );
     outcome.promise(
         &format!("{} Pods over 3 nodes until all are Ready", scale.crowd),
         crowd.as_secs_f64() * 1000.0,
         12_000.0 * f64::from(scale.crowd) / 100.0,
         "ms",
     );
-    outcome.promise("Pod ready to Service rule on every node, p99", rules.at(0.99), 300.0, "ms");
-    outcome.promise("the idle cluster, resident in all (PSS)", memory, 150.0, "MB");
+    outcome.promise(
+        "Pod ready to Service rule on every node, p99",
+        rules.at(0.99),
+        300.0,
+        "ms",
+    );
+    outcome.promise(
+        "the idle cluster, resident in all (PSS)",
+        memory,
+        150.0,
+        "MB",
+    );
     outcome.promise("the idle cluster's processors, of one core", cpu, 3.0, "%");
-    outcome.remarks.push(("resident with Pods gone again (PSS)".into(), memory_after, "MB"));
+    outcome.remarks.push((
+        "resident with Pods gone again (PSS)".into(),
+        memory_after,
+        "MB",
+    ));
     outcome.series = vec![ups, downs, pods, rules];
     Ok(outcome)
 }
 
 async fn client(up: &Up) -> Result<Client> {
     let config = Kubeconfig::read_from(up.kubeconfig())?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }
 
@@ -108,9 +137,15 @@ fn processes(up: &Up) -> Result<Vec<u64>> {
     let text = std::fs::read_to_string(up.folder().join("cluster.json"))?;
     let cluster: Value = serde_json::from_str(&text)?;
     let mut all = vec![cluster.pointer("/server/pid").and_then(Value::as_u64)];
-    let nodes = cluster.get("nodes").and_then(Value::as_array).into_iter().flatten();
+    let nodes = cluster
+        .get("nodes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     all.extend(nodes.map(|node| node.pointer("/process/pid").and_then(Value::as_u64)));
-    all.into_iter().collect::<Option<_>>().context("a process is missing in cluster.json")
+    all.into_iter()
+        .collect::<Option<_>>()
+        .context("a process is missing in cluster.json")
 }
 
 /// Megabytes resident in all, and per cent of a core over a while.
@@ -120,7 +155,10 @@ fn idle(up: &Up, time: Duration) -> Result<(f64, f64)> {
     let before = ticks()?;
     std::thread::sleep(time);
     let spent = ticks()? - before;
-    let memory: u64 = processes.iter().map(|pid| memory(*pid)).sum::<Result<u64>>()?;
+    let memory: u64 = processes
+        .iter()
+        .map(|pid| memory(*pid))
+        .sum::<Result<u64>>()?;
     let hertz = 100.0; // USER_HZ of every Linux on this architecture (man 5 proc)
     let share = spent as f64 / hertz / time.as_secs_f64() * 100.0;
     Ok((memory as f64 / 1e6, share))
@@ -128,7 +166,10 @@ fn idle(up: &Up, time: Duration) -> Result<(f64, f64)> {
 
 fn memory(pid: u64) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("no Pss")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
@@ -152,13 +193,21 @@ fn pod(name: &str) -> Result<Pod> {
 }
 
 fn running(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return false };
+    let Some(status) = &pod.status else {
+        return false;
+    };
     status.phase.as_deref() == Some("Running") && status.pod_ip.is_some()
 }
 
 fn ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 async fn single_pods(client: &Client, count: u32) -> Result<Series> {
@@ -180,9 +229,12 @@ async fn single_pods(client: &Client, count: u32) -> Result<Series> {
             }
             anyhow::bail!("the watch has ended")
         };
-        tokio::time::timeout(LIMIT, done).await.with_context(|| format!("Pod {name} does not run"))??;
+        tokio::time::timeout(LIMIT, done)
+            .await
+            .with_context(|| format!("Pod {name} does not run"))??;
         series.push(begun.elapsed());
-        api.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        api.delete(&name, &DeleteParams::default().grace_period(0))
+            .await?;
     }
     none_left(&api).await?;
     Ok(series)
@@ -218,7 +270,8 @@ fn deployment(replicas: u32) -> Result<Deployment> {
 
 async fn scale(api: &Api<Deployment>, replicas: u32) -> Result<()> {
     let patch = json!({"spec": {"replicas": replicas}});
-    api.patch_scale("crowd", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    api.patch_scale("crowd", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     Ok(())
 }
 
@@ -231,14 +284,21 @@ async fn rules(up: &Up, client: &Client, count: u32) -> Result<Series> {
         "metadata": {"name": "crowd"},
         "spec": {"selector": {"app": "crowd"}, "ports": [{"port": 80}]},
     });
-    deployments.create(&PostParams::default(), &deployment(0)?).await?;
-    services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
+    deployments
+        .create(&PostParams::default(), &deployment(0)?)
+        .await?;
+    services
+        .create(&PostParams::default(), &serde_json::from_value(service)?)
+        .await?;
     let mut monitors = Vec::new();
     for number in 1..=NODES {
         monitors.push(Lines::start(&up.node(number), &["nft", "monitor"])?);
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let mut events = pods.watch(&WatchParams::default().labels("app=crowd"), "0").await?.boxed();
+    let mut events = pods
+        .watch(&WatchParams::default().labels("app=crowd"), "0")
+        .await?
+        .boxed();
     let mut series = Series::new("from a Pod that is ready to its rule on every node");
     for number in 1..=count {
         scale(&deployments, number).await?;
@@ -253,7 +313,9 @@ async fn rules(up: &Up, client: &Client, count: u32) -> Result<Series> {
             }
             anyhow::bail!("the watch has ended")
         };
-        let (ip, seen) = tokio::time::timeout(LIMIT, done).await.context("no Pod becomes ready")??;
+        let (ip, seen) = tokio::time::timeout(LIMIT, done)
+            .await
+            .context("no Pod becomes ready")??;
         let mut last = seen;
         for monitor in &mut monitors {
             let at = monitor
@@ -267,7 +329,9 @@ async fn rules(up: &Up, client: &Client, count: u32) -> Result<Series> {
     }
     drop(monitors);
     services.delete("crowd", &DeleteParams::default()).await?;
-    deployments.delete("crowd", &DeleteParams::background()).await?;
+    deployments
+        .delete("crowd", &DeleteParams::background())
+        .await?;
     none_left(&pods).await?;
     Ok(series)
 }
@@ -279,30 +343,45 @@ async fn crowd(client: &Client, count: u32) -> Result<Duration> {
     let watch = WatchParams::default().fields("metadata.name=crowd");
     let mut events = deployments.watch(&watch, "0").await?.boxed();
     let begun = Instant::now();
-    deployments.create(&PostParams::default(), &deployment(count)?).await?;
+    deployments
+        .create(&PostParams::default(), &deployment(count)?)
+        .await?;
     let done = async {
         while let Some(event) = events.try_next().await? {
             if let WatchEvent::Added(deployment) | WatchEvent::Modified(deployment) = event
                 && let Some(status) = deployment.status
-                && status.ready_replicas.is_some_and(|ready| ready >= count as i32)
+                && status
+                    .ready_replicas
+                    .is_some_and(|ready| ready >= count as i32)
             {
                 return Ok(begun.elapsed());
             }
         }
         anyhow::bail!("the watch has ended")
     };
-    let took = tokio::time::timeout(LIMIT * 2, done).await.context("they do not all become ready")??;
-    let spread: BTreeMap<_, usize> = pods.list(&ListParams::default()).await?.items.into_iter().fold(
-        BTreeMap::new(),
-        |mut spread, pod| {
-            *spread.entry(pod.spec.and_then(|spec| spec.node_name)).or_default() += 1;
+    let took = tokio::time::timeout(LIMIT * 2, done)
+        .await
+        .context("they do not all become ready")??;
+    let spread: BTreeMap<_, usize> = pods
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .fold(BTreeMap::new(), |mut spread, pod| {
+            *spread
+                .entry(pod.spec.and_then(|spec| spec.node_name))
+                .or_default() += 1;
             spread
-        },
-    );
+        });
     let sizes: BTreeSet<_> = spread.values().collect();
     println!("  Pods on each node: {spread:?}");
-    ensure!(spread.len() == usize::from(NODES) && sizes.len() <= 3, "the Pods are spread badly: {spread:?}");
-    deployments.delete("crowd", &DeleteParams::background()).await?;
+    ensure!(
+        spread.len() == usize::from(NODES) && sizes.len() <= 3,
+        "the Pods are spread badly: {spread:?}"
+    );
+    deployments
+        .delete("crowd", &DeleteParams::background())
+        .await?;
     none_left(&pods).await?;
     Ok(took)
 }

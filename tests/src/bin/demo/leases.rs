@@ -1,9 +1,9 @@
 //! The cluster as the container runtimes of others build it: flanneld-rs over a real etcd, Pods by CNI, weft-proxy.
 
+use crate::Arguments;
 use crate::report::{self, Placed};
 use crate::screen::Screen;
 use crate::services::Services;
-use crate::Arguments;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use tests::cluster::{NETWORK, config_key, kube_flannel_conflist};

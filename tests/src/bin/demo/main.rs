@@ -9,7 +9,8 @@ mod services;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{SigSet, Signal};
 
-const USAGE: &str = "usage: demo [--nodes N] [--backend vxlan|udp|host-gw] [--store embedded|etcd] [--keep]";
+const USAGE: &str =
+    "usage: demo [--nodes N] [--backend vxlan|udp|host-gw] [--store embedded|etcd] [--keep]";
 
 /// What the demo is asked for.
 struct Arguments {

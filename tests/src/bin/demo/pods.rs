@@ -73,7 +73,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let since = Instant::now();
     drop(up);
     screen.done("nothing is left", since);
-    screen.line("A cluster of your own: sudo target/debug/weft up; then kubectl, weft status, weft down");
+    screen.line(
+        "A cluster of your own: sudo target/debug/weft up; then kubectl, weft status, weft down",
+    );
     ensure!(failures == 0, "{failures} of the checks above failed");
     Ok(())
 }
@@ -92,17 +94,29 @@ fn show(screen: &Screen, up: &Up, line: &str) -> Result<()> {
 /// Troubles are no failure here: they are shown.
 fn status(up: &Up) -> Result<String> {
     let weft = subject::program("weft")?;
-    let output = Command::new(weft).args(["status", "--name", up.name()]).output()?;
+    let output = Command::new(weft)
+        .args(["status", "--name", up.name()])
+        .output()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Pods that serve HTTP: name and address.
 fn servers(up: &Up) -> Result<Vec<(String, String)>> {
     let path = "jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{\"\\n\"}{end}";
-    let words = ["get", "pods", "-l", "app in (web,db)", "--field-selector=status.phase=Running", "-o", path];
+    let words = [
+        "get",
+        "pods",
+        "-l",
+        "app in (web,db)",
+        "--field-selector=status.phase=Running",
+        "-o",
+        path,
+    ];
     let text = process::run(&mut up.command(&words))?;
     let pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
-    Ok(pairs.map(|(name, ip)| (name.to_owned(), ip.to_owned())).collect())
+    Ok(pairs
+        .map(|(name, ip)| (name.to_owned(), ip.to_owned()))
+        .collect())
 }
 
 fn reachability(screen: &Screen, up: &Up) -> Result<usize> {
@@ -114,8 +128,14 @@ fn reachability(screen: &Screen, up: &Up) -> Result<usize> {
     for (name, _) in &pods {
         let mut script = String::new();
         for (other, ip) in &pods {
-            let page = if other.starts_with("db") { "journal" } else { "" };
-            script += &format!("timeout 3 busybox wget -q -O /dev/null http://{ip}:8080/{page} && echo yes || echo NO; ");
+            let page = if other.starts_with("db") {
+                "journal"
+            } else {
+                ""
+            };
+            script += &format!(
+                "timeout 3 busybox wget -q -O /dev/null http://{ip}:8080/{page} && echo yes || echo NO; "
+            );
         }
         let text = process::run(&mut up.command(&["exec", name, "--", "sh", "-c", &script]))?;
         let answers: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -147,7 +167,10 @@ fn service(screen: &Screen, up: &Up, nodes: u8) -> Result<usize> {
             check(&format!("node n{number}"), url, answer);
         }
     }
-    let words = ["exec", "pair", "-c", "asks", "--", "timeout", "3", "busybox", "wget", "-q", "-O", "-", &cluster];
+    let words = [
+        "exec", "pair", "-c", "asks", "--", "timeout", "3", "busybox", "wget", "-q", "-O", "-",
+        &cluster,
+    ];
     check("Pod pair", &cluster, process::run(&mut up.command(&words)));
     Ok(failures)
 }
@@ -161,22 +184,34 @@ struct Load {
 
 impl Load {
     fn start(up: &Up, ip: &str) -> Self {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
+        let (stop, seen) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(Mutex::new(BTreeMap::new())),
+        );
         let threads = (0..2).map(|_| {
             let (node, url) = (up.node(1), format!("http://{ip}/"));
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = node.exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", &url]);
+                    let answer =
+                        node.exec("timeout", &["3", "busybox", "wget", "-q", "-O", "-", &url]);
                     let key = match &answer {
                         Ok(text) => text.split(':').next().unwrap_or_default().trim().to_owned(),
                         Err(error) => format!("error: {error:#}"),
                     };
-                    *seen.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+                    *seen
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .entry(key)
+                        .or_default() += 1;
                 }
             })
         });
-        Self { threads: threads.collect(), stop, seen }
+        Self {
+            threads: threads.collect(),
+            stop,
+            seen,
+        }
     }
 
     fn end(self) -> BTreeMap<String, usize> {
@@ -200,7 +235,11 @@ fn rollout(screen: &Screen, up: &Up) -> Result<usize> {
     screen.done("rolled out", since);
     std::thread::sleep(Duration::from_millis(500));
     let seen = load.end();
-    let failures: usize = seen.iter().filter(|(key, _)| key.starts_with("error")).map(|(_, count)| count).sum();
+    let failures: usize = seen
+        .iter()
+        .filter(|(key, _)| key.starts_with("error"))
+        .map(|(_, count)| count)
+        .sum();
     let total: usize = seen.values().sum();
     for (key, count) in &seen {
         screen.line(&format!("{count:>6} × {key}"));
@@ -218,12 +257,20 @@ fn node_fails(screen: &Screen, up: &mut Up, nodes: u8) -> Result<usize> {
     let node = format!("n{nodes}");
     let since = Instant::now();
     up.weft(&["down", &node])?;
-    screen.done(&format!("weft down --name {NAME} {node}: its power has failed"), since);
+    screen.done(
+        &format!("weft down --name {NAME} {node}: its power has failed"),
+        since,
+    );
     let selector = format!("--field-selector=spec.nodeName={node}");
     let waited = eventually("its Pods run elsewhere", Duration::from_secs(60), || {
-        let left = process::run(&mut up.command(&["get", "pods", "-l", "app=web", &selector, "-o", "name"]))?;
+        let left = process::run(
+            &mut up.command(&["get", "pods", "-l", "app=web", &selector, "-o", "name"]),
+        )?;
         let ready = up.field("deployment/web", "{.status.readyReplicas}")?;
-        let living = |name: &&str| !up.field(name, "{.metadata.deletionTimestamp}").is_ok_and(|at| !at.is_empty());
+        let living = |name: &&str| {
+            !up.field(name, "{.metadata.deletionTimestamp}")
+                .is_ok_and(|at| !at.is_empty())
+        };
         ensure!(left.lines().filter(living).count() == 0, "{left}");
         ensure!(ready == "3", "{ready} are ready");
         Ok(())

@@ -267,3 +267,29 @@ fn an_unknown_end_is_said_to_be_one() {
         (&json!("ContainerStatusUnknown"), &json!(137))
     );
 }
+
+#[test]
+fn what_is_over_keeps_its_address_and_waits_for_nothing() {
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "host"}]});
+    let mut world = World::new(pod(spec.clone()));
+    world.settle();
+    world.memory.ips = vec!["10.244.0.2".parse().unwrap()];
+    world.happen(&Happening::End(0, 0));
+    world.settle();
+    for sandbox in &mut world.sandboxes {
+        sandbox.ips.clear();
+    }
+    // The API has never been told of it.
+    let ended = value(&world);
+    assert_eq!(ended["phase"], "Succeeded");
+    assert_eq!(ended["podIP"], "10.244.0.2");
+    assert_eq!(ended["podIPs"], json!([{"ip": "10.244.0.2"}]));
+
+    let mut world = World::new(pod(spec));
+    world.memory.failure = Some(("DeadlineExceeded".to_owned(), "too long".to_owned()));
+    let failed = value(&world);
+    assert_eq!(failed["phase"], "Failed");
+    let state = &failed["containerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["reason"], "ContainerStatusUnknown");
+    assert_eq!(state["terminated"]["exitCode"], 137);
+}

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -70,6 +70,27 @@ pub(super) fn end(status: &UnixStream, work: impl FnOnce() -> anyhow::Result<Inf
     std::process::exit(1)
 }
 
+/// Puts the child into its cgroups while it makes its root, for the kernel takes its time over that, and lets it go on.
+pub(super) fn confine(
+    process: Pid,
+    cgroups: &[PathBuf],
+    mut status: &UnixStream,
+) -> anyhow::Result<()> {
+    for cgroup in cgroups {
+        match fs::write(cgroup.join("cgroup.procs"), process.to_string()) {
+            // It has ended already: what it says comes by `status`.
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(()),
+            other => other.with_context(|| format!("enter {}", cgroup.display()))?,
+        }
+    }
+    match status.write_all(&[0]) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("let the container's process go on")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Waits until the child has executed its program. The error is the child's own text.
 pub(super) fn await_program(
     process: Pid,
@@ -81,6 +102,8 @@ pub(super) fn await_program(
     loop {
         let (length, descriptors) = match sys::receive_descriptors(status.as_fd(), &mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // It ended before it read that it may go on.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
             other => other.context("read the child's state")?,
         };
         for master in descriptors {
@@ -101,17 +124,14 @@ pub(super) fn await_program(
     Err(anyhow!("{}", String::from_utf8_lossy(&text)))
 }
 
-/// Enters the sandbox, makes the root, executes the container's program. The working directory is its folder.
+/// Enters the sandbox, makes the root, and once [`confine`] is done executes the container's program. The working
+/// directory is its folder.
 pub(super) fn start(
     start: &Start,
     stdio: Stdio,
     status: &UnixStream,
 ) -> anyhow::Result<Infallible> {
     set_pdeathsig(Signal::SIGKILL).context("end with the shim")?;
-    for cgroup in &start.cgroups {
-        fs::write(cgroup.join("cgroup.procs"), "0")
-            .with_context(|| format!("enter {}", cgroup.display()))?;
-    }
     let pause = start
         .pause
         .open()
@@ -128,10 +148,13 @@ pub(super) fn start(
         setns(namespace, CloneFlags::empty())
             .with_context(|| format!("enter the sandbox's {name} namespace"))?;
     }
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-        .context("unshare mounts and cgroups")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare mounts")?;
     root::enter(start, &shm)?;
     drop(shm);
+    let mut shim = status;
+    shim.read_exact(&mut [0])
+        .context("wait for the shim to set the limits")?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("unshare cgroups")?;
     execute(start, &start.arguments, stdio, status)
 }
 

@@ -38,7 +38,7 @@ pub(super) fn enter(start: &Start, shm: &OwnedFd) -> anyhow::Result<()> {
         .join("rootfs");
     let root = RootFolder::open(&path)?;
     if let Root::Host { masked } = &start.root {
-        bind_file_systems(&root)?;
+        bind_file_systems(&root, masked)?;
         for (target, options) in [
             ("/tmp", "mode=1777"),
             ("/var/tmp", "mode=1777"),
@@ -100,10 +100,12 @@ fn overlay(lower: &Path, changes: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Binds the node's other file systems, read-only; not those that the container has of its own.
-fn bind_file_systems(root: &RootFolder) -> anyhow::Result<()> {
+/// Binds the node's other file systems, read-only; not those that the container has of its own, nor what is masked:
+/// volumes in memory of other Pods.
+fn bind_file_systems(root: &RootFolder, masked: &[PathBuf]) -> anyhow::Result<()> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read the node's mounts")?;
-    for path in file_systems(&table) {
+    let is_seen = |path: &PathBuf| !masked.iter().any(|masked| path.starts_with(masked));
+    for path in file_systems(&table).into_iter().filter(is_seen) {
         // A mount point that cannot be reached is one below another mount.
         let Some(target) = root.find(&path)? else {
             continue;

@@ -14,8 +14,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, chdir, dup2_stdin, dup2_stdout, setsid};
 
 use super::super::cgroup;
@@ -151,6 +152,11 @@ fn begin(start: &Start) -> anyhow::Result<(Pid, Ends)> {
         child::end(&child_status, || child::start(start, stdio, &child_status));
     };
     drop((child_status, stdio));
+    if let Err(error) = child::confine(process, &start.cgroups, &status) {
+        kill(process, Signal::SIGKILL).context("end the container's process")?;
+        waitpid(process, None).context("wait for the container's process")?;
+        return Err(error);
+    }
     child::await_program(process, &status, &mut ends)?;
     Ok((process, ends))
 }
