@@ -595,7 +595,8 @@ fn full_disk(up: &Up) -> Result<()> {
             logs,
         ]))
     };
-    mount("size=64k")?;
+    // One page: whatever is written fills it.
+    mount("size=4k")?;
     let done = (|| {
         up.apply(
             r#"
