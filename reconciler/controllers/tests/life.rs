@@ -34,11 +34,7 @@ async fn told(bed: &Bed, namespace: &str, reason: &str, message: &str) -> Result
             return Ok(event.clone());
         }
         ensure!(
-<<<<<<< HEAD
             begun.elapsed() < Duration::from_secs(60),
-=======
-            begun.elapsed() < Duration::from_secs(10),
->>>>>>> a1
             "no {reason} {message:?} among {all:#?}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -65,11 +61,7 @@ async fn a_hundred_pods_are_bound_at_once_and_spread() -> Result<()> {
             break pods;
         }
         ensure!(
-<<<<<<< HEAD
             begun.elapsed() < Duration::from_secs(90),
-=======
-            begun.elapsed() < Duration::from_secs(20),
->>>>>>> a1
             "some Pods are never bound"
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -79,11 +71,6 @@ async fn a_hundred_pods_are_bound_at_once_and_spread() -> Result<()> {
         "100 Pods: created in {created:?}, all bound {:?} later",
         bound - created
     );
-<<<<<<< HEAD
-=======
-    // A machine that does much else must not fail this: on an idle one it is a tenth.
-    ensure!(bound - created < Duration::from_secs(10), "{bound:?}");
->>>>>>> a1
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for pod in &pods {
         *counts
@@ -174,15 +161,9 @@ async fn a_silent_node_is_left_and_cleared_when_it_is_back() -> Result<()> {
         ready(node) == "Unknown" && taints(node) == both
     })
     .await?;
-<<<<<<< HEAD
     let silent = bed.silence("n2");
     println!("lost after {silent:?}");
     ensure!(silent >= GRACE, "lost after {silent:?}");
-=======
-    let silent = stopped.elapsed();
-    println!("a grace of {GRACE:?} took {silent:?}");
-    ensure!(silent + Duration::from_millis(600) > GRACE && silent < GRACE + Duration::from_secs(2));
->>>>>>> a1
     until(&bed.api::<Pod>(), "long", |pod| {
         !controllers::pod::is_ready(pod)
     })
@@ -206,11 +187,7 @@ async fn a_silent_node_is_left_and_cleared_when_it_is_back() -> Result<()> {
     )
     .await?;
     ensure!(
-<<<<<<< HEAD
         bed.silence("n2") >= GRACE + Duration::from_secs(2),
-=======
-        stopped.elapsed() > GRACE + Duration::from_secs(1),
->>>>>>> a1
         "evicted too early"
     );
 

@@ -152,8 +152,11 @@ impl Bed {
         Ok(())
     }
 
-    /// A node's agent ends.
+    /// A node's agent, which has renewed its lease before, ends.
     pub fn stop(&self, name: &str) {
+        while !self.renewed.lock().unwrap().contains_key(name) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.alive().remove(name);
     }
 
