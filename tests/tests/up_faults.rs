@@ -407,11 +407,13 @@ fn pods_of_a_lost_node_are_replaced() -> Result<()> {
     // Routes and Services are as good as ever.
     up.kubectl("delete pod -l app=web --wait=false")?;
     rolled_out(&up)?;
-    eventually("Pods run on both nodes again", WAIT, || {
-        ensure!(!living(&up, Some("n1"))?.is_empty() && !living(&up, Some("n2"))?.is_empty());
-        ensure!(up.kubectl("get pods -l app=web -o name")?.lines().count() == 8);
+    let done = eventually("n2 has Pods again", WAIT, || {
+        let all = up.kubectl("get pods -l app=web -o wide")?;
+        ensure!(!living(&up, Some("n2"))?.is_empty(), "{all}");
+        ensure!(living(&up, None)?.len() == 8, "{all}");
         Ok(())
-    })?;
+    });
+    done.with_context(|| up.state())?;
     for node in [1, 2] {
         for (_, ip) in addresses(&up)? {
             let url = format!("http://{ip}:8080/");

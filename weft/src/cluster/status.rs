@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
@@ -14,6 +15,9 @@ use kube::{Api, Client, ResourceExt};
 use super::process::Process;
 use super::{Cluster, Which};
 use crate::server::client;
+
+/// For the API server's answer: one whose store is away would have us wait for minutes.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `weft status` understands.
 #[derive(Debug, clap::Args)]
@@ -37,8 +41,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         .build()
         .context("start the runtime")?;
     let observed = runtime.block_on(async {
-        let config = Kubeconfig::read_from(cluster.kubeconfig()).context("read the kubeconfig")?;
-        observe(&client(config).await?).await
+        let asked = async {
+            let config =
+                Kubeconfig::read_from(cluster.kubeconfig()).context("read the kubeconfig")?;
+            observe(&client(config).await?).await
+        };
+        let limited = tokio::time::timeout(PATIENCE, asked).await;
+        limited.unwrap_or_else(|_| bail!("not within {} s", PATIENCE.as_secs()))
     });
     let now = Timestamp::now();
     let (head, mut well) = processes(&cluster);
