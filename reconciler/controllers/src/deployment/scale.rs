@@ -25,10 +25,10 @@ pub fn is_due(sets: &Sets, limits: Limits) -> bool {
 pub fn scale_all(sets: &mut Sets, limits: Limits, recreate: bool, replicas_told: i32) {
     let active = sets.all().filter(|set| set.replicas() > 0).count();
     if active <= 1 {
-        if let Some(only) = only(sets, active) {
-            if only.replicas() != limits.wanted || active == 1 {
-                scale(only, limits.wanted, limits);
-            }
+        if let Some(only) = only(sets, active)
+            && (only.replicas() != limits.wanted || active == 1)
+        {
+            scale(only, limits.wanted, limits);
         }
     } else if is_complete(sets.new.as_ref(), limits) {
         for set in sets.old.iter_mut().filter(|set| set.replicas() > 0) {

@@ -145,8 +145,7 @@ impl Cluster {
     }
 
     pub async fn running(&self, name: &str) -> Value {
-        self.until(name, "running and ready", |pod| is_ready(pod))
-            .await
+        self.until(name, "running and ready", is_ready).await
     }
 
     pub async fn delete(&self, name: &str) {
