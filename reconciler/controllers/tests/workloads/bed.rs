@@ -230,10 +230,10 @@ async fn act(client: &Client, nodes: &[String], count: usize, pod: &Pod) -> kube
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    let ready_now = has
+    let mut ready_now = has
         .filter(|condition| condition.type_ == "Ready")
         .map(|c| c.status.clone());
-    if phase.as_deref() == Some(wanted) && ready_now.last().as_deref() == Some(ready) {
+    if phase.as_deref() == Some(wanted) && ready_now.next_back().as_deref() == Some(ready) {
         return Ok(());
     }
     let now = jiff::Timestamp::now();
