@@ -99,7 +99,7 @@ async fn exit_codes_and_signals_are_told() {
         .await
         .unwrap();
     assert!(
-        before.elapsed() > Duration::from_millis(300) && before.elapsed() < Duration::from_secs(3)
+        before.elapsed() > Duration::from_millis(300) && before.elapsed() < Duration::from_secs(60)
     );
     let status = bed.end_of(&id).await;
     assert_eq!((status.exit_code, status.signal), (Some(137), 9));

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use kernel::Netns;
 use kube::api::ListParams;
@@ -198,8 +200,10 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
         cluster.server = Some(start_server(cluster)?);
         cluster.save()?;
     }
+    // What the API says of a node before it speaks again is of the time before.
+    let since = Timestamp::now();
     // Nodes wait for the server by themselves.
-    let mut started = 0;
+    let mut started = BTreeSet::new();
     for (index, namespace) in namespaces.iter().enumerate() {
         let Some(node) = cluster.nodes.get(index) else {
             continue;
@@ -211,15 +215,15 @@ fn raise(cluster: &mut Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
         if let Some(node) = cluster.nodes.get_mut(index) {
             node.process = Some(process);
         }
-        started += 1;
+        started.extend(cluster.nodes.get(index).map(Node::name));
         cluster.save()?;
     }
-    say(format!("API server and {started} nodes started"));
+    say(format!("API server and {} nodes started", started.len()));
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?
-        .block_on(wait(cluster, say))
+        .block_on(wait(cluster, &started, since, say))
 }
 
 fn program() -> anyhow::Result<PathBuf> {
@@ -282,8 +286,13 @@ fn start_node(cluster: &Cluster, node: &Node, namespace: &Netns) -> anyhow::Resu
     )
 }
 
-/// Returns when all nodes are ready.
-async fn wait(cluster: &Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
+/// Returns when all nodes are ready, those in `started` by a word that is newer than `since`.
+async fn wait(
+    cluster: &Cluster,
+    started: &BTreeSet<String>,
+    since: Timestamp,
+    say: &dyn Fn(String),
+) -> anyhow::Result<()> {
     let end = Instant::now() + PATIENCE;
     let client = loop {
         if let Ok(config) = Kubeconfig::read_from(cluster.server_kubeconfig())
@@ -307,7 +316,14 @@ async fn wait(cluster: &Cluster, say: &dyn Fn(String)) -> anyhow::Result<()> {
     ));
     let mut told = Vec::new();
     loop {
-        let ready = ready_nodes(&client).await?;
+        let mut ready = ready_nodes(&client).await?;
+        if ready
+            .iter()
+            .any(|name| started.contains(name) && !told.contains(name))
+        {
+            let spoken = renewed_since(&client, since).await?;
+            ready.retain(|name| !started.contains(name) || spoken.contains(name));
+        }
         for node in &cluster.nodes {
             let name = node.name();
             if ready.contains(&name) && !told.contains(&name) {
@@ -354,6 +370,28 @@ async fn ready_nodes(client: &Client) -> anyhow::Result<Vec<String>> {
         .into_iter()
         .filter(ready)
         .filter_map(|node| node.metadata.name)
+        .collect())
+}
+
+/// The nodes that have renewed their Lease.
+async fn renewed_since(client: &Client, since: Timestamp) -> anyhow::Result<BTreeSet<String>> {
+    let leases = Api::<Lease>::namespaced(client.clone(), "kube-node-lease");
+    let leases = leases
+        .list(&ListParams::default())
+        .await
+        .context("list leases of nodes")?;
+    let renewed = |lease: &Lease| {
+        let time = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.renew_time.as_ref());
+        time.is_some_and(|time| time.0 >= since)
+    };
+    Ok(leases
+        .items
+        .into_iter()
+        .filter(renewed)
+        .filter_map(|lease| lease.metadata.name)
         .collect())
 }
 

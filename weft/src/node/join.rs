@@ -77,7 +77,7 @@ fn token(text: Option<&str>) -> Option<String> {
     let text = text?;
     match fs::read_to_string(text) {
         Ok(found) => Some(found.trim().to_owned()),
-        // It is the token itself, or a file that comes with the server.
+        // It is the token itself, or a file that a server which starts has yet to write.
         Err(_) => Some(text.to_owned()),
     }
 }

@@ -1,27 +1,30 @@
 //! A real API server on loopback, the controllers, and a test that plays the agents: they renew their leases, say that
 //! their Pods run, and end those that are deleted.
 
+#[path = "../bed/server.rs"]
+mod server;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use controllers::Settings;
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use reconciler::api::{Config, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+
+use server::serve;
 
 /// How long a node may be silent here.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -44,29 +47,9 @@ impl Bed {
         // Another test of this process may have been first.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let folder = tempfile::tempdir()?;
-        let config = Config {
-            data: folder.path().to_owned(),
-            store: "embedded".to_owned(),
-            credentials: reconciler::store::Credentials::default(),
-            listen: vec![([127, 0, 0, 1], 0).into()],
-            service_networks: vec!["10.96.0.0/16".parse()?],
-            node_ports: (30000, 32767),
-            empties_namespaces: false,
-        };
-        let server = Server::open(config, Vec::new()).await?;
-        let kubeconfig = Kubeconfig::read_from(server.kubeconfig())?;
+        let address = ([127, 0, 0, 1], 0).into();
+        let (_, client) = serve(folder.path(), address, std::future::pending()).await?;
         let mut tasks = JoinSet::new();
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        tasks.spawn(async move {
-            let ran = server
-                .run(std::future::pending(), || _ = ready.send(()))
-                .await;
-            panic!("the API server ended: {ran:?}");
-        });
-        is_ready.await.context("the API server ended")?;
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-        let client = Client::try_from(config)?;
         let alive: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         let settings = Settings {
             node_monitor_grace: GRACE,

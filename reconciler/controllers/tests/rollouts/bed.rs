@@ -1,6 +1,9 @@
 //! A real API server on loopback that can go away and come back, the controllers, a player of the nodes' agents, and
 //! an observer that counts Pods at every change.
 
+#[path = "../bed/server.rs"]
+mod server;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -14,16 +17,16 @@ use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use reconciler::api::{Config, Server};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
+
+use server::serve;
 
 const NODES: [&str; 2] = ["n1", "n2"];
 /// The image of containers that never become ready.
@@ -89,10 +92,8 @@ impl Bed {
         let folder = tempfile::tempdir()?;
         // A port that nobody had a moment ago: the server must come back on it.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let (server, kubeconfig) = serve(&folder, address).await?;
-        let config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
+        let (end, ended) = oneshot::channel();
+        let (running, client) = serve(folder.path(), address, until(ended)).await?;
         let seen = Arc::<Mutex<Seen>>::default();
         let mut tasks = JoinSet::new();
         for name in NODES {
@@ -113,7 +114,7 @@ impl Bed {
             client,
             seen,
             address,
-            server: Some(server),
+            server: Some((end, running)),
             _tasks: tasks,
             folder,
         })
@@ -121,14 +122,16 @@ impl Bed {
 
     /// Ends the API server.
     pub async fn stop_server(&mut self) -> Result<()> {
-        let (end, ended) = self.server.take().context("the server runs")?;
+        let (end, running) = self.server.take().context("the server runs")?;
         _ = end.send(());
-        Ok(ended.await?)
+        Ok(running.await?)
     }
 
     /// Starts it again, where it was and with what it had.
     pub async fn start_server(&mut self) -> Result<()> {
-        self.server = Some(serve(&self.folder, self.address).await?.0);
+        let (end, ended) = oneshot::channel();
+        let (running, _) = serve(self.folder.path(), self.address, until(ended)).await?;
+        self.server = Some((end, running));
         Ok(())
     }
 
@@ -227,30 +230,8 @@ impl Bed {
     }
 }
 
-type Running = (oneshot::Sender<()>, JoinHandle<()>);
-
-async fn serve(folder: &TempDir, address: SocketAddr) -> Result<(Running, Kubeconfig)> {
-    let config = Config {
-        data: folder.path().to_owned(),
-        store: "embedded".to_owned(),
-        credentials: reconciler::store::Credentials::default(),
-        listen: vec![address],
-        service_networks: vec!["10.96.0.0/16".parse()?],
-        node_ports: (30000, 32767),
-        empties_namespaces: false,
-    };
-    let server = Server::open(config, Vec::new()).await?;
-    let kubeconfig = Kubeconfig::read_from(server.kubeconfig())?;
-    let (ready, is_ready) = oneshot::channel();
-    let (end, ending) = oneshot::channel::<()>();
-    let running = tokio::spawn(async move {
-        let ran = server
-            .run(async { _ = ending.await }, || _ = ready.send(()))
-            .await;
-        ran.expect("the API server ran until its end");
-    });
-    is_ready.await.context("the API server ended")?;
-    Ok(((end, running), kubeconfig))
+async fn until(ended: oneshot::Receiver<()>) {
+    _ = ended.await;
 }
 
 async fn add_node(client: &Client, name: &str) -> Result<()> {

@@ -67,7 +67,8 @@ async fn a_command_runs_to_its_end_in_the_container() {
         .exec_sync(&id, &command(&["sleep", "777"]), Duration::from_millis(200))
         .await;
     assert!(matches!(late, Err(Error::Timeout(_))), "{late:?}");
-    assert!(before.elapsed() < Duration::from_secs(2));
+    // Long before it would have ended.
+    assert!(before.elapsed() < Duration::from_secs(60));
     wait(async || {
         let output = bed
             .runtime()

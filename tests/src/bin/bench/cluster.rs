@@ -12,7 +12,7 @@ use kube::api::{
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -133,19 +133,10 @@ async fn client(up: &Up) -> Result<Client> {
 }
 
 /// The cluster's own processes, not the Pods'.
-fn processes(up: &Up) -> Result<Vec<u64>> {
-    let text = std::fs::read_to_string(up.folder().join("cluster.json"))?;
-    let cluster: Value = serde_json::from_str(&text)?;
-    let mut all = vec![cluster.pointer("/server/pid").and_then(Value::as_u64)];
-    let nodes = cluster
-        .get("nodes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    all.extend(nodes.map(|node| node.pointer("/process/pid").and_then(Value::as_u64)));
-    all.into_iter()
-        .collect::<Option<_>>()
-        .context("a process is missing in cluster.json")
+fn processes(up: &Up) -> Result<Vec<i32>> {
+    let nodes = (1..=NODES).map(|number| format!("n{number}"));
+    let parts = std::iter::once("server".to_owned()).chain(nodes);
+    parts.map(|part| up.pid(&part)).collect()
 }
 
 /// Megabytes resident in all, and per cent of a core over a while.
@@ -164,7 +155,7 @@ fn idle(up: &Up, time: Duration) -> Result<(f64, f64)> {
     Ok((memory as f64 / 1e6, share))
 }
 
-fn memory(pid: u64) -> Result<u64> {
+fn memory(pid: i32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text
         .lines()
@@ -173,7 +164,7 @@ fn memory(pid: u64) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-fn ticks(pid: u64) -> Result<u64> {
+fn ticks(pid: i32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
     let fields: Vec<_> = rest.split_whitespace().collect();
