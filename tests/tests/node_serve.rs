@@ -9,27 +9,19 @@ mod host;
 #[path = "api/wire.rs"]
 mod wire;
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bed::Bed;
-use client::{SOON, ask};
-use host::Host;
-use kube::Client;
-use node::directory::{Directory, Entry};
-use node::runtime::{
-    ContainerConfig, ContainerState, ContainerStatus, PodRef, SandboxConfig, SandboxStatus,
-};
-use node::serve;
+use client::SOON;
+use node::runtime::ContainerState;
 use reconciler::api::pki::Pki;
-use serde_json::{Value, json};
-use tests::{ApiServer, requirement};
+use serde_json::Value;
+use tests::requirement;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsConnector;
 
 /// kubectl of this version speaks WebSockets to port-forward as well.

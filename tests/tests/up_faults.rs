@@ -7,13 +7,10 @@ mod broken;
 mod web;
 
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 use tests::census::{self, Member};
 use tests::up::Up;
-use tests::{eventually, process, requirement};
+use tests::{eventually, process};
 use web::*;
 
 /// This may be a loaded machine.

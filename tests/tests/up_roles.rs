@@ -139,7 +139,10 @@ fn hosts_join_a_server_and_parts_may_be_programs_of_their_own() -> Result<()> {
     arguments.extend(["--name=h2", "--no-flanneld", "--no-proxy"].map(str::to_owned));
     let node_two = two.spawn("node", "weft", &arguments)?;
     let kubeconfig = two.data.join("node.kubeconfig");
-    eventually("h2 joins", WAIT, || Ok(ensure!(kubeconfig.exists())))?;
+    eventually("h2 joins", WAIT, || {
+        ensure!(kubeconfig.exists());
+        Ok(())
+    })?;
     let network = two.data.join("net-conf.json");
     let subnet = two.data.join("subnet.env");
     std::fs::write(
@@ -231,7 +234,8 @@ fn hosts_join_a_server_and_parts_may_be_programs_of_their_own() -> Result<()> {
     kubectl(&["delete", "deployment", "web", "--wait=true"], "")?;
     eventually("the Pods have gone", WAIT, || {
         let left = kubectl(&["get", "pods", "-o", "name"], "")?;
-        Ok(ensure!(left.trim().is_empty(), "{left}"))
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
     })?;
     for mut each in [node_one, node_two, flanneld, proxy, serving] {
         each.signal(nix::sys::signal::Signal::SIGTERM)?;

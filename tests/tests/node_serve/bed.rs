@@ -1,8 +1,8 @@
 //! An API server, a node's server behind it, and kubectl.
 
+use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
@@ -11,7 +11,7 @@ use node::runtime::{
     ContainerConfig, ContainerState, ContainerStatus, PodRef, SandboxConfig, SandboxStatus,
 };
 use node::serve;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::ApiServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};

@@ -1,26 +1,15 @@
 //! CNI plugins that fail or hang, and a full disk.
 
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
-use tests::census::{self, Member};
+use tests::census::{self};
 use tests::up::Up;
-use tests::{eventually, process, requirement};
+use tests::{eventually, process};
 
 use crate::WAIT;
 use crate::web::*;
-
-/// Names and addresses of the Pods of `web`.
-fn addresses(up: &Up) -> Result<Vec<(String, String)>> {
-    let path = r#"jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}"#;
-    let text = process::run(&mut up.command(&["get", "pods", "-l", "app=web", "-o", path]))?;
-    let pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
-    Ok(pairs
-        .map(|(name, ip)| (name.to_owned(), ip.to_owned()))
-        .collect())
-}
 
 /// A script in a CNI plugin's place, on one node; [`Broken::mend`] puts the plugin back.
 struct Broken {

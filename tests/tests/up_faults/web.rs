@@ -2,9 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::time::Duration;
 use tests::census::{self, Member};
 use tests::up::Up;
 use tests::{eventually, process, requirement};
@@ -157,4 +154,14 @@ spec:
     - {{name: main, image: host, command: [sleep, "{seconds}"]}}
 "#
     )
+}
+
+/// Names and addresses of the Pods of `web`.
+pub fn addresses(up: &Up) -> Result<Vec<(String, String)>> {
+    let path = r#"jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}"#;
+    let text = process::run(&mut up.command(&["get", "pods", "-l", "app=web", "-o", path]))?;
+    let pairs = text.lines().filter_map(|line| line.trim().split_once(' '));
+    Ok(pairs
+        .map(|(name, ip)| (name.to_owned(), ip.to_owned()))
+        .collect())
 }
