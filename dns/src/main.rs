@@ -1,0 +1,3 @@
+//! `weft-dns`: the cluster DNS server of a node.
+
+fn main() {}
