@@ -239,14 +239,18 @@ impl Handler {
                     if walk.next(|| Some((settings.search.as_ref()?, zone.pod(client)?))) {
                         continue;
                     }
-                    break walk.negative(ResponseCode::NXDomain, zone.soa());
+                    let soa = zone.soa_for(walk.name());
+ break walk.negative(ResponseCode::NXDomain, soa);
                 }
                 Found::Records { .. } | Found::Alias(_) | Found::NoData if any => {
                     let least = RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
                     break walk.positive(vec![Record::from_rdata(walk.name().clone(), ANY_TTL, least)], Vec::new());
                 }
                 Found::Records { answers, additionals } => break walk.positive(answers, additionals),
-                Found::NoData => break walk.negative(ResponseCode::NoError, zone.soa()),
+                Found::NoData => {
+ let soa = zone.soa_for(walk.name());
+ break walk.negative(ResponseCode::NoError, soa);
+ }
                 Found::Alias(alias) if record_type == RecordType::CNAME => break walk.positive(vec![alias], Vec::new()),
                 Found::Alias(alias) => {
                     if !walk.follow(alias) {
@@ -274,6 +278,7 @@ impl Handler {
         let writer = if walk.searched() { Writer::Search } else { Writer::Forward };
         let answer = match asked {
             Ok(reply) if reply.code == ResponseCode::NXDomain && walk.next(|| None) => return None,
+            Ok(_) if walk.in_vain() => walk.negative(ResponseCode::NXDomain, self.zone().soa()),
             Ok(reply) => walk.foreign(reply, || self.zone().soa()),
             Err(failure) => {
                 tracing::debug!(name = %walk.name(), %failure, "not answered");

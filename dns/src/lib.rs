@@ -2,5 +2,11 @@
 //! (<https://github.com/kubernetes/dns/blob/master/docs/specification.md>); everything else is forwarded.
 
 pub mod forward;
+pub mod handler;
+pub mod limits;
+pub mod listen;
+pub mod metrics;
 pub mod model;
 pub mod resolv_conf;
+pub mod search;
+pub mod zone;

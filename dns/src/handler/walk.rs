@@ -25,12 +25,13 @@ pub struct Walk {
     candidate: Option<Name>,
     /// Names of the search list that are left, the last first.
     rest: Vec<Name>,
+    in_vain: bool,
 }
 
 impl Walk {
     /// Starts at the name asked.
     pub fn new(query: Query) -> Self {
-        Self { query, name: None, chain: Vec::new(), candidate: None, rest: Vec::new() }
+        Self { query, name: None, chain: Vec::new(), candidate: None, rest: Vec::new(), in_vain: false }
     }
 
     /// The question.
@@ -61,7 +62,7 @@ impl Walk {
     /// The name does not exist: goes on to the next of the client's search list, if there is one. `search` is asked once, for
     /// the list and the client's Pod.
     pub fn next<'a>(&mut self, search: impl FnOnce() -> Option<(&'a Search, &'a ObjectName)>) -> bool {
-        if !self.chain.is_empty() {
+        if self.in_vain || !self.chain.is_empty() {
             // A name that is an alias exists.
             return false;
         }
@@ -75,6 +76,7 @@ impl Walk {
             // As if nothing had been searched: the name asked does not exist.
             self.candidate = None;
             self.name = None;
+            self.in_vain = true;
             return false;
         };
         self.name = Some(next.clone());
@@ -104,10 +106,8 @@ impl Walk {
         Answer { code, authoritative: true, answers, authorities: vec![soa], ..Answer::default() }
     }
 
-    /// What others say of the last name. `soa` is the cluster's, for a search that found nothing.
+    /// What others say of the last name. `soa` is the cluster's.
     pub fn foreign(&mut self, reply: Reply, soa: impl FnOnce() -> Record) -> Answer {
-        let searched_in_vain = self.name.is_none() && self.chain.is_empty() && !self.rest.is_empty();
-        debug_assert!(!searched_in_vain, "a search that ended has no names left");
         let ttl = reply.answers.first().map_or_else(|| soa().ttl, |record| record.ttl);
         let authoritative = !self.is_plain();
         let answers = self.with_chain(reply.answers, ttl);
@@ -128,6 +128,11 @@ impl Walk {
         self.candidate = None;
         let answers = self.with_chain(Vec::new(), 0);
         Answer { answers, authoritative, ..answer }
+    }
+
+    /// A search was gone along to its end: the name asked, which is the cluster's, does not exist.
+    pub fn in_vain(&self) -> bool {
+        self.in_vain
     }
 
     /// The alias of the search, the aliases followed, and the records.
