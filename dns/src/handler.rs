@@ -102,13 +102,22 @@ struct Outcome {
 
 impl Outcome {
     fn of_server(answer: Answer, zone: ZoneLabel) -> Self {
-        Self { answer, zone, writer: Writer::Server }
+        Self {
+            answer,
+            zone,
+            writer: Writer::Server,
+        }
     }
 }
 
 impl Handler {
     /// Answers from `zone`, and for other names by `forward`.
-    pub fn new(zone: Arc<RwLock<Zone>>, forward: Arc<Forward>, metrics: Arc<Metrics>, settings: Settings) -> Arc<Self> {
+    pub fn new(
+        zone: Arc<RwLock<Zone>>,
+        forward: Arc<Forward>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+    ) -> Arc<Self> {
         Arc::new(Self {
             zone,
             forward,
@@ -137,7 +146,13 @@ impl Handler {
     }
 
     /// Takes a packet. If it can be answered at once the answer is in `out`, which is emptied first. Any bytes are fine.
-    pub fn begin(&self, packet: &[u8], origin: Origin<'_>, now: Instant, out: &mut Vec<u8>) -> Step {
+    pub fn begin(
+        &self,
+        packet: &[u8],
+        origin: Origin<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Step {
         out.clear();
         let settings = self.settings.load();
         if settings.limits.queries != 0 && !origin.client.ip().is_loopback() {
@@ -150,9 +165,14 @@ impl Handler {
         }
         let (head, outcome) = match question::read(packet) {
             Reading::Silence => return Step::Silence,
-            Reading::Fault(head, code) => (head, Outcome::of_server(Answer::code(code), ZoneLabel::Dropped)),
+            Reading::Fault(head, code) => (
+                head,
+                Outcome::of_server(Answer::code(code), ZoneLabel::Dropped),
+            ),
             Reading::Question(head) => {
-                let Some(query) = head.query.clone() else { return Step::Silence };
+                let Some(query) = head.query.clone() else {
+                    return Step::Silence;
+                };
                 match self.turn_down(&query) {
                     Some(outcome) => (head, outcome),
                     None => {
@@ -175,13 +195,29 @@ impl Handler {
                 }
             }
         };
-        self.close(&head, outcome, origin, packet.len(), now, settings.recursive, out);
+        self.close(
+            &head,
+            outcome,
+            origin,
+            packet.len(),
+            now,
+            settings.recursive,
+            out,
+        );
         Step::Answered
     }
 
     /// Asks others, and writes the answer to `out`, which is emptied first.
     pub async fn finish(&self, pending: Box<Pending>, out: &mut Vec<u8>) {
-        let Pending { head, mut walk, client, transport, server, started, size } = *pending;
+        let Pending {
+            head,
+            mut walk,
+            client,
+            transport,
+            server,
+            started,
+            size,
+        } = *pending;
         let settings = self.settings.load_full();
         let dnssec_ok = head.edns.is_some_and(|offer| offer.dnssec_ok);
         let outcome = loop {
@@ -193,8 +229,20 @@ impl Handler {
                 break outcome;
             }
         };
-        let origin = Origin { client, transport, server: &server };
-        self.close(&head, outcome, origin, size, started, settings.recursive, out);
+        let origin = Origin {
+            client,
+            transport,
+            server: &server,
+        };
+        self.close(
+            &head,
+            outcome,
+            origin,
+            size,
+            started,
+            settings.recursive,
+            out,
+        );
     }
 
     /// What needs no lookup: questions that we do not serve.
@@ -202,27 +250,44 @@ impl Handler {
         let (answer, writer) = match (query.query_class, query.query_type) {
             (DNSClass::CH, RecordType::TXT) if is_version(&query.name) => {
                 let text = concat!("weft-dns ", env!("CARGO_PKG_VERSION")).to_owned();
-                let mut record = Record::from_rdata(query.name.clone(), 0, RData::TXT(TXT::new(vec![text])));
+                let mut record =
+                    Record::from_rdata(query.name.clone(), 0, RData::TXT(TXT::new(vec![text])));
                 record.dns_class = DNSClass::CH;
-                (Answer { authoritative: true, answers: vec![record], ..Answer::default() }, Writer::Server)
+                (
+                    Answer {
+                        authoritative: true,
+                        answers: vec![record],
+                        ..Answer::default()
+                    },
+                    Writer::Server,
+                )
             }
-            (DNSClass::IN, RecordType::AXFR | RecordType::IXFR) => {
-                (Answer::because(ResponseCode::Refused, Reason::NotSupported), Writer::Server)
-            }
+            (DNSClass::IN, RecordType::AXFR | RecordType::IXFR) => (
+                Answer::because(ResponseCode::Refused, Reason::NotSupported),
+                Writer::Server,
+            ),
             (DNSClass::IN, RecordType::OPT | RecordType::ZERO | RecordType::Unknown(0)) => {
                 (Answer::code(ResponseCode::FormErr), Writer::Server)
             }
             // TKEY, TSIG, MAILB, MAILA.
-            (DNSClass::IN, RecordType::TSIG | RecordType::Unknown(249 | 253 | 254)) => {
-                (Answer::because(ResponseCode::NotImp, Reason::NotSupported), Writer::Server)
-            }
+            (DNSClass::IN, RecordType::TSIG | RecordType::Unknown(249 | 253 | 254)) => (
+                Answer::because(ResponseCode::NotImp, Reason::NotSupported),
+                Writer::Server,
+            ),
             (DNSClass::IN, RecordType::HINFO) if self.forward.is_probe(&query.name) => {
                 (Answer::code(ResponseCode::Refused), Writer::Loop)
             }
             (DNSClass::IN, _) => return None,
-            _ => (Answer::because(ResponseCode::Refused, Reason::NotSupported), Writer::Server),
+            _ => (
+                Answer::because(ResponseCode::Refused, Reason::NotSupported),
+                Writer::Server,
+            ),
         };
-        Some(Outcome { answer, zone: ZoneLabel::Root, writer })
+        Some(Outcome {
+            answer,
+            zone: ZoneLabel::Root,
+            writer,
+        })
     }
 
     /// Follows the walk through the zone; none if its next name is not the cluster's.
@@ -230,7 +295,11 @@ impl Handler {
         let zone = self.zone();
         let any = walk.query().query_type == RecordType::ANY;
         // Whether a name exists does not depend on the type.
-        let record_type = if any { RecordType::HINFO } else { walk.query().query_type };
+        let record_type = if any {
+            RecordType::HINFO
+        } else {
+            walk.query().query_type
+        };
         let answer = loop {
             match zone.resolve(walk.name(), record_type) {
                 Found::Foreign => return None,
@@ -240,18 +309,26 @@ impl Handler {
                         continue;
                     }
                     let soa = zone.soa_for(walk.name());
- break walk.negative(ResponseCode::NXDomain, soa);
+                    break walk.negative(ResponseCode::NXDomain, soa);
                 }
                 Found::Records { .. } | Found::Alias(_) | Found::NoData if any => {
                     let least = RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
-                    break walk.positive(vec![Record::from_rdata(walk.name().clone(), ANY_TTL, least)], Vec::new());
+                    break walk.positive(
+                        vec![Record::from_rdata(walk.name().clone(), ANY_TTL, least)],
+                        Vec::new(),
+                    );
                 }
-                Found::Records { answers, additionals } => break walk.positive(answers, additionals),
+                Found::Records {
+                    answers,
+                    additionals,
+                } => break walk.positive(answers, additionals),
                 Found::NoData => {
- let soa = zone.soa_for(walk.name());
- break walk.negative(ResponseCode::NoError, soa);
- }
-                Found::Alias(alias) if record_type == RecordType::CNAME => break walk.positive(vec![alias], Vec::new()),
+                    let soa = zone.soa_for(walk.name());
+                    break walk.negative(ResponseCode::NoError, soa);
+                }
+                Found::Alias(alias) if record_type == RecordType::CNAME => {
+                    break walk.positive(vec![alias], Vec::new());
+                }
                 Found::Alias(alias) => {
                     if !walk.follow(alias) {
                         break walk.failure(Answer::code(ResponseCode::ServFail));
@@ -259,23 +336,49 @@ impl Handler {
                 }
             }
         };
-        let writer = if walk.searched() { Writer::Search } else { Writer::Zone };
-        Some(Outcome { answer, zone: ZoneLabel::Cluster, writer })
+        let writer = if walk.searched() {
+            Writer::Search
+        } else {
+            Writer::Zone
+        };
+        Some(Outcome {
+            answer,
+            zone: ZoneLabel::Cluster,
+            writer,
+        })
     }
 
     /// Asks others for the walk's next name; none if there is another name to try.
     async fn abroad(&self, walk: &mut Walk, client: IpAddr, dnssec_ok: bool) -> Option<Outcome> {
-        let zone = if walk.is_plain() { ZoneLabel::Root } else { ZoneLabel::Cluster };
+        let zone = if walk.is_plain() {
+            ZoneLabel::Root
+        } else {
+            ZoneLabel::Cluster
+        };
         let verdict = self.limits().forward(client, Instant::now());
         if let Verdict::Excess { told } = verdict {
             self.metrics.refused_forwards.inc();
-            self.tell_excess(client, told, "queries for names outside the cluster refused");
-            return Some(Outcome::of_server(Answer::because(ResponseCode::Refused, Reason::Prohibited), zone));
+            self.tell_excess(
+                client,
+                told,
+                "queries for names outside the cluster refused",
+            );
+            return Some(Outcome::of_server(
+                Answer::because(ResponseCode::Refused, Reason::Prohibited),
+                zone,
+            ));
         }
-        let under_way = UnderWay { handler: self, client };
+        let under_way = UnderWay {
+            handler: self,
+            client,
+        };
         let asked = self.forward.resolve(&walk.current(), dnssec_ok).await;
         drop(under_way);
-        let writer = if walk.searched() { Writer::Search } else { Writer::Forward };
+        let writer = if walk.searched() {
+            Writer::Search
+        } else {
+            Writer::Forward
+        };
         let answer = match asked {
             Ok(reply) if reply.code == ResponseCode::NXDomain && walk.next(|| None) => return None,
             Ok(_) if walk.in_vain() => walk.negative(ResponseCode::NXDomain, self.zone().soa()),
@@ -285,24 +388,47 @@ impl Handler {
                 walk.failure(Answer::because(failure.code(), Reason::NoUpstream))
             }
         };
-        Some(Outcome { answer, zone, writer })
+        Some(Outcome {
+            answer,
+            zone,
+            writer,
+        })
     }
 
     /// Writes the answer, counts it, and logs it if wished.
-    #[allow(clippy::too_many_arguments, reason = "the parts of a query that has been answered, from two callers")]
-    fn close(&self, head: &Head, outcome: Outcome, origin: Origin<'_>, size: usize, started: Instant, recursive: bool, out: &mut Vec<u8>) {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of a query that has been answered, from two callers"
+    )]
+    fn close(
+        &self,
+        head: &Head,
+        outcome: Outcome,
+        origin: Origin<'_>,
+        size: usize,
+        started: Instant,
+        recursive: bool,
+        out: &mut Vec<u8>,
+    ) {
         let limit = match origin.transport {
             Transport::Udp => udp_limit(head),
             Transport::Tcp => u16::MAX,
         };
-        let Outcome { mut answer, zone, writer } = outcome;
+        let Outcome {
+            mut answer,
+            zone,
+            writer,
+        } = outcome;
         walk::shuffle(&mut answer.answers);
         let sent = answer.write(head, recursive, limit, out);
         let seen = Seen {
             transport: origin.transport,
             zone,
             writer,
-            record_type: head.query.as_ref().map_or(RecordType::ZERO, |query| query.query_type),
+            record_type: head
+                .query
+                .as_ref()
+                .map_or(RecordType::ZERO, |query| query.query_type),
             dnssec_ok: head.edns.is_some_and(|offer| offer.dnssec_ok),
             size,
             answer_size: out.len(),
@@ -315,7 +441,14 @@ impl Handler {
         }
     }
 
-    fn log(&self, head: &Head, answer: &Answer, sent: answer::Sent, client: SocketAddr, seen: &Seen) {
+    fn log(
+        &self,
+        head: &Head,
+        answer: &Answer,
+        sent: answer::Sent,
+        client: SocketAddr,
+        seen: &Seen,
+    ) {
         let root = Query::new();
         let query = head.query.as_ref().unwrap_or(&root);
         let pod = self.pod(client.ip());
@@ -371,9 +504,15 @@ impl Drop for UnderWay<'_> {
 fn is_version(name: &Name) -> bool {
     let mut labels = name.iter();
     let is = |label: Option<&[u8]>, words: &[&str]| {
-        label.is_some_and(|label| words.iter().any(|word| label.eq_ignore_ascii_case(word.as_bytes())))
+        label.is_some_and(|label| {
+            words
+                .iter()
+                .any(|word| label.eq_ignore_ascii_case(word.as_bytes()))
+        })
     };
-    is(labels.next(), &["version"]) && is(labels.next(), &["bind", "server"]) && labels.next().is_none()
+    is(labels.next(), &["version"])
+        && is(labels.next(), &["bind", "server"])
+        && labels.next().is_none()
 }
 
 #[cfg(test)]

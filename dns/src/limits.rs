@@ -30,7 +30,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queries: 50_000, forwards: 1_000, concurrent_forwards: 250, clients: 8_192 }
+        Self {
+            queries: 50_000,
+            forwards: 1_000,
+            concurrent_forwards: 250,
+            clients: 8_192,
+        }
     }
 }
 
@@ -56,7 +61,10 @@ struct Bucket {
 
 impl Bucket {
     fn full(size: f64, now: Instant) -> Self {
-        Self { tokens: size, at: now }
+        Self {
+            tokens: size,
+            at: now,
+        }
     }
 
     /// Takes a token, if there is one. `rate` is tokens a second.
@@ -94,11 +102,16 @@ impl Client {
 
     fn excess(&mut self, now: Instant) -> Verdict {
         self.turned_away += 1;
-        if self.told.is_some_and(|told| now.saturating_duration_since(told) < TOLD_EVERY) {
+        if self
+            .told
+            .is_some_and(|told| now.saturating_duration_since(told) < TOLD_EVERY)
+        {
             return Verdict::Excess { told: None };
         }
         self.told = Some(now);
-        Verdict::Excess { told: Some(std::mem::take(&mut self.turned_away)) }
+        Verdict::Excess {
+            told: Some(std::mem::take(&mut self.turned_away)),
+        }
     }
 }
 
@@ -113,7 +126,11 @@ pub struct Limits {
 impl Limits {
     /// No client is known yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, young: HashMap::new(), old: HashMap::new() }
+        Self {
+            settings,
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
     }
 
     /// Other limits from now on; what clients have used counts on.
@@ -128,12 +145,20 @@ impl Limits {
             return Verdict::Pass;
         }
         let client = self.client(client, now);
-        if client.queries.take(rate, rate, now) { Verdict::Pass } else { client.excess(now) }
+        if client.queries.take(rate, rate, now) {
+            Verdict::Pass
+        } else {
+            client.excess(now)
+        }
     }
 
     /// Counts a query that is to be forwarded. If it passes, [`Limits::forwarded`] must follow when it is done.
     pub fn forward(&mut self, client: IpAddr, now: Instant) -> Verdict {
-        let Settings { forwards, concurrent_forwards, .. } = self.settings;
+        let Settings {
+            forwards,
+            concurrent_forwards,
+            ..
+        } = self.settings;
         let rate = f64::from(forwards);
         let client = self.client(client, now);
         let many = concurrent_forwards != 0 && client.under_way >= concurrent_forwards;
@@ -155,19 +180,25 @@ impl Limits {
     /// The client's entry, moved to the younger generation.
     fn client(&mut self, client: IpAddr, now: Instant) -> &mut Client {
         let key = key(client);
-        if !self.young.contains_key(&key) && self.young.len() >= (self.settings.clients / 2).max(1) {
+        if !self.young.contains_key(&key) && self.young.len() >= (self.settings.clients / 2).max(1)
+        {
             self.old = std::mem::take(&mut self.young);
         }
         let (old, settings) = (&mut self.old, &self.settings);
-        self.young.entry(key).or_insert_with(|| old.remove(&key).unwrap_or_else(|| Client::new(settings, now)))
+        self.young.entry(key).or_insert_with(|| {
+            old.remove(&key)
+                .unwrap_or_else(|| Client::new(settings, now))
+        })
     }
 }
 
 /// What stands for a client: its IPv4 address, or its IPv6 network.
-fn key(client: IpAddr) -> IpAddr {
+pub(crate) fn key(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
     }
 }
 

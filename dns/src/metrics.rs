@@ -15,7 +15,8 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 /// How a query came.
@@ -88,7 +89,9 @@ const TYPES: [(RecordType, &str); 18] = [
 ];
 
 /// The codes that have a series of their own, at their number; rarer ones are looked up.
-const CODES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
+const CODES: [&str; 6] = [
+    "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED",
+];
 
 /// The name of a code, as CoreDNS and `dig` write it.
 pub fn code_name(code: ResponseCode) -> &'static str {
@@ -119,6 +122,8 @@ pub struct Metrics {
     pub dropped_queries: IntCounter,
     /// Queries over a client's limit for names outside the cluster, which were refused.
     pub refused_forwards: IntCounter,
+    /// Connections over a client's limit, which were closed.
+    pub closed_connections: IntCounter,
     cluster: String,
 }
 
@@ -127,27 +132,44 @@ impl Metrics {
     pub fn new(registry: &Registry, domain: &Name) -> prometheus::Result<Self> {
         // CoreDNS's buckets: from 0.25 ms to 8 s, and the sizes that matter to DNS.
         let times = exponential_buckets(0.00025, 2.0, 16)?;
-        let sizes: Vec<f64> =
-            vec![0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3, 48e3, 64e3];
-        let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]| -> prometheus::Result<HistogramVec> {
-            let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
+        let sizes: Vec<f64> = vec![
+            0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3,
+            48e3, 64e3,
+        ];
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+                let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+                registry.register(Box::new(counter.clone()))?;
+                Ok(counter)
+            };
+        let histogram = |name: &str,
+                         help: &str,
+                         buckets: Vec<f64>,
+                         labels: &[&str]|
+         -> prometheus::Result<HistogramVec> {
+            let histogram =
+                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
         let panics = IntCounter::new("coredns_panics_total", "Tasks of the server that panicked.")?;
         registry.register(Box::new(panics.clone()))?;
-        let build =
-            IntGaugeVec::new(Opts::new("coredns_build_info", "The program that serves; always 1."), &["version", "revision", "goversion"])?;
+        let build = IntGaugeVec::new(
+            Opts::new("coredns_build_info", "The program that serves; always 1."),
+            &["version", "revision", "goversion"],
+        )?;
         registry.register(Box::new(build.clone()))?;
-        build.with_label_values(&[concat!("weft-dns-", env!("CARGO_PKG_VERSION")), "", ""]).set(1);
-        let over = counter("weft_dns_over_limit_total", "Queries over their client's limit.", &["done"])?;
+        build
+            .with_label_values(&[concat!("weft-dns-", env!("CARGO_PKG_VERSION")), "", ""])
+            .set(1);
+        let over = counter(
+            "weft_dns_over_limit_total",
+            "Queries dropped, queries refused and connections closed as their client had too many.",
+            &["done"],
+        )?;
         Ok(Self {
             dropped_queries: over.with_label_values(&["dropped"]),
+            closed_connections: over.with_label_values(&["closed"]),
             refused_forwards: over.with_label_values(&["refused"]),
             requests: counter(
                 "coredns_dns_requests_total",
@@ -196,7 +218,9 @@ impl Metrics {
     /// An object that changed `ago` is answered as it is now. `kind` is `cluster_ip`, `headless_with_selector` or
     /// `headless_without_selector`.
     pub fn programmed(&self, kind: &str, ago: Duration) {
-        self.programming.with_label_values(&[kind]).observe(ago.as_secs_f64());
+        self.programming
+            .with_label_values(&[kind])
+            .observe(ago.as_secs_f64());
     }
 
     /// The series of a listening address.
@@ -263,27 +287,54 @@ impl Server {
         };
         let proto = seen.transport.as_str();
         let way = seen.transport as usize;
-        let kind = TYPES.iter().position(|(known, _)| *known == seen.record_type).unwrap_or(TYPES.len());
+        let kind = TYPES
+            .iter()
+            .position(|(known, _)| *known == seen.record_type)
+            .unwrap_or(TYPES.len());
         let [cluster, root, dropped] = &self.series;
         let series = [cluster, root, dropped][at];
         series.requests[way][kind]
             .get_or_init(|| {
                 let name = TYPES.get(kind).map_or("other", |(_, name)| name);
-                metrics.requests.with_label_values(&[server, zone, "", proto, self.family, name])
+                metrics
+                    .requests
+                    .with_label_values(&[server, zone, "", proto, self.family, name])
             })
             .inc();
-        series.duration.get_or_init(|| metrics.duration.with_label_values(&[server, zone, ""])).observe(seen.took.as_secs_f64());
+        series
+            .duration
+            .get_or_init(|| metrics.duration.with_label_values(&[server, zone, ""]))
+            .observe(seen.took.as_secs_f64());
         series.request_size[way]
-            .get_or_init(|| metrics.request_size.with_label_values(&[server, zone, "", proto]))
+            .get_or_init(|| {
+                metrics
+                    .request_size
+                    .with_label_values(&[server, zone, "", proto])
+            })
             .observe(bytes(seen.size));
         series.response_size[way]
-            .get_or_init(|| metrics.response_size.with_label_values(&[server, zone, "", proto]))
+            .get_or_init(|| {
+                metrics
+                    .response_size
+                    .with_label_values(&[server, zone, "", proto])
+            })
             .observe(bytes(seen.answer_size));
         if seen.dnssec_ok {
-            series.do_requests.get_or_init(|| metrics.do_requests.with_label_values(&[server, "", zone])).inc();
+            series
+                .do_requests
+                .get_or_init(|| metrics.do_requests.with_label_values(&[server, "", zone]))
+                .inc();
         }
         let writer = seen.writer as usize;
-        let response = || metrics.responses.with_label_values(&[server, zone, "", code_name(seen.code), WRITERS[writer]]);
+        let response = || {
+            metrics.responses.with_label_values(&[
+                server,
+                zone,
+                "",
+                code_name(seen.code),
+                WRITERS[writer],
+            ])
+        };
         match series.responses[writer].get(usize::from(u16::from(seen.code))) {
             Some(known) => known.get_or_init(response).inc(),
             None => response().inc(),

@@ -32,7 +32,11 @@ pub struct Search {
 impl Search {
     /// The list of a kubelet's Pods: `domain` is the cluster's, `host` the search domains of the host, `ndots` what its Pods
     /// have in their resolv.conf (5 by a kubelet). Errors: the domain is too long to have names below it.
-    pub fn new(domain: Name, host: Vec<Name>, ndots: usize) -> Result<Self, hickory_proto::ProtoError> {
+    pub fn new(
+        domain: Name,
+        host: Vec<Name>,
+        ndots: usize,
+    ) -> Result<Self, hickory_proto::ProtoError> {
         let services = domain.prepend_label("svc")?;
         let mut host = host;
         for name in &mut host {
@@ -40,7 +44,12 @@ impl Search {
         }
         host.retain(|name| !name.is_root());
         host.truncate(HOST_DOMAINS);
-        Ok(Self { domain, services, host, ndots })
+        Ok(Self {
+            domain,
+            services,
+            host,
+            ndots,
+        })
     }
 
     /// The names that come after `asked` in the search of a Pod of this namespace; none if its search did not make that name.
@@ -48,7 +57,12 @@ impl Search {
         let base = self.base(asked, namespace)?;
         let mut rest = Vec::with_capacity(3 + self.host.len());
         // A name that would be too long was never asked for by the resolver either.
-        rest.extend([&self.services, &self.domain].into_iter().chain(&self.host).filter_map(|domain| base.clone().append_domain(domain).ok()));
+        rest.extend(
+            [&self.services, &self.domain]
+                .into_iter()
+                .chain(&self.host)
+                .filter_map(|domain| base.clone().append_domain(domain).ok()),
+        );
         // With this many dots it was asked for first, and did not exist.
         if usize::from(base.num_labels()) <= self.ndots {
             let mut alone = base;
@@ -61,8 +75,15 @@ impl Search {
     /// What was searched for: `asked` without `NAMESPACE.svc.ZONE`.
     fn base(&self, asked: &Name, namespace: &str) -> Option<Name> {
         let suffix = usize::from(self.services.num_labels()) + 1;
-        let labels = usize::from(asked.num_labels()).checked_sub(suffix).filter(|labels| *labels > 0)?;
-        if !self.services.zone_of(asked) || !asked.iter().nth(labels)?.eq_ignore_ascii_case(namespace.as_bytes()) {
+        let labels = usize::from(asked.num_labels())
+            .checked_sub(suffix)
+            .filter(|labels| *labels > 0)?;
+        if !self.services.zone_of(asked)
+            || !asked
+                .iter()
+                .nth(labels)?
+                .eq_ignore_ascii_case(namespace.as_bytes())
+        {
             return None;
         }
         let mut base = Name::from_labels(asked.iter().take(labels)).ok()?;
@@ -80,16 +101,32 @@ mod tests {
     }
 
     fn search(host: &[&str]) -> Search {
-        Search::new(name("cluster.local."), host.iter().map(|domain| name(domain)).collect(), 5).unwrap()
+        Search::new(
+            name("cluster.local."),
+            host.iter().map(|domain| name(domain)).collect(),
+            5,
+        )
+        .unwrap()
     }
 
     fn rest(search: &Search, asked: &str, namespace: &str) -> Option<Vec<String>> {
-        Some(search.rest(&name(asked), namespace)?.iter().map(Name::to_ascii).collect())
+        Some(
+            search
+                .rest(&name(asked), namespace)?
+                .iter()
+                .map(Name::to_ascii)
+                .collect(),
+        )
     }
 
     #[test]
     fn the_rest_of_a_search_is_in_the_resolver_s_order() {
-        let found = rest(&search(&["corp.example.", "example"]), "web.example.com.shop.svc.cluster.local.", "shop").unwrap();
+        let found = rest(
+            &search(&["corp.example.", "example"]),
+            "web.example.com.shop.svc.cluster.local.",
+            "shop",
+        )
+        .unwrap();
         assert_eq!(
             found,
             [
@@ -118,15 +155,25 @@ mod tests {
     fn a_name_with_ndots_dots_was_asked_for_as_it_is_already() {
         let search = search(&[]);
         let last = |asked: &str| rest(&search, asked, "shop").unwrap().pop().unwrap();
-        assert_eq!(last("a.b.c.d.e.shop.svc.cluster.local."), "a.b.c.d.e.", "four dots");
-        assert_eq!(last("a.b.c.d.e.f.shop.svc.cluster.local."), "a.b.c.d.e.f.cluster.local.", "five dots");
+        assert_eq!(
+            last("a.b.c.d.e.shop.svc.cluster.local."),
+            "a.b.c.d.e.",
+            "four dots"
+        );
+        assert_eq!(
+            last("a.b.c.d.e.f.shop.svc.cluster.local."),
+            "a.b.c.d.e.f.cluster.local.",
+            "five dots"
+        );
     }
 
     #[test]
     fn names_that_would_be_too_long_are_left_out() {
         let label = "x".repeat(60);
         let search = search(&["a-domain-of-some-length.example."]);
-        let found = rest(&search, &format!("{label}.{label}.{label}.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.shop.svc.cluster.local."), "shop").unwrap();
+        // 224 bytes, and 27 behind it: the asked name has 251 of the 255 that a name may have.
+        let base = format!("{label}.{label}.{label}.{}", "x".repeat(39));
+        let found = rest(&search, &format!("{base}.shop.svc.cluster.local."), "shop").unwrap();
         assert_eq!(found.len(), 3, "{found:?}");
     }
 }

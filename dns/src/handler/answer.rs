@@ -108,7 +108,10 @@ impl Sent {
             (answer.authentic && head.reads_authentic_data, "ad"),
             (head.checking_disabled, "cd"),
         ];
-        let set: Vec<&str> = all.iter().filter_map(|(on, name)| on.then_some(*name)).collect();
+        let set: Vec<&str> = all
+            .iter()
+            .filter_map(|(on, name)| on.then_some(*name))
+            .collect();
         set.join(",")
     }
 }
@@ -116,12 +119,19 @@ impl Sent {
 impl Answer {
     /// An answer that is a code alone.
     pub fn code(code: ResponseCode) -> Self {
-        Self { code, ..Self::default() }
+        Self {
+            code,
+            ..Self::default()
+        }
     }
 
     /// A code with its reason.
     pub fn because(code: ResponseCode, reason: Reason) -> Self {
-        Self { code, reason: Some(reason), ..Self::default() }
+        Self {
+            code,
+            reason: Some(reason),
+            ..Self::default()
+        }
     }
 
     /// Writes the packet to `out`, which is emptied first: at most `limit` bytes. `recursive` is RA.
@@ -131,22 +141,43 @@ impl Answer {
         }
         // A record that has no wire form; only an upstream could have sent it.
         tracing::warn!(query = ?head.query, "an answer could not be encoded: the client gets SERVFAIL");
-        let bare = Head { query: None, ..head.clone() };
-        let sent = Sent { code: ResponseCode::ServFail, truncated: false, recursive };
-        Self::code(ResponseCode::ServFail).encode(&bare, recursive, limit, out).unwrap_or_else(|_| {
-            out.clear();
-            sent
-        })
+        let bare = Head {
+            query: None,
+            ..head.clone()
+        };
+        let sent = Sent {
+            code: ResponseCode::ServFail,
+            truncated: false,
+            recursive,
+        };
+        Self::code(ResponseCode::ServFail)
+            .encode(&bare, recursive, limit, out)
+            .unwrap_or_else(|_| {
+                out.clear();
+                sent
+            })
     }
 
-    fn encode(&self, head: &Head, recursive: bool, limit: u16, out: &mut Vec<u8>) -> Result<Sent, ProtoError> {
+    fn encode(
+        &self,
+        head: &Head,
+        recursive: bool,
+        limit: u16,
+        out: &mut Vec<u8>,
+    ) -> Result<Sent, ProtoError> {
         out.clear();
         let mut encoder = BinEncoder::new(out);
         let reason = self.reason.filter(|_| head.edns.is_some());
         // A code of more than four bits needs an OPT record.
-        let code = if head.edns.is_none() && self.code.high() != 0 { ResponseCode::ServFail } else { self.code };
-        let reserved = head.edns.map_or(0, |_| OPT_SIZE + reason.map_or(0, Reason::size));
-        encoder.set_max_size(limit.saturating_sub(reserved));
+        let code = if head.edns.is_none() && self.code.high() != 0 {
+            ResponseCode::ServFail
+        } else {
+            self.code
+        };
+        let reserved = head
+            .edns
+            .map_or(0, |_| OPT_SIZE + reason.map_or(0, Reason::size));
+        let room = usize::from(limit.saturating_sub(reserved));
 
         let place = encoder.place::<Header>()?;
         let mut counts = HeaderCounts::default();
@@ -163,14 +194,15 @@ impl Answer {
             if truncated {
                 break;
             }
-            let (written, all) = emit(&mut encoder, records)?;
+            let (written, all) = emit(&mut encoder, room, records)?;
             *count = written;
             truncated = !all && !may_drop;
         }
         if let Some(offer) = head.edns {
-            encoder.set_max_size(limit);
             let mut edns = Edns::new();
-            edns.set_max_payload(UDP_PAYLOAD).set_dnssec_ok(offer.dnssec_ok).set_rcode_high(code.high());
+            edns.set_max_payload(UDP_PAYLOAD)
+                .set_dnssec_ok(offer.dnssec_ok)
+                .set_rcode_high(code.high());
             if let Some(reason) = reason {
                 edns.options_mut().insert(reason.option());
             }
@@ -186,24 +218,47 @@ impl Answer {
         metadata.authentic_data = self.authentic && head.reads_authentic_data;
         metadata.checking_disabled = head.checking_disabled;
         place.replace(&mut encoder, Header { metadata, counts })?;
-        // What a record that did not fit left behind.
-        encoder.trim();
-        Ok(Sent { code, truncated, recursive })
+        Ok(Sent {
+            code,
+            truncated,
+            recursive,
+        })
     }
 }
 
-/// Writes as many whole records as fit: how many, and whether that was all.
-fn emit(encoder: &mut BinEncoder<'_>, records: &[Record]) -> Result<(u16, bool), ProtoError> {
-    let (count, all) = match encoder.emit_all(records.iter()) {
-        Ok(count) => (count, true),
-        Err(ProtoError::NotAllRecordsWritten { count }) => (count, false),
-        Err(error) => return Err(error),
-    };
-    // A record takes more than ten bytes, a packet has less than 2^16.
-    Ok((u16::try_from(count).unwrap_or(u16::MAX), all))
+/// Writes as many whole records as end within `limit` bytes: how many, and whether that was all.
+///
+/// The encoder has no limit of its own set: it writes a name in full before it finds the part that can be a pointer, and
+/// would leave out records that fit.
+fn emit(
+    encoder: &mut BinEncoder<'_>,
+    limit: usize,
+    records: &[Record],
+) -> Result<(u16, bool), ProtoError> {
+    for (count, record) in records.iter().enumerate() {
+        let start = encoder.offset();
+        let full = match record.emit(encoder) {
+            Ok(()) => encoder.offset() > limit,
+            Err(ProtoError::MaxBufferSizeExceeded(_)) => true,
+            Err(error) => return Err(error),
+        };
+        if full {
+            encoder.set_offset(start);
+            encoder.trim();
+            return Ok((count_of(count), false));
+        }
+    }
+    Ok((count_of(records.len()), true))
+}
+
+/// A number of records in a packet. A record takes more than ten bytes, a packet has less than 2^16.
+fn count_of(records: usize) -> u16 {
+    u16::try_from(records).unwrap_or(u16::MAX)
 }
 
 /// The largest answer over UDP to a client with this offer, in bytes.
 pub fn udp_limit(head: &Head) -> u16 {
-    head.edns.map_or(PLAIN_PAYLOAD, |offer| offer.payload.clamp(PLAIN_PAYLOAD, UDP_PAYLOAD))
+    head.edns.map_or(PLAIN_PAYLOAD, |offer| {
+        offer.payload.clamp(PLAIN_PAYLOAD, UDP_PAYLOAD)
+    })
 }

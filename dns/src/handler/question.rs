@@ -76,7 +76,10 @@ pub fn read(packet: &[u8]) -> Reading {
     };
     if let Some(edns) = edns {
         let dnssec_ok = edns.flags().dnssec_ok;
-        head.edns = Some(Offer { payload: edns.max_payload(), dnssec_ok });
+        head.edns = Some(Offer {
+            payload: edns.max_payload(),
+            dnssec_ok,
+        });
         head.reads_authentic_data |= dnssec_ok;
         if edns.version() != 0 {
             return Reading::Fault(head, ResponseCode::BADVERS);
@@ -89,9 +92,15 @@ pub fn read(packet: &[u8]) -> Reading {
 fn read_edns(decoder: &mut BinDecoder<'_>, header: &Header) -> Result<Option<Edns>, ResponseCode> {
     let counts = header.counts;
     for count in [counts.answers, counts.authorities] {
-        Message::read_records(decoder, usize::from(count), false, header.op_code).map_err(|_| ResponseCode::FormErr)?;
+        Message::read_records(decoder, usize::from(count), false, header.op_code)
+            .map_err(|_| ResponseCode::FormErr)?;
     }
-    let (_, edns, _) =
-        Message::read_records(decoder, usize::from(counts.additionals), true, header.op_code).map_err(|_| ResponseCode::FormErr)?;
+    let (_, edns, _) = Message::read_records(
+        decoder,
+        usize::from(counts.additionals),
+        true,
+        header.op_code,
+    )
+    .map_err(|_| ResponseCode::FormErr)?;
     Ok(edns)
 }

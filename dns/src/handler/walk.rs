@@ -31,7 +31,14 @@ pub struct Walk {
 impl Walk {
     /// Starts at the name asked.
     pub fn new(query: Query) -> Self {
-        Self { query, name: None, chain: Vec::new(), candidate: None, rest: Vec::new(), in_vain: false }
+        Self {
+            query,
+            name: None,
+            chain: Vec::new(),
+            candidate: None,
+            rest: Vec::new(),
+            in_vain: false,
+        }
     }
 
     /// The question.
@@ -61,14 +68,21 @@ impl Walk {
 
     /// The name does not exist: goes on to the next of the client's search list, if there is one. `search` is asked once, for
     /// the list and the client's Pod.
-    pub fn next<'a>(&mut self, search: impl FnOnce() -> Option<(&'a Search, &'a ObjectName)>) -> bool {
+    pub fn next<'a>(
+        &mut self,
+        search: impl FnOnce() -> Option<(&'a Search, &'a ObjectName)>,
+    ) -> bool {
         if self.in_vain || !self.chain.is_empty() {
             // A name that is an alias exists.
             return false;
         }
         if self.candidate.is_none() {
-            let Some((search, pod)) = search() else { return false };
-            let Some(mut rest) = search.rest(&self.query.name, &pod.namespace) else { return false };
+            let Some((search, pod)) = search() else {
+                return false;
+            };
+            let Some(mut rest) = search.rest(&self.query.name, &pod.namespace) else {
+                return false;
+            };
             rest.reverse();
             self.rest = rest;
         }
@@ -86,9 +100,13 @@ impl Walk {
 
     /// Goes on to what an alias points to; no if it leads in a circle or too far.
     pub fn follow(&mut self, alias: Record) -> bool {
-        let RData::CNAME(CNAME(target)) = &alias.data else { return false };
+        let RData::CNAME(CNAME(target)) = &alias.data else {
+            return false;
+        };
         let target = target.clone();
-        let circle = target == self.query.name || self.chain.iter().any(|link| link.name == target) || alias.name == target;
+        let circle = target == self.query.name
+            || self.chain.iter().any(|link| link.name == target)
+            || alias.name == target;
         self.chain.push(alias);
         self.name = Some(target);
         !circle && self.chain.len() < ALIASES
@@ -97,18 +115,32 @@ impl Walk {
     /// The cluster's records.
     pub fn positive(&mut self, answers: Vec<Record>, additionals: Vec<Record>) -> Answer {
         let ttl = answers.first().map_or(0, |record| record.ttl);
-        Answer { authoritative: true, answers: self.with_chain(answers, ttl), additionals, ..Answer::default() }
+        Answer {
+            authoritative: true,
+            answers: self.with_chain(answers, ttl),
+            additionals,
+            ..Answer::default()
+        }
     }
 
     /// The cluster has no such name, or nothing of that type under it.
     pub fn negative(&mut self, code: ResponseCode, soa: Record) -> Answer {
         let answers = self.with_chain(Vec::new(), soa.ttl);
-        Answer { code, authoritative: true, answers, authorities: vec![soa], ..Answer::default() }
+        Answer {
+            code,
+            authoritative: true,
+            answers,
+            authorities: vec![soa],
+            ..Answer::default()
+        }
     }
 
     /// What others say of the last name. `soa` is the cluster's.
     pub fn foreign(&mut self, reply: Reply, soa: impl FnOnce() -> Record) -> Answer {
-        let ttl = reply.answers.first().map_or_else(|| soa().ttl, |record| record.ttl);
+        let ttl = reply
+            .answers
+            .first()
+            .map_or_else(|| soa().ttl, |record| record.ttl);
         let authoritative = !self.is_plain();
         let answers = self.with_chain(reply.answers, ttl);
         Answer {
@@ -127,7 +159,11 @@ impl Walk {
         let authoritative = !self.chain.is_empty();
         self.candidate = None;
         let answers = self.with_chain(Vec::new(), 0);
-        Answer { answers, authoritative, ..answer }
+        Answer {
+            answers,
+            authoritative,
+            ..answer
+        }
     }
 
     /// A search was gone along to its end: the name asked, which is the cluster's, does not exist.
@@ -152,7 +188,8 @@ impl Walk {
 
 /// Spreads load: the addresses of an answer in any order, behind its aliases.
 pub fn shuffle(answers: &mut [Record]) {
-    let is_address = |record: &Record| matches!(record.record_type(), RecordType::A | RecordType::AAAA);
+    let is_address =
+        |record: &Record| matches!(record.record_type(), RecordType::A | RecordType::AAAA);
     let first = answers.iter().position(is_address).unwrap_or(answers.len());
     let (_, addresses) = answers.split_at_mut(first);
     if addresses.len() > 1 && addresses.iter().all(is_address) {

@@ -3,7 +3,9 @@
 use super::*;
 
 fn scrape(registry: &Registry) -> String {
-    prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
+    prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap()
 }
 
 fn seen() -> Seen {
@@ -23,10 +25,16 @@ fn seen() -> Seen {
 #[test]
 fn a_query_is_counted_under_coredns_s_names_and_labels() {
     let registry = Registry::new();
-    let metrics = Arc::new(Metrics::new(&registry, &Name::from_ascii("Cluster.Local.").unwrap()).unwrap());
+    let metrics =
+        Arc::new(Metrics::new(&registry, &Name::from_ascii("Cluster.Local.").unwrap()).unwrap());
     let server = metrics.server("10.96.0.10:53".parse().unwrap());
     server.count(&seen());
-    server.count(&Seen { dnssec_ok: true, record_type: RecordType::from(4711), code: ResponseCode::BADVERS, ..seen() });
+    server.count(&Seen {
+        dnssec_ok: true,
+        record_type: RecordType::from(4711),
+        code: ResponseCode::BADVERS,
+        ..seen()
+    });
     metrics.programmed("headless_with_selector", Duration::from_millis(3));
     let text = scrape(&registry);
     for line in [
@@ -44,18 +52,38 @@ fn a_query_is_counted_under_coredns_s_names_and_labels() {
     ] {
         assert!(text.contains(line), "missing {line} in\n{text}");
     }
-    assert!(text.contains("coredns_build_info{goversion=\"\",revision=\"\",version=\"weft-dns-"), "{text}");
+    assert!(
+        text.contains("coredns_build_info{goversion=\"\",revision=\"\",version=\"weft-dns-"),
+        "{text}"
+    );
 }
 
 #[test]
 fn each_address_and_zone_has_its_own_series() {
     let registry = Registry::new();
-    let metrics = Arc::new(Metrics::new(&registry, &Name::from_ascii("cluster.local.").unwrap()).unwrap());
-    let (four, six) = (metrics.server("10.96.0.10:53".parse().unwrap()), metrics.server("[fd00::a]:53".parse().unwrap()));
-    four.count(&Seen { zone: ZoneLabel::Root, writer: Writer::Forward, ..seen() });
-    six.count(&Seen { zone: ZoneLabel::Dropped, transport: Transport::Tcp, ..seen() });
+    let metrics =
+        Arc::new(Metrics::new(&registry, &Name::from_ascii("cluster.local.").unwrap()).unwrap());
+    let (four, six) = (
+        metrics.server("10.96.0.10:53".parse().unwrap()),
+        metrics.server("[fd00::a]:53".parse().unwrap()),
+    );
+    four.count(&Seen {
+        zone: ZoneLabel::Root,
+        writer: Writer::Forward,
+        ..seen()
+    });
+    six.count(&Seen {
+        zone: ZoneLabel::Dropped,
+        transport: Transport::Tcp,
+        ..seen()
+    });
     let text = scrape(&registry);
-    assert!(text.contains(r#"family="1",proto="udp",server="dns://10.96.0.10:53",type="A",view="",zone="."} 1"#), "{text}");
+    assert!(
+        text.contains(
+            r#"family="1",proto="udp",server="dns://10.96.0.10:53",type="A",view="",zone="."} 1"#
+        ),
+        "{text}"
+    );
     assert!(text.contains(r#"family="2",proto="tcp",server="dns://[fd00::a]:53",type="A",view="",zone="dropped"} 1"#), "{text}");
 }
 
