@@ -2,3 +2,4 @@
 //! (<https://github.com/kubernetes/dns/blob/master/docs/specification.md>); everything else is forwarded.
 
 pub mod model;
+pub mod zone;
