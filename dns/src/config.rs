@@ -242,19 +242,27 @@ impl Config {
             ("own-network", self.own_networks != new.own_networks),
             ("ttl", self.ttl != new.ttl),
             ("absorb-search", self.absorb_search != new.absorb_search),
-            ("client-forwards", self.client_forwards != new.client_forwards),
+            (
+                "client-forwards",
+                self.client_forwards != new.client_forwards,
+            ),
             ("client-queries", self.client_queries != new.client_queries),
             ("snapshot", self.snapshot != new.snapshot),
             ("threads", self.threads != new.threads),
             ("v", self.verbosity != new.verbosity),
         ];
-        differ.iter().filter(|(_, differ)| *differ).map(|(name, _)| *name).collect()
+        differ
+            .iter()
+            .filter(|(_, differ)| *differ)
+            .map(|(name, _)| *name)
+            .collect()
     }
 }
 
 fn settings(path: &Path) -> anyhow::Result<Settings> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("read {shown}: {error}"))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("read {shown}: {error}"))?;
     if text.trim().is_empty() {
         return Ok(Settings::default());
     }
@@ -298,25 +306,41 @@ impl Settings {
 
     fn check(self, flags: Self, file: Option<PathBuf>, host: &str) -> anyhow::Result<Config> {
         let mut listen = self.listen;
-        listen.extend(self.local_address.iter().map(|ip| SocketAddr::new(*ip, PORT)));
+        listen.extend(
+            self.local_address
+                .iter()
+                .map(|ip| SocketAddr::new(*ip, PORT)),
+        );
         if listen.is_empty() {
             listen.push(SocketAddr::from(([127, 0, 0, 1], PORT)));
         }
         listen.sort();
         listen.dedup();
-        if let Some(wide) = self.local_address.iter().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            anyhow::bail!("--local-address {wide}: not an address of one host; usual is {}", crate::local::ADDRESS);
+        if let Some(wide) = self
+            .local_address
+            .iter()
+            .find(|ip| ip.is_unspecified() || ip.is_multicast())
+        {
+            anyhow::bail!(
+                "--local-address {wide}: not an address of one host; usual is {}",
+                crate::local::ADDRESS
+            );
         }
         let pages = match self.metrics_bind_address.as_deref() {
             Some("") => None,
             Some(text) => Some(text.parse().map_err(|error| {
-                anyhow::anyhow!("--metrics-bind-address {text:?}: {error}; ADDRESS:PORT is wanted, or \"\"")
+                anyhow::anyhow!(
+                    "--metrics-bind-address {text:?}: {error}; ADDRESS:PORT is wanted, or \"\""
+                )
             })?),
             None => Some(SocketAddr::from(([127, 0, 0, 1], 9153))),
         };
         let domain = self.cluster_domain.as_deref().unwrap_or("cluster.local");
         let threads = self.threads.unwrap_or(1);
-        anyhow::ensure!(threads > 0, "--threads 0: at least one thread has to answer");
+        anyhow::ensure!(
+            threads > 0,
+            "--threads 0: at least one thread has to answer"
+        );
         let hour = Duration::from_secs(3600);
         Ok(Config {
             source: self.source.unwrap_or(Origin::Kube),
@@ -326,13 +350,20 @@ impl Settings {
             listen,
             local_addresses: self.local_address,
             pages,
-            domain: values::domain(domain).map_err(|why| anyhow::anyhow!("--cluster-domain: {why}"))?,
+            domain: values::domain(domain)
+                .map_err(|why| anyhow::anyhow!("--cluster-domain: {why}"))?,
             ttl: self.ttl.unwrap_or(5),
             pods: self.pods.unwrap_or(PodMode::Insecure),
             own_networks: self.own_network,
             upstreams: self.upstream,
-            stubs: self.stub.into_iter().map(|stub| (stub.domain, stub.servers)).collect(),
-            resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
+            stubs: self
+                .stub
+                .into_iter()
+                .map(|stub| (stub.domain, stub.servers))
+                .collect(),
+            resolv_conf: self
+                .resolv_conf
+                .unwrap_or_else(|| "/etc/resolv.conf".into()),
             cache_entries: self.cache_entries.unwrap_or(9984),
             serve_stale: self.serve_stale.unwrap_or(hour),
             absorb_search: self.absorb_search,

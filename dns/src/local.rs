@@ -51,7 +51,9 @@ pub fn remove(addresses: &[IpAddr]) -> anyhow::Result<()> {
     let mut netlink = Netlink::open()?;
     let link = netlink.expect_link(LINK)?;
     let present = netlink.addresses(Some(link.index))?;
-    let ours = present.into_iter().filter(|found| addresses.contains(&found.net.addr()));
+    let ours = present
+        .into_iter()
+        .filter(|found| addresses.contains(&found.net.addr()));
     let changes: Vec<_> = ours.map(Change::DeleteAddress).collect();
     netlink.apply_or_fail(&changes)?;
     if nft::list_table("inet", TABLE)?.is_some() {
@@ -78,12 +80,17 @@ fn script(addresses: &[IpAddr], port: u16) -> String {
     let mut leaving = String::new();
     for address in addresses {
         let family = if address.is_ipv4() { "ip" } else { "ip6" };
-        let asks = format!("    {family} daddr {address} meta l4proto {{ tcp, udp }} th dport {port} notrack\n");
+        let asks = format!(
+            "    {family} daddr {address} meta l4proto {{ tcp, udp }} th dport {port} notrack\n"
+        );
         arriving.push_str(&asks);
         // Programs of the node itself ask too.
         leaving.push_str(&asks);
         // Writing to a String does not fail.
-        let _ = writeln!(leaving, "    {family} saddr {address} meta l4proto {{ tcp, udp }} th sport {port} notrack");
+        let _ = writeln!(
+            leaving,
+            "    {family} saddr {address} meta l4proto {{ tcp, udp }} th sport {port} notrack"
+        );
     }
     format!(
         "add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain prerouting {{\n    type filter hook prerouting priority raw; policy accept;\n{arriving}  }}\n  chain output {{\n    type filter hook output priority raw; policy accept;\n{leaving}  }}\n}}\n"

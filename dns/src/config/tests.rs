@@ -24,7 +24,13 @@ fn without_flags_it_listens_on_loopback_only() {
 
 #[test]
 fn a_local_address_is_listened_on() {
-    let config = read(&["--local-address", "169.254.20.10", "--listen", "10.0.0.1:53"]).unwrap();
+    let config = read(&[
+        "--local-address",
+        "169.254.20.10",
+        "--listen",
+        "10.0.0.1:53",
+    ])
+    .unwrap();
     let listen = ["10.0.0.1:53", "169.254.20.10:53"].map(|text| text.parse().unwrap());
     assert_eq!(config.listen, listen);
 }

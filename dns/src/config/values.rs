@@ -58,7 +58,8 @@ impl FromStr for Stub {
 
 /// A domain: absolute, with or without the dot at its end, and not the root.
 pub(super) fn domain(text: &str) -> Result<Name, String> {
-    let mut name = Name::from_ascii(text).map_err(|error| format!("{text:?} is no domain: {error}"))?;
+    let mut name =
+        Name::from_ascii(text).map_err(|error| format!("{text:?} is no domain: {error}"))?;
     name.set_fqdn(true);
     if name.is_root() {
         return Err(format!("{text:?} is no domain"));
