@@ -2,4 +2,5 @@
 //! (<https://github.com/kubernetes/dns/blob/master/docs/specification.md>); everything else is forwarded.
 
 pub mod model;
+pub mod objects;
 pub mod zone;
