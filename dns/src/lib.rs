@@ -5,5 +5,6 @@ pub mod config;
 pub mod forward;
 pub mod local;
 pub mod model;
+pub mod objects;
 pub mod resolv_conf;
 pub mod zone;
