@@ -1,4 +1,9 @@
 //! The cluster DNS: answers for Services and Pods from memory, by the Kubernetes DNS specification 1.1.0
 //! (<https://github.com/kubernetes/dns/blob/master/docs/specification.md>); everything else is forwarded.
 
+pub mod config;
+pub mod forward;
+pub mod local;
 pub mod model;
+pub mod resolv_conf;
+pub mod zone;
