@@ -5,5 +5,7 @@ pub mod config;
 pub mod forward;
 pub mod local;
 pub mod model;
+pub mod objects;
 pub mod resolv_conf;
+pub mod source;
 pub mod zone;

@@ -61,10 +61,9 @@ impl Zone {
     }
 
     fn alias(&self, asked: &Name, target: &str, kind: RecordType) -> Found {
-        let Some(mut target) = external(target) else {
+        let Some(target) = external(target) else {
             return Found::NoName;
         };
-        target.set_fqdn(true);
         let record = Record::from_rdata(
             asked.clone(),
             self.settings.ttl,
@@ -317,8 +316,8 @@ fn weight(records: usize) -> u16 {
 
 /// The name that an ExternalName Service leads to, if it is one.
 fn external(text: &str) -> Option<Name> {
-    let looks_like_address = text.trim_end_matches('.').parse::<IpAddr>().is_ok();
-    (!looks_like_address)
-        .then(|| Name::from_ascii(text).ok())
-        .flatten()
+    let host = text.strip_suffix('.').unwrap_or(text);
+    let looks_like_address = host.parse::<IpAddr>().is_ok();
+    let name = || Name::from_labels(host.split('.').map(str::as_bytes)).ok();
+    (!looks_like_address).then(name).flatten()
 }

@@ -135,6 +135,18 @@ impl Store {
         [fronts.count(), self.slices.len(), self.pods.len()]
     }
 
+    /// Nothing is held, in no index either.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let indexes = [&self.fronts, &self.hosts, &self.pod_addresses];
+        self.namespaces.is_empty()
+            && self.entries.is_empty()
+            && self.slices.is_empty()
+            && self.pods.is_empty()
+            && indexes.iter().all(|index| index.is_empty())
+            && self.port_names.is_empty()
+    }
+
     /// A namespace that has something.
     pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.get(name)
