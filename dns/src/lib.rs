@@ -7,4 +7,5 @@ pub mod local;
 pub mod model;
 pub mod objects;
 pub mod resolv_conf;
+pub mod source;
 pub mod zone;

@@ -8,7 +8,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::ObjectName;
+use crate::sample::{Event, Key, Kind, Sample};
 use bed::Bed;
 use document::Format;
 
@@ -55,19 +55,15 @@ async fn objects_come_with_files_and_go_with_them() {
         fs::write(path.join(".b.yaml"), service("b", "10.0.0.9")).unwrap();
     });
     bed.until("listed", |bed| bed.listed).await;
-    assert_eq!(bed.services.keys().collect::<Vec<_>>(), ["shop/a"]);
-    assert_eq!(
-        bed.slices["shop/a-1"].endpoints[0].address.to_string(),
-        "10.1.0.1"
-    );
+    let names: Vec<_> = bed.objects.keys().collect();
+    assert_eq!(names, ["EndpointSlice shop/a-1", "Service shop/a"]);
+    assert_eq!(bed.objects["EndpointSlice shop/a-1"], ["10.1.0.1"]);
 
     fs::write(bed.path("b.yml"), service("b", "10.0.0.2")).unwrap();
     bed.until_address("b", "10.0.0.2").await;
     fs::remove_file(bed.path("a.yaml")).unwrap();
-    bed.until("a is gone", |bed| {
-        bed.slices.is_empty() && bed.services.len() == 1
-    })
-    .await;
+    bed.until("a is gone", |bed| bed.objects.len() == 1).await;
+    assert_eq!(bed.address("b"), Some("10.0.0.2"));
 }
 
 #[tokio::test]
@@ -101,10 +97,11 @@ apiVersion: v1
         .unwrap();
     });
     bed.until("listed", |bed| bed.listed).await;
-    assert_eq!(bed.node.as_deref(), Some("near"));
+    assert_eq!(bed.objects["Node default/n1"], ["near"]);
+    let names: Vec<_> = bed.objects.keys().collect();
     assert_eq!(
-        bed.services.keys().collect::<Vec<_>>(),
-        ["shop/in", "shop/typed"]
+        names,
+        ["Node default/n1", "Service shop/in", "Service shop/typed"]
     );
 }
 
@@ -120,7 +117,7 @@ async fn a_broken_file_keeps_what_it_said() {
     fs::write(bed.path("b.yaml"), service("b", "10.0.0.3")).unwrap();
     bed.until_address("b", "10.0.0.3").await;
     bed.for_a_while().await;
-    assert_eq!(bed.services["shop/a"], "10.0.0.1");
+    assert_eq!(bed.address("a"), Some("10.0.0.1"));
     fs::write(bed.path("a.yaml"), service("a", "10.0.0.4")).unwrap();
     bed.until_address("a", "10.0.0.4").await;
 }
@@ -135,7 +132,7 @@ async fn an_unusable_object_keeps_what_it_was_and_spares_the_others() {
     let both = format!("{unusable}---\n{}", service("b", "10.0.0.3"));
     fs::write(bed.path("a.yaml"), both).unwrap();
     bed.until_address("b", "10.0.0.3").await;
-    assert_eq!(bed.services["shop/a"], "10.0.0.1");
+    assert_eq!(bed.address("a"), Some("10.0.0.1"));
 }
 
 #[tokio::test]
@@ -167,7 +164,7 @@ async fn of_two_files_the_first_by_name_has_an_object() {
         fs::write(path.join("2.yaml"), service("a", "10.0.0.2")).unwrap();
     });
     bed.until("listed", |bed| bed.listed).await;
-    assert_eq!(bed.services["shop/a"], "10.0.0.1");
+    assert_eq!(bed.address("a"), Some("10.0.0.1"));
     fs::remove_file(bed.path("1.yaml")).unwrap();
     bed.until_address("a", "10.0.0.2").await;
     fs::write(bed.path("0.yaml"), service("a", "10.0.0.3")).unwrap();
@@ -185,18 +182,18 @@ async fn a_folder_may_come_late_and_leave() {
     fs::write(away.join("a.yaml"), service("a", "10.0.0.1")).unwrap();
     fs::rename(&away, &folder).unwrap();
     bed.until("listed", |bed| bed.listed).await;
-    assert_eq!(bed.services["shop/a"], "10.0.0.1");
+    assert_eq!(bed.address("a"), Some("10.0.0.1"));
 
     fs::rename(&folder, &away).unwrap();
     bed.for_a_while().await;
-    assert_eq!(bed.services.len(), 1, "what came from the folder stays");
+    assert_eq!(bed.objects.len(), 1, "what came from the folder stays");
     fs::write(away.join("a.yaml"), service("a", "10.0.0.2")).unwrap();
     fs::rename(&away, &folder).unwrap();
     bed.until_address("a", "10.0.0.2").await;
 }
 
-fn looked(folder: &Folder, before: &Files) -> Look {
-    look(folder, before, &mut Interner::default()).unwrap()
+fn looked(folder: &Folder<Sample>, before: &Files<Sample>) -> Look<Sample> {
+    look(folder, before, &mut ()).unwrap()
 }
 
 #[test]
@@ -212,9 +209,9 @@ fn what_is_not_a_manifest_is_refused_by_name() {
     fs::write(path("one.yaml"), "kind: Service\n---\napiVersion: v1\n").unwrap();
     let source = Folder {
         path: folder.path().to_owned(),
-        node: "n1".into(),
+        consumer: Sample,
     };
-    let found = looked(&source, &Files::default());
+    let found = looked(&source, &Files::<Sample>::default());
     let problems: BTreeMap<_, _> = found.problems.into_iter().collect();
     let expected = [
         ("fifo.yaml", "not a regular file"),
@@ -236,15 +233,15 @@ fn a_file_that_was_written_within_a_tick_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let source = Folder {
         path: folder.path().to_owned(),
-        node: "n1".into(),
+        consumer: Sample,
     };
     fs::write(folder.path().join("a.yaml"), service("a", "10.0.0.1")).unwrap();
-    let first = looked(&source, &Files::default());
+    let first = looked(&source, &Files::<Sample>::default());
     assert!(first.unsettled);
     // Same length, and perhaps the same time.
     fs::write(folder.path().join("a.yaml"), service("a", "10.0.0.2")).unwrap();
     let second = looked(&source, &first.files);
-    let (news, doubles) = plan(&first.files, &second.files);
+    let (news, doubles) = plan::<Sample>(&first.files, &second.files);
     assert_eq!((news.len(), doubles.len()), (1, 0), "{news:?}");
 }
 
@@ -253,13 +250,13 @@ fn names_of_two_files_with_one_object_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let source = Folder {
         path: folder.path().to_owned(),
-        node: "n1".into(),
+        consumer: Sample,
     };
     let twice = format!("{0}---\n{0}", service("a", "10.0.0.1"));
     fs::write(folder.path().join("1.yaml"), &twice).unwrap();
     fs::write(folder.path().join("2.yaml"), service("a", "10.0.0.2")).unwrap();
-    let found = looked(&source, &Files::default());
-    let (news, doubles) = plan(&Files::default(), &found.files);
+    let found = looked(&source, &Files::<Sample>::default());
+    let (news, doubles) = plan::<Sample>(&Files::<Sample>::default(), &found.files);
     assert_eq!(news.len(), 1);
     let double = "Service shop/a is in 1.yaml and in 2.yaml; the former counts";
     assert_eq!(doubles, [double]);
@@ -272,8 +269,8 @@ fn names_of_two_files_with_one_object_are_told() {
         complaints,
         ["a second Service shop/a in this file is ignored"]
     );
-    let gone = plan(&found.files, &Files::default()).0;
-    assert_eq!(gone, [Event::ServiceGone(ObjectName::new("shop", "a"))]);
+    let gone = plan::<Sample>(&found.files, &Files::<Sample>::default()).0;
+    assert_eq!(gone, [Event::Gone(Key(Kind::Service, "shop/a".to_owned()))]);
 }
 
 #[test]
@@ -284,19 +281,19 @@ fn a_large_list_is_within_the_limits() {
         "kind: List\nitems:\n{items}---\n{}",
         service("a", "10.0.0.1")
     );
-    let manifest = document::read(text.as_bytes(), Format::Yaml, "n1").unwrap();
+    let manifest = document::read(text.as_bytes(), Format::Yaml, &Sample).unwrap();
     assert_eq!(manifest.objects.len(), 1);
 }
 
 #[test]
 fn words_that_yaml_once_read_as_truth_are_names() {
     let text = service("on", "10.0.0.1").replace("http", "no");
-    let manifest = document::read(text.as_bytes(), Format::Yaml, "n1").unwrap();
+    let manifest = document::read(text.as_bytes(), Format::Yaml, &Sample).unwrap();
     let reduced = manifest.objects.into_iter().next().unwrap().unwrap();
-    let Event::Service(service) = reduced.event else {
+    let Event::There(key, _, ports) = reduced.event else {
         panic!("{reduced:?}");
     };
-    assert_eq!((&*service.name.name, &*service.ports[0].name), ("on", "no"));
+    assert_eq!((&*key.1, &*ports[0]), ("shop/on", "no"));
 }
 
 #[test]
@@ -307,14 +304,14 @@ fn aliases_do_not_multiply_without_end() {
         let ten = vec![format!("*a{before}"); 10].join(", ");
         bomb.push_str(&format!("a{level}: &a{level} [{ten}]\n"));
     }
-    assert!(document::read(bomb.as_bytes(), Format::Yaml, "n1").is_err());
+    assert!(document::read(bomb.as_bytes(), Format::Yaml, &Sample).is_err());
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = document::read(&bytes[..], Format::Yaml, "n1");
-        let _ = document::read(&bytes[..], Format::Json, "n1");
+        let _ = document::read(&bytes[..], Format::Yaml, &Sample);
+        let _ = document::read(&bytes[..], Format::Json, &Sample);
     }
 
     #[test]
@@ -324,7 +321,7 @@ proptest! {
         let mut text = format!("{}---\n{}", service("a", "10.0.0.1"), slice("a", "10.1.0.1"));
         text.insert_str(at.min(text.len()), &with);
         text.truncate(cut.max(at));
-        let _ = document::read(text.as_bytes(), Format::Yaml, "n1");
-        let _ = document::read(text.as_bytes(), Format::Json, "n1");
+        let _ = document::read(text.as_bytes(), Format::Yaml, &Sample);
+        let _ = document::read(text.as_bytes(), Format::Json, &Sample);
     }
 }

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// What to answer to one request.
-pub(super) enum Answer {
+pub enum Answer {
     /// A status and a whole body.
     Whole(u16, String),
     /// Pieces of a watch as they come; the end of the channel is a clean end of the answer.
@@ -29,7 +29,8 @@ pub(super) enum Answer {
 }
 
 /// A piece of a watch.
-pub(super) enum Piece {
+pub enum Piece {
+    /// As it goes over the wire.
     Text(String),
     /// The connection breaks here.
     Cut,
@@ -38,8 +39,9 @@ pub(super) enum Piece {
 type Scripts = BTreeMap<String, VecDeque<Answer>>;
 
 /// The server; it ends with the test.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub struct Server {
+    /// Where it listens, on loopback.
+    pub address: SocketAddr,
     scripts: Arc<Mutex<Scripts>>,
     /// What has been asked, as path and query.
     asked: Arc<Mutex<Vec<String>>>,
@@ -55,7 +57,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    /// Starts one that has nothing laid ready: it answers everything as a server in trouble.
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scripts = Arc::<Mutex<Scripts>>::default();
@@ -83,14 +86,14 @@ impl Server {
     }
 
     /// Lays an answer ready for `list` or `watch` of a kind (by its plural).
-    pub(super) fn answer(&self, verb: &str, plural: &str, answer: Answer) {
+    pub fn answer(&self, verb: &str, plural: &str, answer: Answer) {
         let mut scripts = self.scripts.lock().unwrap();
         let key = format!("{verb} {plural}");
         scripts.entry(key).or_default().push_back(answer);
     }
 
     /// A list of objects as of a resource version.
-    pub(super) fn list(&self, plural: &str, version: u32, items: &[Value]) {
+    pub fn list(&self, plural: &str, version: u32, items: &[Value]) {
         let body = json!({
             "kind": "List", "apiVersion": "v1",
             "metadata": {"resourceVersion": version.to_string()}, "items": items,
@@ -100,7 +103,7 @@ impl Server {
 
     /// A watch that the test feeds; it stays open as long as the test holds the sender or, if it
     /// drops it, for ever.
-    pub(super) fn watch(&self, plural: &str) -> mpsc::Sender<Piece> {
+    pub fn watch(&self, plural: &str) -> mpsc::Sender<Piece> {
         let (sender, receiver) = mpsc::channel(16);
         self.answer("watch", plural, Answer::Watch(receiver));
         self.open.lock().unwrap().push(sender.clone());
@@ -108,7 +111,7 @@ impl Server {
     }
 
     /// A watch that says this much and then ends as a server ends it when the time is up.
-    pub(super) fn short_watch(&self, plural: &str, pieces: impl IntoIterator<Item = Piece>) {
+    pub fn short_watch(&self, plural: &str, pieces: impl IntoIterator<Item = Piece>) {
         let (sender, receiver) = mpsc::channel(16);
         for piece in pieces {
             assert!(
@@ -120,7 +123,7 @@ impl Server {
     }
 
     /// What has been asked for a kind.
-    pub(super) fn asked(&self, plural: &str) -> Vec<String> {
+    pub fn asked(&self, plural: &str) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         let path = format!("/{plural}?");
         asked
@@ -131,7 +134,7 @@ impl Server {
     }
 
     /// Until a kind has been asked for so many times.
-    pub(super) async fn until_asked(&self, plural: &str, times: usize) {
+    pub async fn until_asked(&self, plural: &str, times: usize) {
         for _ in 0..1000 {
             if self.asked(plural).len() >= times {
                 return;
@@ -186,7 +189,7 @@ fn next(
 }
 
 /// A Status as the server writes it.
-pub(super) fn status(code: u16, reason: &str, message: &str) -> String {
+pub fn status(code: u16, reason: &str, message: &str) -> String {
     json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
@@ -195,7 +198,7 @@ pub(super) fn status(code: u16, reason: &str, message: &str) -> String {
 }
 
 /// A line of a watch.
-pub(super) fn line(kind: &str, object: &Value) -> Piece {
+pub fn line(kind: &str, object: &Value) -> Piece {
     // The type comes first on the wire.
     Piece::Text(format!(
         "{{\"type\":{},\"object\":{object}}}\n",

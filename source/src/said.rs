@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 /// Lines by subject.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub struct Said {
     lines: BTreeMap<String, Vec<String>>,
 }
 
 impl Said {
     /// What is now to be said of a subject, in place of what was: returns the lines that are new.
     /// With no lines the subject is at peace, and the next line will be new again.
-    pub(super) fn news(&mut self, subject: &str, lines: Vec<String>) -> Vec<String> {
+    pub fn news(&mut self, subject: &str, lines: Vec<String>) -> Vec<String> {
         if lines.is_empty() {
             self.lines.remove(subject);
             return lines;
@@ -24,7 +24,7 @@ impl Said {
     }
 
     /// The subject has nothing to complain of; returns whether it had.
-    pub(super) fn settle(&mut self, subject: &str) -> bool {
+    pub fn settle(&mut self, subject: &str) -> bool {
         self.lines.remove(subject).is_some()
     }
 }

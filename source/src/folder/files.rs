@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Folder;
 use super::document::{self, Format, Manifest};
-use crate::intern::Interner;
-use crate::model::{Event, Kind, ObjectName};
+use crate::Consumer;
 
 /// A manifest that is larger than this is refused.
 const LARGEST: u64 = 64 << 20;
@@ -21,31 +20,31 @@ const LARGEST: u64 = 64 << 20;
 const FRESH: Duration = Duration::from_secs(2);
 
 /// By name. Shared, so that two looks can be compared.
-pub(super) type Files = BTreeMap<Arc<str>, Arc<Content>>;
+pub(super) type Files<C> = BTreeMap<Arc<str>, Arc<Content<C>>>;
 
 /// What a file said when it could last be read.
-#[derive(Debug, Default)]
-pub(super) struct Content {
+pub(super) struct Content<C: Consumer> {
     /// `None`: it has never been read, or has to be read again at the next look.
     stamp: Option<Stamp>,
-    /// Sorted by key. They are shared with the state.
-    objects: Vec<Event>,
+    /// Sorted by key.
+    objects: Vec<C::Event>,
 }
 
-impl Content {
-    fn find(&self, key: &Key) -> Option<&Event> {
-        let by_key = |event: &Event| key_of(event).as_ref().cmp(&Some(key));
-        let at = self.objects.binary_search_by(by_key).ok()?;
-        self.objects.get(at)
+impl<C: Consumer> Default for Content<C> {
+    fn default() -> Self {
+        Self {
+            stamp: None,
+            objects: Vec::new(),
+        }
     }
 }
 
-/// Which object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    kind: Kind,
-    /// `None` for the own Node.
-    name: Option<ObjectName>,
+impl<C: Consumer> Content<C> {
+    fn find(&self, key: &C::Key) -> Option<&C::Event> {
+        let by_key = |event: &C::Event| C::key_of(event).as_ref().cmp(&Some(key));
+        let at = self.objects.binary_search_by(by_key).ok()?;
+        self.objects.get(at)
+    }
 }
 
 /// Tells one state of a file from another.
@@ -59,9 +58,8 @@ struct Stamp {
 }
 
 /// What a look has found.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    pub(super) files: Files,
+pub(super) struct Look<C: Consumer> {
+    pub(super) files: Files<C>,
     /// A file may have changed again without a trace: look again soon.
     pub(super) unsettled: bool,
     /// Per file that was read or should have been: why it could not be, if so.
@@ -74,26 +72,24 @@ pub(super) struct Look {
 
 /// Looks at the folder and reads the files that have changed since `before`. The error is why the
 /// folder itself cannot be read.
-pub(super) fn look(
-    folder: &Folder,
-    before: &Files,
-    interner: &mut Interner,
-) -> Result<Look, String> {
+pub(super) fn look<C: Consumer>(
+    folder: &Folder<C>,
+    before: &Files<C>,
+    interner: &mut C::Interner,
+) -> Result<Look<C>, String> {
     let names = manifests(&folder.path).map_err(|error| error.to_string())?;
-    Ok(look_at(folder, names, Look::default(), before, interner))
+    let look = Look::at(Files::<C>::default());
+    Ok(look_at(folder, names, look, before, interner))
 }
 
 /// The same for these files only; of the others nothing is asked.
-pub(super) fn look_at_some(
-    folder: &Folder,
+pub(super) fn look_at_some<C: Consumer>(
+    folder: &Folder<C>,
     names: &BTreeSet<Arc<str>>,
-    before: &Files,
-    interner: &mut Interner,
-) -> Look {
-    let mut look = Look {
-        files: before.clone(),
-        ..Look::default()
-    };
+    before: &Files<C>,
+    interner: &mut C::Interner,
+) -> Look<C> {
+    let mut look = Look::at(before.clone());
     let is_there = |name: &Arc<str>| folder.path.join(&**name).symlink_metadata().is_ok();
     let (there, gone): (BTreeSet<_>, BTreeSet<_>) = names.iter().cloned().partition(is_there);
     for name in gone {
@@ -102,13 +98,13 @@ pub(super) fn look_at_some(
     look_at(folder, there, look, before, interner)
 }
 
-fn look_at(
-    folder: &Folder,
+fn look_at<C: Consumer>(
+    folder: &Folder<C>,
     names: BTreeSet<Arc<str>>,
-    mut look: Look,
-    before: &Files,
-    interner: &mut Interner,
-) -> Look {
+    mut look: Look<C>,
+    before: &Files<C>,
+    interner: &mut C::Interner,
+) -> Look<C> {
     for name in names {
         let known = before.get(&name);
         match stamped(&folder.path.join(&*name)) {
@@ -189,18 +185,18 @@ fn stamp(file: &File) -> Result<Stamp, String> {
     })
 }
 
-fn read(
-    folder: &Folder,
+fn read<C: Consumer>(
+    folder: &Folder<C>,
     name: &str,
     file: &File,
-    interner: &mut Interner,
-) -> Result<Manifest, String> {
+    interner: &mut C::Interner,
+) -> Result<Manifest<C>, String> {
     let format = format_of(name).unwrap_or(Format::Yaml);
     // It may grow while it is read.
     let input = BufReader::new(file.take(LARGEST));
-    let mut manifest = document::read(input, format, &folder.node)?;
+    let mut manifest = document::read(input, format, &folder.consumer)?;
     for reduced in manifest.objects.iter_mut().flatten() {
-        interner.event(&mut reduced.event);
+        C::intern(interner, &mut reduced.event);
     }
     Ok(manifest)
 }
@@ -223,8 +219,19 @@ impl Stamp {
     }
 }
 
-impl Look {
-    fn keep(&mut self, name: Arc<str>, known: Option<&Arc<Content>>, problem: String) {
+impl<C: Consumer> Look<C> {
+    /// Before anything was looked at.
+    fn at(files: Files<C>) -> Self {
+        Self {
+            files,
+            unsettled: false,
+            problems: Vec::new(),
+            complaints: Vec::new(),
+            ignored: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, name: Arc<str>, known: Option<&Arc<Content<C>>>, problem: String) {
         let problem = format!("{problem}; what it said before, if anything, stays");
         self.problems.push((name.clone(), Some(problem)));
         self.files.insert(name, known.cloned().unwrap_or_default());
@@ -233,8 +240,8 @@ impl Look {
     fn take_in(
         &mut self,
         name: Arc<str>,
-        known: Option<&Arc<Content>>,
-        manifest: Result<Manifest, String>,
+        known: Option<&Arc<Content<C>>>,
+        manifest: Result<Manifest<C>, String>,
         stamp: Option<Stamp>,
     ) {
         self.unsettled |= stamp.is_none();
@@ -253,7 +260,10 @@ impl Look {
 }
 
 /// By key, and what is to be complained of. An object that cannot be used stays as it was.
-fn objects(manifest: Manifest, known: Option<&Arc<Content>>) -> (Vec<Event>, Vec<String>) {
+fn objects<C: Consumer>(
+    manifest: Manifest<C>,
+    known: Option<&Arc<Content<C>>>,
+) -> (Vec<C::Event>, Vec<String>) {
     let mut objects = BTreeMap::new();
     let mut complaints = Vec::new();
     let mut kept = Vec::new();
@@ -261,7 +271,7 @@ fn objects(manifest: Manifest, known: Option<&Arc<Content>>) -> (Vec<Event>, Vec
         match object {
             Ok(reduced) => {
                 complaints.extend(reduced.complaints);
-                let Some(key) = key_of(&reduced.event) else {
+                let Some(key) = C::key_of(&reduced.event) else {
                     continue;
                 };
                 match objects.entry(key) {
@@ -279,9 +289,7 @@ fn objects(manifest: Manifest, known: Option<&Arc<Content>>) -> (Vec<Event>, Vec
             }
         }
     }
-    for (kind, name) in kept {
-        let name = (kind != Kind::Node).then_some(name);
-        let key = Key { kind, name };
+    for key in kept {
         if let Some(before) = known.and_then(|known| known.find(&key)) {
             objects.entry(key).or_insert_with(|| before.clone());
         }
@@ -289,49 +297,15 @@ fn objects(manifest: Manifest, known: Option<&Arc<Content>>) -> (Vec<Event>, Vec
     (objects.into_values().collect(), complaints)
 }
 
-fn key_of(event: &Event) -> Option<Key> {
-    let (kind, name) = match event {
-        Event::Service(service) => (Kind::Services, Some(service.name.clone())),
-        Event::ServiceGone(name) => (Kind::Services, Some(name.clone())),
-        Event::Slice(slice) => (Kind::Slices, Some(slice.name.clone())),
-        Event::SliceGone(name) => (Kind::Slices, Some(name.clone())),
-        Event::Node(_) => (Kind::Node, None),
-        Event::ServiceCidrs(_) | Event::Restarted(_) | Event::Listed(_) => return None,
-    };
-    Some(Key { kind, name })
-}
-
-impl Key {
-    /// What says that the object is no more.
-    fn gone(self) -> Event {
-        match (self.kind, self.name) {
-            (Kind::Services, Some(name)) => Event::ServiceGone(name),
-            (Kind::Slices, Some(name)) => Event::SliceGone(name),
-            _ => Event::Node(None),
-        }
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.kind {
-            Kind::Services => "Service",
-            Kind::Slices => "EndpointSlice",
-            Kind::Node => "Node",
-        };
-        match &self.name {
-            Some(name) => write!(out, "{kind} {name}"),
-            None => write!(out, "{kind} of this machine"),
-        }
-    }
-}
-
 /// What has changed from one look to the next, and which objects are in several files: the first
 /// file by name has it.
-pub(super) fn plan(before: &Files, after: &Files) -> (Vec<Event>, Vec<String>) {
+pub(super) fn plan<C: Consumer>(
+    before: &Files<C>,
+    after: &Files<C>,
+) -> (Vec<C::Event>, Vec<String>) {
     let mut doubles = Vec::new();
-    let mut old = owned(before, |_, _, _| {});
-    let new = owned(after, |key, first, second| {
+    let mut old = owned::<C>(before, |_, _, _| {});
+    let new = owned::<C>(after, |key, first, second| {
         doubles.push(format!(
             "{key} is in {first} and in {second}; the former counts"
         ));
@@ -343,22 +317,22 @@ pub(super) fn plan(before: &Files, after: &Files) -> (Vec<Event>, Vec<String>) {
             _ => news.push(event.clone()),
         }
     }
-    news.extend(old.into_keys().map(Key::gone));
+    news.extend(old.into_keys().map(C::gone));
     (news, doubles)
 }
 
 /// The same where only these files can differ: `None` if one of their objects is in another file too,
 /// which takes a look at all of them.
-pub(super) fn plan_some(
-    before: &Files,
-    after: &Files,
+pub(super) fn plan_some<C: Consumer>(
+    before: &Files<C>,
+    after: &Files<C>,
     names: &BTreeSet<Arc<str>>,
-) -> Option<Vec<Event>> {
-    let of = |files: &Files| -> Option<BTreeMap<Key, Event>> {
+) -> Option<Vec<C::Event>> {
+    let of = |files: &Files<C>| -> Option<BTreeMap<C::Key, C::Event>> {
         let mut all = BTreeMap::new();
         for content in names.iter().filter_map(|name| files.get(name)) {
             for event in &content.objects {
-                if all.insert(key_of(event)?, event.clone()).is_some() {
+                if all.insert(C::key_of(event)?, event.clone()).is_some() {
                     return None;
                 }
             }
@@ -382,16 +356,19 @@ pub(super) fn plan_some(
             news.push(event);
         }
     }
-    news.extend(old.into_keys().map(Key::gone));
+    news.extend(old.into_keys().map(C::gone));
     Some(news)
 }
 
 /// Each object with the file that has it.
-fn owned(files: &Files, mut double: impl FnMut(&Key, &str, &str)) -> BTreeMap<Key, (&str, &Event)> {
-    let mut owned = BTreeMap::<Key, (&str, &Event)>::new();
+fn owned<C: Consumer>(
+    files: &Files<C>,
+    mut double: impl FnMut(&C::Key, &str, &str),
+) -> BTreeMap<C::Key, (&str, &C::Event)> {
+    let mut owned = BTreeMap::<C::Key, (&str, &C::Event)>::new();
     for (name, content) in files {
         for event in &content.objects {
-            let Some(key) = key_of(event) else {
+            let Some(key) = C::key_of(event) else {
                 continue;
             };
             match owned.entry(key) {

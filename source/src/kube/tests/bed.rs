@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::server::Server;
-use crate::model::{Event, Kind};
-use crate::source::kube::Kube;
+use crate::Kube;
+use crate::sample::{Event, Key, Kind, Sample};
+use crate::scripted::Server;
 
 /// A server, a source that watches it, and what the source has said so far.
 pub(super) struct Bed {
@@ -16,10 +16,6 @@ pub(super) struct Bed {
     pub(super) events: mpsc::Receiver<Vec<Event>>,
     /// Services by name, with their first address.
     pub(super) services: BTreeMap<String, String>,
-    /// Slices by name, with the number of their endpoints.
-    pub(super) slices: BTreeMap<String, usize>,
-    pub(super) node: Option<String>,
-    pub(super) cidrs: Vec<String>,
     /// Lists that have begun and lists that are whole, of all kinds.
     pub(super) lists: BTreeMap<Kind, (usize, usize)>,
     task: tokio::task::JoinHandle<()>,
@@ -36,20 +32,17 @@ impl Bed {
     pub(super) async fn start(prepare: impl FnOnce(&Server)) -> Self {
         let server = Server::start().await;
         prepare(&server);
-        for plural in ["services", "endpointslices", "nodes", "servicecidrs"] {
+        for plural in ["services", "endpointslices", "nodes"] {
             server.list(plural, 100, &[]);
             drop(server.watch(plural));
         }
         let url = format!("http://{}", server.address);
-        let kube = Kube::new(None, Some(&url), "n1".into()).await.unwrap();
+        let kube = Kube::new(None, Some(&url), Sample).await.unwrap();
         let (sender, events) = mpsc::channel(4);
         Self {
             server,
             events,
             services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            node: None,
-            cidrs: Vec::new(),
             lists: BTreeMap::new(),
             task: tokio::spawn(kube.run(sender)),
         }
@@ -57,29 +50,15 @@ impl Bed {
 
     fn fold(&mut self, event: Event) {
         match event {
-            Event::Service(service) => {
-                let address = service.cluster_ips[0].to_string();
-                self.services.insert(service.name.to_string(), address);
+            Event::There(Key(Kind::Service, name), words, _) => {
+                self.services.insert(name, words.concat());
             }
-            Event::ServiceGone(name) => {
-                self.services.remove(&name.to_string());
-            }
-            Event::Slice(slice) => {
-                self.slices
-                    .insert(slice.name.to_string(), slice.endpoints.len());
-            }
-            Event::SliceGone(name) => {
-                self.slices.remove(&name.to_string());
-            }
-            Event::Node(node) => {
-                let zone = node.and_then(|node| node.zone);
-                self.node = zone.map(|zone| zone.to_string());
-            }
-            Event::ServiceCidrs(nets) => {
-                self.cidrs = nets.iter().map(ToString::to_string).collect();
+            Event::Gone(Key(Kind::Service, name)) => {
+                self.services.remove(&name);
             }
             Event::Restarted(kind) => self.lists.entry(kind).or_default().0 += 1,
             Event::Listed(kind) => self.lists.entry(kind).or_default().1 += 1,
+            Event::There(..) | Event::Gone(_) => {}
         }
     }
 
@@ -115,21 +94,4 @@ pub(super) fn service(name: &str, version: u32, ip: &str) -> Value {
             "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web"}]},
         "status": {"loadBalancer": {}},
     })
-}
-
-pub(super) fn slice(name: &str, version: u32, endpoints: usize) -> Value {
-    let endpoints: Vec<_> = (1..=endpoints)
-        .map(|last| json!({"addresses": [format!("10.1.0.{last}")], "conditions": {"ready": true}}))
-        .collect();
-    json!({
-        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string(),
-            "labels": {"kubernetes.io/service-name": "a"}},
-        "addressType": "IPv4", "endpoints": endpoints,
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-    })
-}
-
-pub(super) fn node(version: u32, zone: &str) -> Value {
-    json!({"metadata": {"name": "n1", "resourceVersion": version.to_string(),
-        "labels": {"topology.kubernetes.io/zone": zone}}})
 }

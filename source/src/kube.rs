@@ -1,9 +1,7 @@
-//! Objects from a Kubernetes API server: Services, EndpointSlices, the own Node and, where the
-//! server has them, ServiceCIDRs, each listed and watched.
+//! Objects from a Kubernetes API server, each kind listed and watched.
 //!
-//! While the server is away, or lists anew, nothing that was said is taken back; see
-//! [`crate::model::Event`]. Objects are reduced while they are decoded, one by one: of a page of
-//! large slices only what matters is ever in memory.
+//! While the server is away, or lists anew, nothing that was said is taken back. Objects are reduced while they are
+//! decoded, one by one: of a page of large ones only what matters is ever in memory.
 
 mod item;
 #[cfg(test)]
@@ -12,52 +10,72 @@ mod translate;
 mod trouble;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, Resource};
 use tokio::time::{Instant, sleep};
 
-use super::Events;
-use crate::model::Kind;
-use item::{Item, Wire};
-use translate::{Cidrs, Objects, Translate};
+use crate::{Consumer, Events};
 use trouble::Trouble;
+
+pub use item::Item;
+pub use translate::{Objects, Received, Translate, Watched};
 
 /// The server sends a bookmark every minute: a connection that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(150);
-/// How long to leave a server alone that has no ServiceCIDRs, or does not let us see them.
+/// How long to leave a server alone that has none of an optional kind, or does not let us see them.
 const WITHOUT: Duration = Duration::from_secs(600);
-/// Objects in a page of a list.
-const PAGE: u32 = 500;
 /// Events in a batch.
 const BATCH: usize = 500;
 
-/// An API server and how to get there.
+/// An API server, and who reads its objects.
 #[derive(Clone)]
-pub struct Kube {
-    client: Client,
-    server: String,
-    node: Arc<str>,
+pub struct Kube<C> {
+    server: Server,
+    consumer: C,
 }
 
-impl Kube {
-    /// Reads the settings; the server is not asked yet. With `kubeconfig` its current context
-    /// counts; without, the account of the Pod that this runs in; `master` (a URL) replaces the
-    /// server of either, and alone it stands for a server that asks for no account. `node` is the
-    /// own node's name.
+impl<C: Consumer> Kube<C> {
+    /// As [`Server::new`]; the server is not asked yet.
     pub async fn new(
         kubeconfig: Option<&Path>,
         master: Option<&str>,
-        node: Arc<str>,
+        consumer: C,
     ) -> anyhow::Result<Self> {
+        let server = Server::new(kubeconfig, master).await?;
+        Ok(Self { server, consumer })
+    }
+
+    /// The server's URL, for the log.
+    pub fn server(&self) -> &str {
+        &self.server.url
+    }
+
+    /// Sends news of the server until nobody listens.
+    pub async fn run(self, events: Events<C::Event>) {
+        tokio::select! {
+            () = self.consumer.watch(&self.server, &events) => {}
+            () = events.closed() => {}
+        }
+    }
+}
+
+/// An API server and how to get there.
+#[derive(Clone)]
+pub struct Server {
+    client: Client,
+    url: String,
+}
+
+impl Server {
+    /// Reads the settings; the server is not asked yet. With `kubeconfig` its current context
+    /// counts; without, the account of the Pod that this runs in; `master` (a URL) replaces the
+    /// server of either, and alone it stands for a server that asks for no account.
+    pub async fn new(kubeconfig: Option<&Path>, master: Option<&str>) -> anyhow::Result<Self> {
         let master = master.filter(|url| !url.is_empty());
         let mut config = match (kubeconfig, master) {
             (Some(path), _) => {
@@ -79,60 +97,17 @@ impl Kube {
         }
         config.read_timeout = Some(SILENCE);
         config.reset_reader_on_write = true;
-        let server = config.cluster_url.to_string();
+        let url = config.cluster_url.to_string();
         let client = Client::try_from(config);
-        let client = client.with_context(|| format!("prepare a client of {server}"))?;
-        Ok(Self {
-            client,
-            server,
-            node,
-        })
-    }
-
-    /// The server's URL, for the log.
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
-    /// A client of the same server, for other uses (events, say).
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
-
-    /// Sends news of the server until nobody listens.
-    pub async fn run(self, events: Events) {
-        let config = watcher::Config::default().page_size(PAGE);
-        let services = config
-            .clone()
-            .fields("spec.clusterIP!=None")
-            .labels("!service.kubernetes.io/service-proxy-name");
-        let slices = config.clone().labels("!service.kubernetes.io/headless");
-        let node = config
-            .clone()
-            .fields(&format!("metadata.name={}", self.node));
-        let all = async {
-            tokio::join!(
-                self.watch::<Service>(services, Objects::new(Kind::Services), &events),
-                self.watch::<EndpointSlice>(slices, Objects::new(Kind::Slices), &events),
-                self.watch::<Node>(node, Objects::new(Kind::Node), &events),
-                self.watch::<ServiceCIDR>(config, Cidrs::default(), &events),
-            )
-        };
-        tokio::select! {
-            _ = all => {}
-            () = events.closed() => {}
-        }
+        let client = client.with_context(|| format!("prepare a client of {url}"))?;
+        Ok(Self { client, url })
     }
 
     /// Watches one kind until nobody listens.
-    async fn watch<K: Wire>(
-        &self,
-        config: watcher::Config,
-        mut translate: impl Translate<K>,
-        events: &Events,
-    ) {
-        let api: Api<Item<K>> = Api::all(self.client.clone());
-        let what = format!("watch {} at {}", K::plural(&()), self.server);
+    pub async fn watch<T: Translate>(&self, config: watcher::Config, events: &Events<T::Event>) {
+        let api: Api<Item<T>> = Api::all(self.client.clone());
+        let mut translate = T::default();
+        let what = format!("watch {} at {}", T::Object::plural(&()), self.url);
         let mut trouble = Trouble::new(what);
         loop {
             // Begins with a list.
@@ -166,7 +141,7 @@ impl Kube {
                 let Some(error) = failure else {
                     continue;
                 };
-                if K::OPTIONAL && trouble::is_absent(&error) {
+                if T::OPTIONAL && trouble::is_absent(&error) {
                     trouble.is_absent(&error);
                     sleep(WITHOUT).await;
                     break;

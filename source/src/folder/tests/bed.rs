@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::model::{Event, Slice};
-use crate::source::folder::Folder;
+use crate::Folder;
+use crate::sample::{Event, Sample};
 
-/// A source that runs, and what it has said so far: Services with their first address.
+/// A source that runs, and what it has said so far.
 pub(super) struct Bed {
     pub(super) folder: tempfile::TempDir,
     events: mpsc::Receiver<Vec<Event>>,
-    pub(super) services: BTreeMap<String, String>,
-    pub(super) slices: BTreeMap<String, Arc<Slice>>,
-    pub(super) node: Option<String>,
+    /// What is kept of each object, by `Kind namespace/name`.
+    pub(super) objects: BTreeMap<String, Vec<String>>,
     pub(super) listed: bool,
     task: tokio::task::JoinHandle<()>,
 }
@@ -34,18 +32,13 @@ impl Bed {
         prepare(folder.path());
         let path = folder.path().join("manifests");
         let (sender, events) = mpsc::channel(4);
-        let source = Folder {
-            path,
-            node: "n1".into(),
-        };
+        let consumer = Sample;
         Self {
             folder,
             events,
-            services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            node: None,
+            objects: BTreeMap::new(),
             listed: false,
-            task: tokio::spawn(source.run(sender)),
+            task: tokio::spawn(Folder { path, consumer }.run(sender)),
         }
     }
 
@@ -63,25 +56,14 @@ impl Bed {
 
     fn fold(&mut self, event: Event) {
         match event {
-            Event::Service(service) => {
-                let address = service.cluster_ips[0].to_string();
-                self.services.insert(service.name.to_string(), address);
+            Event::There(key, words, _) => {
+                self.objects.insert(key.to_string(), words);
             }
-            Event::ServiceGone(name) => {
-                self.services.remove(&name.to_string());
-            }
-            Event::Slice(slice) => {
-                self.slices.insert(slice.name.to_string(), slice);
-            }
-            Event::SliceGone(name) => {
-                self.slices.remove(&name.to_string());
-            }
-            Event::Node(node) => {
-                let zone = node.and_then(|node| node.zone);
-                self.node = zone.map(|zone| zone.to_string());
+            Event::Gone(key) => {
+                self.objects.remove(&key.to_string());
             }
             Event::Listed(_) => self.listed = true,
-            Event::Restarted(_) | Event::ServiceCidrs(_) => {}
+            Event::Restarted(_) => {}
         }
     }
 
@@ -92,7 +74,7 @@ impl Bed {
             match tokio::time::timeout_at(end, self.events.recv()).await {
                 Ok(Some(batch)) => batch.into_iter().for_each(|event| self.fold(event)),
                 Ok(None) => panic!("the source ended before {what}"),
-                Err(_) => panic!("not {what}: {:?} {:?}", self.services, self.slices),
+                Err(_) => panic!("not {what}: {:?}", self.objects),
             }
         }
     }
@@ -105,11 +87,14 @@ impl Bed {
         }
     }
 
+    pub(super) fn address(&self, name: &str) -> Option<&str> {
+        let words = self.objects.get(&format!("Service shop/{name}"))?;
+        words.first().map(String::as_str)
+    }
+
     pub(super) async fn until_address(&mut self, name: &str, address: &str) {
-        let name = format!("shop/{name}");
-        self.until(&format!("{name} has {address}"), |bed| {
-            bed.services.get(&name).is_some_and(|now| now == address)
-        })
-        .await;
+        let what = format!("{name} has {address}");
+        self.until(&what, |bed| bed.address(name) == Some(address))
+            .await;
     }
 }

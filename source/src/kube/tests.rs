@@ -2,7 +2,6 @@
 //! machines that run these tests; what it says, and how, was recorded from one.
 
 mod bed;
-mod server;
 
 use std::time::Duration;
 
@@ -10,102 +9,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::model::Event;
-use bed::{Bed, node, service, slice};
-use server::{Answer, Piece, line, status};
+use crate::sample::{Event, Kind, Sample};
+use crate::scripted::{Answer, Piece, line, status};
+use bed::{Bed, service};
 
 async fn say(watch: &mpsc::Sender<Piece>, kind: &str, object: &Value) {
     assert!(
         watch.send(line(kind, object)).await.is_ok(),
         "nobody watches"
-    );
-}
-
-#[tokio::test]
-async fn lists_and_watches_of_each_kind_with_the_right_selectors() {
-    let mut watches = None;
-    let mut bed = Bed::start(|server| {
-        server.list("services", 5, &[service("a", 1, "10.0.0.1")]);
-        server.list("endpointslices", 5, &[slice("a-1", 2, 3)]);
-        server.list("nodes", 5, &[node(3, "x")]);
-        let cidr = |name: &str, nets: &[&str]| {
-            json!({"metadata": {"name": name, "resourceVersion": "4"}, "spec": {"cidrs": nets}})
-        };
-        let cidrs = [cidr("b", &["10.1.0.0/24", "junk"]), cidr("a", &["10.0.0.0/24", "fd00::/112"])];
-        server.list("servicecidrs", 5, &cidrs);
-        watches = Some((server.watch("services"), server.watch("endpointslices"), server.watch("nodes")));
-    })
-    .await;
-    let (services, slices, nodes) = watches.unwrap();
-    bed.until("all is listed", |bed| {
-        bed.lists.len() == 3 && !bed.cidrs.is_empty()
-    })
-    .await;
-    assert_eq!(bed.services["shop/a"], "10.0.0.1");
-    bed.until("listed slices", |bed| {
-        bed.slices.get("shop/a-1") == Some(&3)
-    })
-    .await;
-    bed.until("listed node", |bed| bed.node.as_deref() == Some("x"))
-        .await;
-    assert_eq!(bed.cidrs, ["10.0.0.0/24", "10.1.0.0/24", "fd00::/112"]);
-
-    say(&services, "ADDED", &service("b", 6, "10.0.0.2")).await;
-    say(&services, "MODIFIED", &service("a", 7, "10.0.0.3")).await;
-    bed.until_service("a", "10.0.0.3").await;
-    say(&services, "DELETED", &service("b", 8, "10.0.0.2")).await;
-    bed.until("b is gone", |bed| bed.services.len() == 1).await;
-    say(&slices, "DELETED", &slice("a-1", 9, 3)).await;
-    bed.until("the slice is gone", |bed| bed.slices.is_empty())
-        .await;
-    say(&nodes, "MODIFIED", &node(10, "y")).await;
-    bed.until("another zone", |bed| bed.node.as_deref() == Some("y"))
-        .await;
-    say(&nodes, "DELETED", &node(11, "y")).await;
-    bed.until("no node", |bed| bed.node.is_none()).await;
-
-    let asked = |plural: &str, words: &[&str]| {
-        let asked = bed.server.asked(plural);
-        assert_eq!(asked.len(), 2, "a list and a watch: {asked:?}");
-        for word in words {
-            assert!(
-                asked.iter().all(|uri| uri.contains(word)),
-                "{word}: {asked:?}"
-            );
-        }
-        assert!(asked[0].contains("limit=500"), "{asked:?}");
-        let watch = [
-            "watch=true",
-            "resourceVersion=5",
-            "allowWatchBookmarks=true",
-        ];
-        assert!(
-            watch.iter().all(|word| asked[1].contains(word)),
-            "{asked:?}"
-        );
-    };
-    asked(
-        "services",
-        &[
-            "/api/v1/services?",
-            "fieldSelector=spec.clusterIP%21%3DNone",
-            "labelSelector=%21service.kubernetes.io%2Fservice-proxy-name",
-        ],
-    );
-    asked(
-        "endpointslices",
-        &[
-            "/apis/discovery.k8s.io/v1/endpointslices?",
-            "labelSelector=%21service.kubernetes.io%2Fheadless",
-        ],
-    );
-    asked(
-        "nodes",
-        &["/api/v1/nodes?", "fieldSelector=metadata.name%3Dn1"],
-    );
-    asked(
-        "servicecidrs",
-        &["/apis/networking.k8s.io/v1/servicecidrs?"],
     );
 }
 
@@ -118,7 +29,7 @@ async fn pages_are_one_list() {
         server.list("services", 5, &[service("b", 2, "10.0.0.2")]);
     })
     .await;
-    bed.until("listed", |bed| bed.lists_of(Kind::Services) == (1, 1))
+    bed.until("listed", |bed| bed.lists_of(Kind::Service) == (1, 1))
         .await;
     assert_eq!(bed.services.len(), 2);
     assert!(bed.server.asked("services")[1].contains("continue=more"));
@@ -145,11 +56,7 @@ async fn a_watch_that_breaks_in_the_middle_of_a_line_goes_on_where_it_was() {
     assert!(first.send(Piece::Cut).await.is_ok());
     say(&second, "ADDED", &service("b", 7, "10.0.0.2")).await;
     bed.until_service("b", "10.0.0.2").await;
-    assert_eq!(
-        bed.lists_of(Kind::Services),
-        (1, 1),
-        "no new list is needed"
-    );
+    assert_eq!(bed.lists_of(Kind::Service), (1, 1), "no new list is needed");
     let asked = bed.server.asked("services");
     assert!(
         asked.last().unwrap().contains("resourceVersion=6"),
@@ -168,7 +75,7 @@ async fn a_bookmark_moves_the_place_where_a_watch_goes_on() {
     })
     .await;
     let mut bed = bed;
-    bed.until("listed", |bed| bed.lists_of(Kind::Services) == (1, 1))
+    bed.until("listed", |bed| bed.lists_of(Kind::Service) == (1, 1))
         .await;
     bed.server.until_asked("services", 3).await;
     assert!(bed.server.asked("services")[2].contains("resourceVersion=99"));
@@ -201,65 +108,13 @@ async fn what_a_new_list_after_a_compaction_does_not_name_is_gone() {
         })
         .await;
         // What the state makes of it is the state's own test.
-        bed.until("listed anew", |bed| bed.lists_of(Kind::Services) == (2, 2))
+        bed.until("listed anew", |bed| bed.lists_of(Kind::Service) == (2, 2))
             .await;
         assert_eq!(bed.services.len(), 3);
         assert_eq!(bed.services["shop/c"], "10.0.0.3");
         bed.server.until_asked("services", 4).await;
         assert!(bed.server.asked("services")[3].contains("resourceVersion=700"));
     }
-}
-
-#[tokio::test]
-async fn a_state_forgets_what_the_new_list_does_not_name_and_nothing_before() {
-    let [answer, _] = expired();
-    let mut bed = Bed::start(|server| {
-        server.list(
-            "services",
-            5,
-            &[service("a", 1, "10.0.0.1"), service("b", 2, "10.0.0.2")],
-        );
-        server.answer("watch", "services", answer);
-        server.answer(
-            "list",
-            "services",
-            Answer::Whole(500, status(500, "InternalError", "etcd")),
-        );
-        server.list("services", 700, &[service("b", 2, "10.0.0.2")]);
-    })
-    .await;
-    let site = crate::model::Site {
-        family: crate::model::Family::V4,
-        node: "n1".into(),
-        masquerade_all: false,
-        masquerade_mark: 0x4000,
-        local: crate::model::LocalDetector::None,
-        node_port_addresses: crate::model::NodePortAddresses::All,
-        service_cidrs: Vec::new(),
-        affinity_by_hash: false,
-        localhost_node_ports: false,
-        conntrack_liberal: false,
-    };
-    let mut state = crate::state::State::new([site]);
-    let mut whole = 0;
-    let mut most = 0;
-    while whole < 2 {
-        for event in bed.events.recv().await.unwrap() {
-            whole += usize::from(event == Event::Listed(Kind::Services));
-            state.apply(event);
-            state.take(crate::model::Family::V4);
-            let wanted = state.wanted(crate::model::Family::V4).unwrap();
-            most = most.max(wanted.balancers.len());
-            let gone = wanted.balancers.len() < most;
-            assert!(
-                !gone || whole == 2,
-                "something went before the list was whole"
-            );
-        }
-    }
-    let wanted = state.wanted(crate::model::Family::V4).unwrap();
-    let left: Vec<_> = wanted.balancers.keys().map(ToString::to_string).collect();
-    assert_eq!(left, ["shop/b:http"]);
 }
 
 #[tokio::test]
@@ -279,11 +134,11 @@ async fn a_server_in_trouble_is_asked_again() {
     })
     .await;
     bed.until_service("a", "10.0.0.1").await;
-    bed.until("listed", |bed| bed.lists_of(Kind::Services).1 == 1)
+    bed.until("listed", |bed| bed.lists_of(Kind::Service).1 == 1)
         .await;
     bed.server.until_asked("services", 6).await;
     assert_eq!(
-        bed.lists_of(Kind::Services).1,
+        bed.lists_of(Kind::Service).1,
         1,
         "the watch is tried again, not the list"
     );
@@ -315,7 +170,7 @@ async fn bad_objects_do_not_lose_the_others() {
         ]);
     })
     .await;
-    bed.until("listed", |bed| bed.lists_of(Kind::Services) == (1, 1))
+    bed.until("listed", |bed| bed.lists_of(Kind::Service) == (1, 1))
         .await;
     assert_eq!(
         bed.services.keys().collect::<Vec<_>>(),
@@ -323,24 +178,10 @@ async fn bad_objects_do_not_lose_the_others() {
     );
     bed.until_service("a", "10.0.0.3").await;
     bed.until_service("b", "10.0.0.4").await;
-    bed.until("slices listed", |bed| bed.lists_of(Kind::Slices) == (1, 1))
-        .await;
-}
-
-#[tokio::test]
-async fn a_server_without_service_cidrs_is_left_alone_with_them() {
-    let mut bed = Bed::start(|server| {
-        server.answer(
-            "list",
-            "servicecidrs",
-            Answer::Whole(404, "404 page not found\n".to_owned()),
-        );
-        server.list("services", 5, &[service("a", 1, "10.0.0.1")]);
+    bed.until("slices listed", |bed| {
+        bed.lists_of(Kind::EndpointSlice) == (1, 1)
     })
     .await;
-    bed.until_service("a", "10.0.0.1").await;
-    sleep(Duration::from_millis(1500)).await;
-    assert_eq!(bed.server.asked("servicecidrs").len(), 1);
 }
 
 #[tokio::test]
@@ -350,7 +191,7 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let url = format!("http://{address}");
-    let kube = Kube::new(None, Some(&url), "n1".into()).await.unwrap();
+    let kube = Kube::new(None, Some(&url), Sample).await.unwrap();
     let (sender, mut events) = mpsc::channel(4);
     let task = tokio::spawn(kube.run(sender));
     let end = Instant::now() + Duration::from_secs(2);
@@ -377,22 +218,16 @@ clusters: [{name: k, cluster: {server: https://192.0.2.1:6443}}]
 users: [{name: u, user: {token: secret}}]
 ";
     std::fs::write(&path, text).unwrap();
-    let kube = Kube::new(Some(&path), None, "n1".into()).await.unwrap();
+    let kube = Kube::new(Some(&path), None, Sample).await.unwrap();
     assert_eq!(kube.server(), "https://192.0.2.1:6443/");
-    let kube = Kube::new(Some(&path), Some("http://127.0.0.1:1"), "n1".into())
+    let kube = Kube::new(Some(&path), Some("http://127.0.0.1:1"), Sample)
         .await
         .unwrap();
     assert_eq!(kube.server(), "http://127.0.0.1:1/");
 
     let missing = folder.path().join("missing");
-    let error = Kube::new(Some(&missing), None, "n1".into())
-        .await
-        .err()
-        .unwrap();
+    let error = Kube::new(Some(&missing), None, Sample).await.err().unwrap();
     assert!(format!("{error:#}").contains("missing"), "{error:#}");
-    let error = Kube::new(None, Some("no url"), "n1".into())
-        .await
-        .err()
-        .unwrap();
+    let error = Kube::new(None, Some("no url"), Sample).await.err().unwrap();
     assert!(format!("{error:#}").contains("--master"), "{error:#}");
 }

@@ -15,10 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Events;
-use super::said::Said;
-use crate::intern::Interner;
-use crate::model::{Event, Kind};
+use crate::{Consumer, Events, Said};
 use files::{Files, Look, look, look_at_some, plan, plan_some};
 use watch::Watch;
 
@@ -31,24 +28,22 @@ const WHOLE_LOOK: Duration = Duration::from_secs(2);
 /// Objects in a batch, so that a large folder does not have to be copied at once.
 const BATCH: usize = 1000;
 
-const KINDS: [Kind; 3] = [Kind::Services, Kind::Slices, Kind::Node];
-
 /// A folder of manifests.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct Folder<C> {
     /// The folder; it may appear later.
     pub path: PathBuf,
-    /// The own node's name: of other Nodes nothing is said.
-    pub node: Arc<str>,
+    /// Who reads it.
+    pub consumer: C,
 }
 
-impl Folder {
+impl<C: Consumer> Folder<C> {
     /// Sends news of the folder until nobody listens.
-    pub async fn run(self, events: Events) {
+    pub async fn run(self, events: Events<C::Event>) {
         let mut watch = Watch::new();
         let mut said = Said::default();
-        let mut files = Files::default();
-        let mut interner = Interner::default();
+        let mut files = Files::<C>::default();
+        let mut interner = C::Interner::default();
         let mut listed = false;
         // Which files the next look is for; `None`: all.
         let mut names = None;
@@ -91,7 +86,7 @@ impl Folder {
                         SLOW_LOOK
                     };
                     let news = self.take_in(found, &mut said, &mut files, names.as_ref());
-                    if send(&events, news, listed).await.is_err() {
+                    if self.send(&events, news, listed).await.is_err() {
                         return;
                     }
                     listed = true;
@@ -125,11 +120,11 @@ impl Folder {
     /// Logs what a look has to complain of, and returns what has changed.
     fn take_in(
         &self,
-        found: Look,
+        found: Look<C>,
         said: &mut Said,
-        files: &mut Files,
+        files: &mut Files<C>,
         names: Option<&BTreeSet<Arc<str>>>,
-    ) -> Vec<Event> {
+    ) -> Vec<C::Event> {
         for (name, problem) in found.problems {
             for line in said.news(&format!("problem {name}"), problem.into_iter().collect()) {
                 tracing::warn!("{}: {line}", self.path.join(&*name).display());
@@ -144,7 +139,7 @@ impl Folder {
             let line = (!kinds.is_empty()).then(|| kinds.join(", "));
             for kinds in said.news(&format!("ignored {name}"), line.into_iter().collect()) {
                 let path = self.path.join(&*name);
-                tracing::info!("{}: no concern of a proxy: {kinds}", path.display());
+                tracing::info!("{}: no concern of {}: {kinds}", path.display(), C::NAME);
             }
         }
         if let Some(names) = names
@@ -160,26 +155,32 @@ impl Folder {
         *files = found.files;
         news
     }
-}
 
-/// The first time as a list of each kind.
-async fn send(events: &Events, news: Vec<Event>, listed: bool) -> Result<(), ()> {
-    let gone = |_| ();
-    if !listed {
-        let restarted = KINDS.map(Event::Restarted).to_vec();
-        events.send(restarted).await.map_err(gone)?;
-    }
-    let mut news = news.into_iter();
-    loop {
-        let batch: Vec<_> = news.by_ref().take(BATCH).collect();
-        if batch.is_empty() {
-            break;
+    /// The first time as a list of each kind.
+    async fn send(
+        &self,
+        events: &Events<C::Event>,
+        news: Vec<C::Event>,
+        listed: bool,
+    ) -> Result<(), ()> {
+        let gone = |_| ();
+        let kinds = || self.consumer.kinds().into_iter();
+        if !listed {
+            let restarted = kinds().map(C::restarted).collect();
+            events.send(restarted).await.map_err(gone)?;
         }
-        events.send(batch).await.map_err(gone)?;
+        let mut news = news.into_iter();
+        loop {
+            let batch: Vec<_> = news.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            events.send(batch).await.map_err(gone)?;
+        }
+        if !listed {
+            let whole = kinds().map(C::listed).collect();
+            events.send(whole).await.map_err(gone)?;
+        }
+        Ok(())
     }
-    if !listed {
-        let whole = KINDS.map(Event::Listed).to_vec();
-        events.send(whole).await.map_err(gone)?;
-    }
-    Ok(())
 }

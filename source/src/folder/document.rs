@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::model::Kind;
-use crate::objects::{self, Reduced, Unusable};
+use crate::{Consumer, Outcome};
 
 /// How a manifest is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,37 +19,46 @@ pub(super) enum Format {
     Json,
 }
 
-/// What a manifest says, other Nodes left out.
-#[derive(Debug, Default)]
-pub(super) struct Manifest {
-    pub(super) objects: Vec<Result<Reduced, Unusable>>,
+/// What a manifest says to a consumer, what it does not want left out.
+pub(super) struct Manifest<C: Consumer> {
+    pub(super) objects: Vec<Outcome<C>>,
     /// Kinds that are no concern of ours.
     pub(super) ignored: BTreeSet<String>,
 }
 
 /// Reads all documents; the error names the document by its number, counted from 1 (empty ones do
 /// not count), and the cause.
-pub(super) fn read(mut input: impl Read, format: Format, node: &str) -> Result<Manifest, String> {
+pub(super) fn read<C: Consumer>(
+    mut input: impl Read,
+    format: Format,
+    consumer: &C,
+) -> Result<Manifest<C>, String> {
     match format {
         Format::Json => {
             let stream = serde_json::Deserializer::from_reader(input);
-            collect(stream.into_iter::<Document>(), node)
+            collect(stream.into_iter::<Document<C>>(), consumer)
         }
-        Format::Yaml => collect(serde_saphyr::read_with_options(&mut input, yaml()), node),
+        Format::Yaml => collect(
+            serde_saphyr::read_with_options(&mut input, yaml()),
+            consumer,
+        ),
     }
 }
 
-fn collect<E: fmt::Display>(
-    documents: impl Iterator<Item = Result<Document, E>>,
-    node: &str,
-) -> Result<Manifest, String> {
-    let mut manifest = Manifest::default();
+fn collect<C: Consumer, E: fmt::Display>(
+    documents: impl Iterator<Item = Result<Document<C>, E>>,
+    consumer: &C,
+) -> Result<Manifest<C>, String> {
+    let mut manifest = Manifest {
+        objects: Vec::new(),
+        ignored: BTreeSet::new(),
+    };
     for (document, number) in documents.zip(1..) {
         let document = document.map_err(|error| format!("document {number}: {error}"))?;
         manifest.ignored.extend(document.ignored);
         let objects = document.objects.into_iter();
-        let ours = objects.filter(|object| object.node.as_ref().is_none_or(|name| name == node));
-        manifest.objects.extend(ours.map(|object| object.reduced));
+        let wanted = objects.filter(|object| consumer.wants(object.kind, object.node.as_deref()));
+        manifest.objects.extend(wanted.map(|object| object.outcome));
     }
     Ok(manifest)
 }
@@ -69,27 +78,36 @@ fn yaml() -> serde_saphyr::Options {
 }
 
 /// One document.
-#[derive(Default)]
-struct Document {
-    objects: Vec<Object>,
+struct Document<C: Consumer> {
+    objects: Vec<Object<C>>,
     ignored: BTreeSet<String>,
 }
 
-struct Object {
-    /// The name, if it is a Node.
+struct Object<C: Consumer> {
+    kind: C::Kind,
     node: Option<String>,
-    reduced: Result<Reduced, Unusable>,
+    outcome: Outcome<C>,
 }
 
-impl Document {
+impl<C: Consumer> Default for Document<C> {
+    fn default() -> Self {
+        Self {
+            objects: Vec::new(),
+            ignored: BTreeSet::new(),
+        }
+    }
+}
+
+impl<C: Consumer> Document<C> {
     /// Takes in an object, or the objects of a list.
     fn add(&mut self, kind: &str, value: Value) {
         let api_version = value.get("apiVersion").and_then(Value::as_str);
-        if let Some(kind) = objects::kind_of(kind, api_version) {
-            let name = value.pointer("/metadata/name").and_then(Value::as_str);
-            let node = (kind == Kind::Node).then(|| name.unwrap_or_default().to_owned());
-            let reduced = objects::parse(kind, value);
-            self.objects.push(Object { node, reduced });
+        if let Some(kind) = C::kind_of(kind, api_version) {
+            self.objects.push(Object {
+                kind,
+                node: C::node_of(kind, &value),
+                outcome: C::reduce(kind, value),
+            });
             return;
         }
         match (kind.strip_suffix("List"), value) {
@@ -122,23 +140,23 @@ impl Document {
     }
 }
 
-impl<'de> Deserialize<'de> for Document {
+impl<'de, C: Consumer> Deserialize<'de> for Document<C> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(DocumentVisitor)
+        deserializer.deserialize_map(DocumentVisitor(PhantomData))
     }
 }
 
-struct DocumentVisitor;
+struct DocumentVisitor<C>(PhantomData<C>);
 
-impl<'de> Visitor<'de> for DocumentVisitor {
-    type Value = Document;
+impl<'de, C: Consumer> Visitor<'de> for DocumentVisitor<C> {
+    type Value = Document<C>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("a Kubernetes object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let mut items = Items::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document<C>, A::Error> {
+        let mut items = Items::<C>::default();
         let mut rest = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if key == "items" {
@@ -156,7 +174,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 items.document.add_items(of, items.unnamed);
                 Ok(items.document)
             }
-            // With items, or without: none of our kinds has a field of that name.
+            // With items, or without: no kind that is read has a field of that name.
             _ => {
                 let mut document = Document::default();
                 document.add(&kind, Value::Object(rest));
@@ -167,16 +185,25 @@ impl<'de> Visitor<'de> for DocumentVisitor {
 }
 
 /// The items of a list, whose kind may come after them.
-#[derive(Default)]
-struct Items {
+struct Items<C: Consumer> {
     are_there: bool,
     /// Those that say what they are, reduced.
-    document: Document,
+    document: Document<C>,
     /// Those that leave it to the list.
     unnamed: Vec<Value>,
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Items {
+impl<C: Consumer> Default for Items<C> {
+    fn default() -> Self {
+        Self {
+            are_there: false,
+            document: Document::default(),
+            unnamed: Vec::new(),
+        }
+    }
+}
+
+impl<'de, C: Consumer> DeserializeSeed<'de> for &mut Items<C> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -184,7 +211,7 @@ impl<'de> DeserializeSeed<'de> for &mut Items {
     }
 }
 
-impl<'de> Visitor<'de> for &mut Items {
+impl<'de, C: Consumer> Visitor<'de> for &mut Items<C> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
