@@ -3,9 +3,14 @@
 
 pub mod config;
 pub mod forward;
+pub mod handler;
+pub mod limits;
+pub mod listen;
 pub mod local;
+pub mod metrics;
 pub mod model;
 pub mod objects;
 pub mod resolv_conf;
+pub mod search;
 pub mod source;
 pub mod zone;
