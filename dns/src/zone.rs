@@ -168,7 +168,7 @@ impl Zone {
                 asked,
                 kind,
                 self.settings.ttl,
-                self.settings.servers.clone(),
+                self.settings.servers.iter().copied(),
             ),
             ["svc", ..] if !self.is_complete() => Found::Unknown,
             ["svc", ref rest @ ..] => self.service(asked, rest, kind),
@@ -236,6 +236,11 @@ impl Zone {
     /// The Pod that has this address.
     pub fn pod(&self, address: IpAddr) -> Option<&ObjectName> {
         self.store.pods_at(address).next()
+    }
+
+    /// All that is known, as news that make a zone of the same answers.
+    pub fn told(&self) -> impl Iterator<Item = Event> {
+        self.store.told()
     }
 
     /// Numbers of Services, EndpointSlices and Pods.

@@ -1,6 +1,7 @@
 //! Labels of asked names: case, and the addresses that some spell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use hickory_proto::rr::Name;
 
@@ -67,14 +68,16 @@ pub(super) fn dashed(label: &str) -> Option<IpAddr> {
     {
         return None;
     }
-    let mut with = |mark| {
-        for byte in text.iter_mut().filter(|byte| !byte.is_ascii_hexdigit()) {
-            *byte = mark;
-        }
-        std::str::from_utf8(text).ok().map(str::to_owned)
-    };
-    let four = with(b'.')?.parse::<Ipv4Addr>().ok().map(IpAddr::from);
-    four.or_else(|| with(b':')?.parse::<Ipv6Addr>().ok().map(IpAddr::from))
+    spelt_with::<Ipv4Addr>(text, b'.').or_else(|| spelt_with::<Ipv6Addr>(text, b':'))
+}
+
+/// Reads the text with `mark` for all that is no digit.
+fn spelt_with<T: FromStr + Into<IpAddr>>(text: &mut [u8], mark: u8) -> Option<IpAddr> {
+    for byte in text.iter_mut().filter(|byte| !byte.is_ascii_hexdigit()) {
+        *byte = mark;
+    }
+    let ip: T = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some(ip.into())
 }
 
 /// The label that spells an address.

@@ -21,11 +21,17 @@ pub(super) fn address(owner: &Name, ttl: u32, ip: IpAddr) -> Record {
 }
 
 /// A and AAAA records of a name that exists; of `ips` those that the type asks for, each once.
-pub(super) fn addresses(owner: &Name, kind: RecordType, ttl: u32, mut ips: Vec<IpAddr>) -> Found {
-    ips.retain(|ip| match ip {
+pub(super) fn addresses(
+    owner: &Name,
+    kind: RecordType,
+    ttl: u32,
+    ips: impl IntoIterator<Item = IpAddr>,
+) -> Found {
+    let asked_for = |ip: &IpAddr| match ip {
         IpAddr::V4(_) => kind == RecordType::A,
         IpAddr::V6(_) => kind == RecordType::AAAA,
-    });
+    };
+    let mut ips: Vec<_> = ips.into_iter().filter(asked_for).collect();
     ips.sort_unstable();
     ips.dedup();
     let records = ips.into_iter().map(|ip| address(owner, ttl, ip));
