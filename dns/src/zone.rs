@@ -20,7 +20,7 @@ mod reverse;
 mod services;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 
