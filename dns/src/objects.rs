@@ -4,6 +4,7 @@
 //! Only the fields that the DNS needs are decoded; all others may be anything. Names are held to Kubernetes' rules,
 //! because they become labels of DNS names.
 
+mod key;
 mod pod;
 mod service;
 mod slice;
@@ -20,24 +21,13 @@ use serde_json::Value;
 
 use crate::model::{Event, Kind, ObjectName, Port, Protocol};
 
-/// An object reduced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reduced {
-    /// What it is: an object, or (of one without names) its absence.
-    pub event: Event,
-    /// What was left out, by object and field; for the log.
-    pub complaints: Vec<String>,
-}
+pub use key::Key;
+
+/// An object reduced: what it is, or (of one without names) its absence.
+pub type Reduced = source::Reduced<Event>;
 
 /// Why an object is of no use at all.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Unusable {
-    /// Which it is, if that much can be read.
-    pub object: Option<(Kind, ObjectName)>,
-    /// One sentence with kind, name and cause.
-    text: String,
-}
+pub type Unusable = source::Unusable<Key>;
 
 /// The kinds that count, with their group and version.
 const KINDS: [(&str, &str, Kind); 3] = [
@@ -84,7 +74,7 @@ pub fn parse(kind: Kind, value: Value) -> Result<Reduced, Unusable> {
         }),
         Err(error) => Err(Unusable {
             text: format!("{word} {name}: {error}"),
-            object: Some((kind, name)),
+            object: Some(Key(kind, name)),
         }),
     }
 }

@@ -98,7 +98,7 @@ fn an_object_without_a_proper_name_is_named_as_far_as_possible() {
 fn a_field_of_a_wrong_type_is_named_with_its_object() {
     let value = json!({"metadata": {"name": "a", "namespace": "shop"}, "spec": {"ports": 7}});
     let error = parse(Kind::Services, value).unwrap_err();
-    assert_eq!(error.object, Some((Kind::Services, shop("a"))));
+    assert_eq!(error.object, Some(Key(Kind::Services, shop("a"))));
     assert_eq!(
         error.to_string(),
         "Service shop/a: invalid type: integer `7`, expected a sequence"
