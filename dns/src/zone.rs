@@ -20,7 +20,7 @@ mod reverse;
 mod services;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 
@@ -76,6 +76,10 @@ impl Settings {
 
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each question and stored nowhere"
+)]
 pub enum Found {
     /// Records, in an order that depends on nothing but what they say.
     Records {

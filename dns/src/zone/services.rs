@@ -63,7 +63,7 @@ impl Question<'_> {
             (Target::External(_), _) => Found::NoName,
             (Target::ClusterIps(ips), []) => match self.kind {
                 RecordType::SRV => self.ports(0, self.own_ports(ips, None)),
-                _ => records::addresses(self.asked, self.kind, self.ttl(), ips.iter().copied()),
+                _ => records::few_addresses(self.asked, self.kind, self.ttl(), ips),
             },
             (Target::Headless, []) => self.endpoints(0, &Which::All),
             (target, [label]) => match label.strip_prefix('_').and_then(protocol) {

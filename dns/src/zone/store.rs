@@ -32,6 +32,8 @@ struct Listing {
 }
 
 /// All objects.
+///
+/// INVARIANT: a number in a namespace, an entry, a slice or an index leads to an object in its slab.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     namespaces: HashMap<Arc<str>, Namespace>,
@@ -68,7 +70,7 @@ impl Store {
         [fronts.count(), self.slices.len(), self.pods.len()]
     }
 
-    /// Nothing is held, in no index either.
+    /// No object is held, and no index leads to one.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let indexes = [&self.fronts, &self.hosts, &self.pod_addresses];
@@ -77,7 +79,12 @@ impl Store {
             && self.slices.is_empty()
             && self.pods.is_empty()
             && indexes.iter().all(|index| index.is_empty())
-            && self.port_names.is_empty()
+    }
+
+    /// How many names of ports are kept for sharing.
+    #[cfg(test)]
+    pub(super) fn port_names(&self) -> usize {
+        self.port_names.len()
     }
 
     /// A namespace that has something.

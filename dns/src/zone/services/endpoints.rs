@@ -15,7 +15,7 @@ pub(in crate::zone) enum Label<'a> {
     Service,
     /// The host name of an endpoint.
     Named(&'a str),
-    /// The dashed address of an endpoint that has no host name.
+    /// A dashed address: of an endpoint that has no host name, or as a host name.
     Dashed(IpAddr),
 }
 
@@ -23,7 +23,7 @@ impl<'a> Label<'a> {
     /// Of an endpoint.
     pub(in crate::zone) fn of(host: &'a Host) -> Self {
         match &host.hostname {
-            Some(name) => Self::Named(name),
+            Some(name) => labels::spelt(name).map_or(Self::Named(name), Self::Dashed),
             None => Self::Dashed(host.address),
         }
     }
@@ -52,7 +52,7 @@ impl<'a> Which<'a> {
     pub(super) fn named(label: &'a str) -> Self {
         Self::Named {
             label,
-            spelt: labels::dashed(label),
+            spelt: labels::spelt(label),
         }
     }
 

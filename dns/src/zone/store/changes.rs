@@ -27,7 +27,11 @@ impl Store {
         }
     }
 
-    fn set_service(&mut self, service: Service) {
+    fn set_service(&mut self, mut service: Service) {
+        if let Target::ClusterIps(ips) = &mut service.target {
+            // Answers are sorted.
+            ips.sort_unstable();
+        }
         let number = self.entry(&service.name);
         self.forget_fronts(number);
         if let Target::ClusterIps(ips) = &service.target {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Endpoint, ObjectName, Pod, Port, Target};
-use crate::zone::labels;
 
 /// What is known of one Service: itself, its slices, or both.
 #[derive(Debug)]
@@ -28,9 +27,9 @@ pub(in crate::zone) struct Front {
 }
 
 impl Front {
-    /// The endpoint has names.
+    /// The endpoint has names. Those of an ExternalName Service never have: its own name is another's.
     pub(in crate::zone) fn takes(&self, host: &Host) -> bool {
-        host.ready || self.publish_not_ready
+        (host.ready || self.publish_not_ready) && !matches!(self.target, Target::External(_))
     }
 }
 
@@ -72,7 +71,7 @@ impl Held {
 /// One address of an endpoint. Ordered by host name, so that a host name is found quickly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::zone) struct Host {
-    /// The host name that was asked for; none if it is the dashed address.
+    /// The host name that the Pod asked for.
     pub(in crate::zone) hostname: Option<Arc<str>>,
     pub(in crate::zone) address: IpAddr,
     pub(in crate::zone) ready: bool,
@@ -90,10 +89,7 @@ pub(super) struct HeldPod {
 pub(super) fn hosts(endpoints: &[Endpoint]) -> Box<[Host]> {
     let hosts = endpoints.iter().flat_map(|endpoint| {
         endpoint.addresses.iter().map(|&address| Host {
-            hostname: endpoint
-                .hostname
-                .clone()
-                .filter(|name| **name != *labels::dash(address)),
+            hostname: endpoint.hostname.clone(),
             address,
             ready: endpoint.ready,
         })

@@ -213,9 +213,12 @@ fn pods_of_a_first_list_are_awaited() {
 fn a_zone_of_nothing_holds_nothing() {
     let mut zone = zone_of(settings(), cluster());
     assert_eq!(zone.counts(), [11, 11, 1]);
+    // https, http, dns, dns-tcp, metrics, pg, stats, gossip, raft, and none.
+    assert_eq!(zone.store.port_names(), 10);
     for kind in ALL {
         zone.apply(vec![Event::Restarted(kind), Event::Listed(kind)]);
     }
     assert_eq!(zone.counts(), [0, 0, 0]);
     assert!(zone.store.is_empty());
+    assert_eq!(zone.store.port_names(), 0);
 }
