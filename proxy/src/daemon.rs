@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use source::{Folder, Kube};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -31,9 +32,7 @@ use crate::health::server::{Purpose, keep};
 use crate::health::{About, Health, NodePortHealth, health_pages, metrics_pages};
 use crate::metrics::{Metrics, TrafficPolicy};
 use crate::model::{Event, Family, Kind, NodePortAddresses};
-use crate::source::Source;
-use crate::source::folder::Folder;
-use crate::source::kube::Kube;
+use crate::source::{Proxied, Source};
 use crate::state::State;
 use crate::{config, settings};
 use neighbourhood::Neighbourhood;
@@ -484,14 +483,16 @@ impl Daemon {
 
 /// The source that the configuration names.
 pub(crate) async fn source_of(checked: &Checked) -> anyhow::Result<Source> {
-    let node = Arc::clone(&checked.node);
+    let consumer = Proxied {
+        node: Arc::clone(&checked.node),
+    };
     Ok(match &checked.source {
         config::Source::Folder(path) => Source::Folder(Folder {
             path: path.clone(),
-            node,
+            consumer,
         }),
         config::Source::Kube { kubeconfig, master } => {
-            let kube = Kube::new(kubeconfig.as_deref(), master.as_deref(), node).await?;
+            let kube = Kube::new(kubeconfig.as_deref(), master.as_deref(), consumer).await?;
             tracing::info!("objects come from {}", kube.server());
             Source::Kube(kube)
         }

@@ -8,7 +8,7 @@ use crate::model::{Event, ObjectName, Service, Slice};
 
 /// The texts in use. Those that nobody uses any more are dropped when the number has doubled.
 #[derive(Debug, Default)]
-pub(crate) struct Interner {
+pub struct Interner {
     texts: BTreeSet<Arc<str>>,
     after_sweep: usize,
 }

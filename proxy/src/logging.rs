@@ -20,6 +20,7 @@ pub fn init(verbosity: i64) {
     let ours = Targets::new()
         .with_target("weft_proxy", level)
         .with_target("proxy", level)
+        .with_target("source", level)
         .with_target("kernel", level);
     tracing_subscriber::registry()
         .with(format)

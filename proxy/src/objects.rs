@@ -7,6 +7,7 @@
 //! Reference: <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
 mod address;
+mod key;
 mod node;
 mod service;
 mod slice;
@@ -24,25 +25,13 @@ use serde_json::Value;
 use crate::model::{Event, Kind, ObjectName, Protocol};
 
 pub use address::{parse_ip, parse_net};
+pub use key::Key;
 
-/// An object reduced.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reduced {
-    /// What it is: an object, or (of a kind that is not proxied) its absence.
-    pub event: Event,
-    /// What was left out, by object and field; for the log.
-    pub complaints: Vec<String>,
-}
+/// An object reduced: what it is, or (of a kind that is not proxied) its absence.
+pub type Reduced = source::Reduced<Event>;
 
 /// Why an object is of no use at all.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Unusable {
-    /// Which it is, if that much can be read.
-    pub object: Option<(Kind, ObjectName)>,
-    /// One sentence with kind, name and cause.
-    text: String,
-}
+pub type Unusable = source::Unusable<Key>;
 
 /// The kinds that count, with their group and version.
 const KINDS: [(&str, &str, Kind); 3] = [
@@ -81,7 +70,7 @@ fn typed<T: DeserializeOwned>(kind: Kind, value: Value) -> Result<T, Unusable> {
             Some(object) => format!("{} {object}: {error}", word_of(kind)),
             None => format!("{} {shown}: {error}", word_of(kind)),
         },
-        object: object.map(|object| (kind, object)),
+        object: object.map(|object| Key::new(kind, object)),
     })
 }
 

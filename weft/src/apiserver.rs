@@ -57,6 +57,11 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// The networks that Services get their addresses from.
+    pub fn service_networks(&self) -> &[IpNet] {
+        &self.service_cidr
+    }
+
     /// What the server is started with.
     pub fn config(&self) -> Config {
         Config {

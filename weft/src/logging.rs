@@ -27,6 +27,7 @@ pub fn init(verbosity: u8, parts: bool) {
         "tunnel",
         "kernel",
         "proxy",
+        "source",
     ];
     let ours = Targets::new().with_targets(ours.map(|part| (part, level)));
     tracing_subscriber::registry()

@@ -1,6 +1,6 @@
 //! `weft server`: the API server, the controllers and the scheduler, in one process.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,12 +49,24 @@ pub struct Arguments {
     /// Enters this network namespace, but listens on addresses of loopback outside of it.
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
+    /// Without Service kube-dns: another DNS brings its own.
+    #[arg(long)]
+    no_dns: bool,
     /// Leaves the terminal's session.
     #[arg(long, hide = true)]
     detached: bool,
     /// How much is logged: 1, or 2 and more for every request.
     #[arg(short = 'v', value_name = "LEVEL", default_value_t = 1)]
     verbosity: u8,
+}
+
+impl Arguments {
+    /// Where Service kube-dns is: the tenth address of each Service network, as everybody has it.
+    fn cluster_dns(&self) -> Vec<IpAddr> {
+        let networks = self.api.service_networks().iter();
+        let tenth = networks.filter_map(|network| network.hosts().nth(9));
+        tenth.filter(|_| !self.no_dns).collect()
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -160,6 +172,7 @@ fn controllers(arguments: &Arguments, kubeconfig: Kubeconfig) -> Part {
     let settings = controllers::Settings {
         node_monitor_grace: Duration::from_secs(arguments.node_monitor_grace_period.into()),
         pod_network: arguments.cluster_cidr.clone(),
+        cluster_dns: arguments.cluster_dns(),
         ..controllers::Settings::default()
     };
     let network = network(arguments);

@@ -147,7 +147,7 @@ fn an_unusable_object_is_named_as_far_as_it_can_be() {
         unusable.to_string().starts_with("Service shop/a: "),
         "{unusable}"
     );
-    let object = (Kind::Services, ObjectName::new("shop", "a"));
+    let object = Key::new(Kind::Services, ObjectName::new("shop", "a"));
     assert_eq!(unusable.object, Some(object));
     let unusable = parse(Kind::Services, json!([1])).unwrap_err();
     assert_eq!(unusable.object, None);

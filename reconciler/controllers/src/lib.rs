@@ -7,6 +7,7 @@
 
 pub mod claim;
 pub mod cluster;
+pub mod cluster_dns;
 pub mod controller;
 pub mod daemon_set;
 mod deployment;
@@ -33,6 +34,7 @@ pub mod stateful_set;
 pub mod status_write;
 pub mod trouble;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub pod_network: Vec<IpNet>,
     /// The length of a node's part of the IPv4 Pod network. Of an IPv6 one, a node gets a /64.
     pub node_prefix_length: u8,
+    /// Where the cluster DNS is reached: an address of the Service network, or one of each family. None: no such Service.
+    pub cluster_dns: Vec<IpAddr>,
 }
 
 impl Default for Settings {
@@ -61,6 +65,7 @@ impl Default for Settings {
             node_gone_grace: Duration::from_secs(40),
             pod_network: Vec::new(),
             node_prefix_length: 24,
+            cluster_dns: Vec::new(),
         }
     }
 }
@@ -95,6 +100,10 @@ fn start(cluster: &Cluster, settings: &Settings, tasks: &mut JoinSet<()>) {
     tasks.spawn(nodes::run(cluster.clone(), settings.node_monitor_grace));
     let pool = pod_cidrs::Pool::new(&settings.pod_network, settings.node_prefix_length);
     tasks.spawn(pod_cidrs::run(cluster.clone(), pool));
+    tasks.spawn(cluster_dns::run(
+        cluster.clone(),
+        settings.cluster_dns.clone(),
+    ));
     tasks.spawn(endpoint_slice::run(cluster.clone()));
     tasks.spawn(endpoints::run(cluster.clone()));
     tasks.spawn(daemon_set::run(cluster.clone()));

@@ -20,7 +20,7 @@ use crate::store::{self, Event, Revision, Store};
 
 /// Changes kept for a resource: so many, and so many bytes.
 const KEPT: usize = 1024;
-const KEPT_BYTES: usize = 1 << 20;
+const KEPT_BYTES: usize = 256 << 10;
 /// Changes that a slow watcher may be behind before it has to read history instead.
 const CHANNEL: usize = 512;
 

@@ -107,7 +107,8 @@ pub fn encode(kind: &Kind, value: &Value) -> Bytes {
         }
     }
     out.get_mut().put_u8(b'}');
-    out.into_inner().freeze()
+    // Recent changes are kept for long: without the room that the text grew into.
+    Bytes::copy_from_slice(&out.into_inner())
 }
 
 /// Reads the stored form (also one that another program wrote in another order).
