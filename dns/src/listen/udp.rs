@@ -64,7 +64,17 @@ pub async fn serve(
     }
     // What waits in the socket would be lost with it. Clients that go on asking do not keep us for ever.
     for _ in 0..LAST_BURSTS {
-        if !matches!(take(&socket, &handler, &server, &mut tasks, &mut packet, &mut out), Ok(true)) {
+        if !matches!(
+            take(
+                &socket,
+                &handler,
+                &server,
+                &mut tasks,
+                &mut packet,
+                &mut out
+            ),
+            Ok(true)
+        ) {
             break;
         }
     }
