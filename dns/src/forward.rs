@@ -26,7 +26,7 @@ use hickory_proto::rr::{Name, RecordType};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 pub use answer::Reply;
 pub use settings::{CacheSettings, Settings, Timeouts};
@@ -120,30 +120,50 @@ impl Forward {
         self.probes.is_back(name, &self.metrics)
     }
 
-    /// Asks the upstreams that are there for the name, class IN. The answer has the name's case as asked. Call it inside
-    /// a tokio runtime: the question goes on when the caller is gone, so that others profit from its answer.
+    /// Answers the question, class IN: from memory, else from the upstreams that are there for the name. The answer has the
+    /// name's case as asked. Call it inside a tokio runtime.
     pub async fn resolve(
         self: &Arc<Self>,
         query: &Query,
         dnssec_ok: bool,
     ) -> Result<Reply, Failure> {
+        match self.cached(query, dnssec_ok) {
+            Some(reply) => Ok(reply),
+            None => self.fetch(query, dnssec_ok).await,
+        }
+    }
+
+    /// The answer from memory, if it is there. Call it inside a tokio runtime: a popular answer is asked for again
+    /// before it ends.
+    pub fn cached(self: &Arc<Self>, query: &Query, dnssec_ok: bool) -> Option<Reply> {
+        self.metrics.cache_requests.inc();
+        let routes = self.routes.load();
+        let key = Key::new(query, dnssec_ok);
+        let found = lock(&routes).find(&key, Instant::now())?;
+        if found.stale && found.refresh {
+            return None;
+        }
+        let reply = found.reply(query)?;
+        if found.stale {
+            return Some(self.stale(reply, found.kind));
+        }
+        self.metrics.hit(found.kind);
+        if found.refresh && !routes.flights.contains(&key) {
+            self.metrics.prefetches.inc();
+            drop(self.fly(&routes, &key, query, dnssec_ok));
+        }
+        Some(reply)
+    }
+
+    /// The answer of the upstreams, for what [`Self::cached`] does not have. The question goes on when the caller is
+    /// gone, so that others profit from its answer.
+    pub async fn fetch(self: &Arc<Self>, query: &Query, dnssec_ok: bool) -> Result<Reply, Failure> {
         let routes = self.routes.load_full();
         let key = Key::new(query, dnssec_ok);
-        self.metrics.cache_requests.inc();
         let found = lock(&routes).find(&key, Instant::now());
-        let mut stale = None;
-        match found.and_then(|found| Some((found.reply(query)?, found))) {
-            Some((reply, found)) if !found.stale => {
-                self.metrics.hit(found.kind);
-                if found.refresh && !routes.flights.contains(&key) {
-                    self.metrics.prefetches.inc();
-                    drop(self.fly(&routes, &key, query, dnssec_ok));
-                }
-                return Ok(reply);
-            }
-            Some((reply, found)) if !found.refresh => return Ok(self.stale(reply, found.kind)),
-            Some((reply, found)) => stale = Some((reply, found.kind)),
-            None => self.metrics.misses.inc(),
+        let stale = found.and_then(|found| Some((found.reply(query)?, found.kind)));
+        if stale.is_none() {
+            self.metrics.misses.inc();
         }
         let most = routes.settings.max_concurrent;
         let Some(_waits) = Waits::new(&self.waiting, most) else {
@@ -277,13 +297,14 @@ impl Forward {
     /// Whether an upstream that is set aside answers, whatever it says (as CoreDNS: `. IN NS`).
     async fn probe(&self, routes: &Routes, upstream: &Arc<Upstream>) {
         let query = Query::query(Name::root(), RecordType::NS);
-        let begin = Instant::now();
         let asked = exchange::ask(upstream.address, &query, false, |_| {});
         let told = timeout(routes.settings.timeouts.first, asked).await;
         if matches!(told, Ok(Ok(_))) {
-            if upstream.answered(begin.elapsed(), false) {
-                tracing::info!("upstream {} answers again", upstream.name);
-            }
+            upstream.probed();
+            info!(
+                "upstream {} answers probes and is asked again",
+                upstream.name
+            );
             self.search(routes, upstream).await;
         } else {
             self.metrics.probe_failed(&upstream.name);

@@ -47,10 +47,7 @@ pub(super) async fn race(
     if order.is_empty() {
         return Err(Failure::Looping(name.clone()));
     }
-    if order
-        .iter()
-        .all(|one| one.rank().is_none_or(|rank| rank.aside))
-    {
+    if order.iter().all(|one| is_aside(one)) {
         question.metrics.broken.inc();
     }
     let mut plan = Plan::new(order.len());
@@ -87,7 +84,7 @@ pub(super) async fn race(
                 let upstream = Arc::clone(&order[place]);
                 let pause = match plan.all_asked() {
                     true => question.timeouts.first,
-                    false if std::mem::take(&mut both) => Duration::ZERO,
+                    false if std::mem::take(&mut both) && !is_aside(&order[1]) => Duration::ZERO,
                     false => upstream.hedge(),
                 };
                 running.push(attempt(place, upstream, question));
@@ -116,6 +113,10 @@ fn order(upstreams: &[Arc<Upstream>]) -> Vec<Arc<Upstream>> {
     fastrand::shuffle(&mut order);
     order.sort_by_key(|(rank, _)| *rank);
     order.into_iter().map(|(_, one)| Arc::clone(one)).collect()
+}
+
+fn is_aside(upstream: &Upstream) -> bool {
+    upstream.rank().is_none_or(|rank| rank.aside)
 }
 
 /// Who is asked next: each once, then those that are silent again.

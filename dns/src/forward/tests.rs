@@ -1,11 +1,13 @@
 //! The forwarder between real sockets: servers that answer, lie, lag, refuse, fall silent.
 
 mod health;
+mod loops;
 mod server;
 
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record};
 use prometheus::Registry;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
@@ -91,6 +93,30 @@ fn lasts(reply: &Reply) -> Vec<u8> {
         std::net::IpAddr::V6(_) => 0,
     };
     reply.answers.iter().filter_map(ip).map(last).collect()
+}
+
+/// Waits until `done`, at most ten seconds.
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !done().await {
+        assert!(begin.elapsed() < Duration::from_secs(10), "never: {what}");
+        sleep(20 * MS).await;
+    }
+}
+
+/// [`Forward::run`], until it is dropped.
+struct Running(JoinHandle<()>);
+
+impl Running {
+    fn new(bed: &Bed) -> Self {
+        Self(tokio::spawn(Arc::clone(&bed.forward).run()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Answers with an address, for a minute.
@@ -390,6 +416,19 @@ async fn stubs_have_their_own_servers_and_a_reload_forgets_their_answers() {
     let failure = bed.ask("x.corp.example.").await.unwrap_err();
     assert!(matches!(failure, Failure::NoUpstream(_)), "{failure}");
     assert!(failure.to_string().contains("--upstream"), "{failure}");
+}
+
+#[tokio::test]
+async fn servers_are_asked_by_ipv6_too() {
+    let one = Server::on_ip([0u16, 0, 0, 0, 0, 0, 0, 1], |question, by| async move {
+        let mut answer = addresses(&question, 60, [1]);
+        answer.metadata.truncation = by == By::Udp;
+        bytes(&answer)
+    })
+    .await;
+    let bed = Bed::new(settings(&[&one]));
+    assert_eq!(bed.lasts("x.example.").await, [1]);
+    assert_eq!((one.asked(By::Udp), one.asked(By::Tcp)), (1, 1));
 }
 
 #[tokio::test]

@@ -30,14 +30,12 @@ struct State {
     usual: Option<(Duration, Duration)>,
     fails: u32,
     refusals: u32,
-    aside: Option<Aside>,
+    /// When to probe it, while it is set aside.
+    probe_at: Option<Instant>,
+    /// Between its probes. Only an answer to a question resets it: a server that answers probes alone is not to come and
+    /// go all the time.
+    wait: Option<Duration>,
     looping: bool,
-}
-
-#[derive(Debug)]
-struct Aside {
-    probe_at: Instant,
-    wait: Duration,
 }
 
 /// Where a server stands among others; the least is asked first.
@@ -66,7 +64,7 @@ impl Upstream {
     pub(super) fn rank(&self) -> Option<Rank> {
         let state = self.state();
         (!state.looping).then(|| Rank {
-            aside: state.aside.is_some(),
+            aside: state.probe_at.is_some(),
             refuses: state.refusals >= REFUSALS,
             usual: state.usual.map_or(Duration::ZERO, |(usual, _)| usual),
         })
@@ -90,7 +88,15 @@ impl Upstream {
         } else {
             0
         };
-        state.aside.take().is_some()
+        state.wait = None;
+        state.probe_at.take().is_some()
+    }
+
+    /// It answered a probe: it is asked again, and set aside at its next failure.
+    pub(super) fn probed(&self) {
+        let mut state = self.state();
+        state.fails = FAILS - 1;
+        state.probe_at = None;
     }
 
     /// Another one was faster, when this one had not answered for `time`, which is not long enough to be a failure.
@@ -105,33 +111,26 @@ impl Upstream {
     pub(super) fn failed(&self, now: Instant, wait: Duration) -> bool {
         let mut state = self.state();
         state.fails = state.fails.saturating_add(1);
-        if state.fails < FAILS || state.aside.is_some() {
+        if state.fails < FAILS || state.probe_at.is_some() {
             return false;
         }
-        state.aside = Some(Aside {
-            probe_at: now + wait,
-            wait,
-        });
+        state.put_off(now, wait);
         true
     }
 
     /// Whether it is set aside and to be probed now; the next time is then later.
-    pub(super) fn is_due(&self, now: Instant, first: Duration) -> bool {
+    pub(super) fn is_due(&self, now: Instant, wait: Duration) -> bool {
         let mut state = self.state();
-        let Some(aside) = &mut state.aside else {
-            return false;
-        };
-        if now < aside.probe_at {
-            return false;
+        let due = state.probe_at.is_some_and(|at| now >= at);
+        if due {
+            state.put_off(now, wait);
         }
-        aside.wait = (aside.wait * 2).min(first * SLOWEST);
-        aside.probe_at = now + aside.wait;
-        true
+        due
     }
 
-    /// When it is to be probed.
+    /// When it is to be probed, if it is set aside.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.state().aside.as_ref().map(|aside| aside.probe_at)
+        self.state().probe_at
     }
 
     /// Whether it brings questions back to us. The answer is what was known before.
@@ -141,6 +140,16 @@ impl Upstream {
 }
 
 impl State {
+    /// The next probe: twice as late as the last.
+    fn put_off(&mut self, now: Instant, first: Duration) {
+        let wait = match self.wait {
+            None => first,
+            Some(wait) => (wait * 2).min(first * SLOWEST),
+        };
+        self.wait = Some(wait);
+        self.probe_at = Some(now + wait);
+    }
+
     fn measure(&mut self, time: Duration) {
         self.usual = Some(match self.usual {
             None => (time, time / 2),
@@ -189,6 +198,24 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 15000, 15000, 15000]);
+    }
+
+    #[test]
+    fn one_that_answers_nothing_but_probes_is_taken_back_more_and_more_rarely() {
+        let (one, now) = (upstream(), Instant::now());
+        one.failed(now, WAIT);
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            assert!(one.failed(now, WAIT));
+            waits.push((one.due().unwrap() - now).as_millis());
+            one.probed();
+            assert_eq!(one.due(), None);
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000]);
+        one.answered(WAIT, false);
+        one.failed(now, WAIT);
+        assert!(one.failed(now, WAIT));
+        assert_eq!(one.due(), Some(now + WAIT));
     }
 
     #[test]

@@ -237,7 +237,10 @@ fn a_new_answer_takes_the_place_of_the_other_kind() {
 
 #[test]
 fn an_ended_answer_is_stale_for_a_day_and_a_denial_for_an_hour() {
-    let mut bed = bed();
+    let mut bed = Bed::new(CacheSettings {
+        serve_stale: 86_400 * SECOND,
+        ..CacheSettings::default()
+    });
     bed.put("x.example.", &answer("x.example.", 10), 0);
     bed.put("no.example.", &denial(ResponseCode::NXDomain, 10, 10), 0);
     let found = bed.find("x.example.", 10).unwrap();

@@ -1,6 +1,6 @@
 //! A server on loopback that answers as a test wants it to: UDP and TCP on one port.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,8 +32,18 @@ impl Server {
         F: Fn(Message, By) -> T + Clone + Send + 'static,
         T: Future<Output = Vec<Vec<u8>>> + Send + 'static,
     {
+        Self::on_ip([127, 0, 0, 1], told).await
+    }
+
+    /// On any port of an address.
+    pub async fn on_ip<F, T>(ip: impl Into<IpAddr>, told: F) -> Self
+    where
+        F: Fn(Message, By) -> T + Clone + Send + 'static,
+        T: Future<Output = Vec<Vec<u8>>> + Send + 'static,
+    {
+        let ip = ip.into();
         loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpListener::bind((ip, 0)).await.unwrap();
             let address = tcp.local_addr().unwrap();
             // Another process may have the port by UDP.
             if let Ok(udp) = UdpSocket::bind(address).await {
