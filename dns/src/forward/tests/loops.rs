@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{OnceLock, RwLock};
 
 use super::*;
-use crate::handler::{self, Handler, Origin, Step, Transport};
+use crate::handler::{self, Handler, Origin, Step};
 use crate::limits;
-use crate::metrics;
+use crate::metrics::{self, Transport};
 use crate::model::{Event, Kind};
 use crate::zone::{self, Zone};
 
