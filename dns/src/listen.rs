@@ -180,12 +180,16 @@ pub async fn serve(
             protocol: "tcp",
             source,
         })?;
-        tasks.spawn(udp::serve(
-            udp,
-            handler.clone(),
-            server.clone(),
-            stopped.clone(),
-        ));
+        let udp = Arc::new(udp);
+        // A thread each, where the runtime has several: one loop answers one packet at a time.
+        for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
+            tasks.spawn(udp::serve(
+                udp.clone(),
+                handler.clone(),
+                server.clone(),
+                stopped.clone(),
+            ));
+        }
         tasks.spawn(tcp::serve(tcp, handler.clone(), server, stopped.clone()));
     }
     tokio::select! {
