@@ -234,6 +234,12 @@ fn open_place(
     udp: Option<UdpSocket>,
     tcp: Option<TcpListener>,
 ) -> Result<Place, Error> {
+    if address.ip().is_unspecified() {
+        tracing::warn!(
+            %address,
+            "answers over UDP leave from the address that the route to the client prefers, which need not be the one asked; name the addresses if the host has several"
+        );
+    }
     let given = udp.is_some() || tcp.is_some();
     let mut tries = 10;
     loop {
