@@ -34,7 +34,7 @@ pub use settings::{CacheSettings, Settings, Timeouts};
 use cache::{Cache, Kind};
 use flights::{Outcome, Waiting};
 use key::Key;
-use loops::Probes;
+use loops::{Probes, Search};
 use metrics::Metrics;
 use race::{Question, race};
 use routes::Routes;
@@ -265,11 +265,17 @@ impl Forward {
     pub async fn run(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
         let mut search_at = Instant::now();
+        let mut again = Duration::ZERO;
         loop {
             let now = Instant::now();
             let routes = self.routes.load_full();
             let timeouts = routes.settings.timeouts;
-            if self.search.swap(false, Ordering::Relaxed) || now >= search_at {
+            let changed = self.search.swap(false, Ordering::Relaxed);
+            if changed || now >= search_at {
+                again = match changed {
+                    true => 2 * timeouts.first,
+                    false => (2 * again).min(timeouts.loops),
+                };
                 search_at = now + timeouts.loops;
                 for upstream in routes.upstreams() {
                     let (this, routes) = (Arc::clone(&self), Arc::clone(&routes));
@@ -289,13 +295,18 @@ impl Forward {
             tokio::select! {
                 () = sleep_until(next.into()) => {}
                 () = self.wake.notified() => {}
-                Some(_) = tasks.join_next() => {}
+                Some(ended) = tasks.join_next() => {
+                    // Without an answer nothing is known: the other end of a loop may start later than we.
+                    if let Ok(Search::Unanswered) = ended {
+                        search_at = search_at.min(Instant::now() + again);
+                    }
+                }
             }
         }
     }
 
     /// Whether an upstream that is set aside answers, whatever it says (as CoreDNS: `. IN NS`).
-    async fn probe(&self, routes: &Routes, upstream: &Arc<Upstream>) {
+    async fn probe(&self, routes: &Routes, upstream: &Arc<Upstream>) -> Search {
         let query = Query::query(Name::root(), RecordType::NS);
         let asked = exchange::ask(upstream.address, &query, false, |_| {});
         let told = timeout(routes.settings.timeouts.first, asked).await;
@@ -305,14 +316,15 @@ impl Forward {
                 "upstream {} answers probes and is asked again",
                 upstream.name
             );
-            self.search(routes, upstream).await;
+            self.search(routes, upstream).await
         } else {
             self.metrics.probe_failed(&upstream.name);
+            Search::Answered
         }
     }
 
     /// Whether an upstream brings questions back that it is asked for any of its domains.
-    async fn search(&self, routes: &Routes, upstream: &Arc<Upstream>) {
+    async fn search(&self, routes: &Routes, upstream: &Arc<Upstream>) -> Search {
         let domains = routes
             .all
             .iter()
@@ -321,7 +333,7 @@ impl Forward {
         let patience = routes.settings.timeouts.total;
         self.probes
             .search(upstream, domains, patience, &self.metrics)
-            .await;
+            .await
     }
 }
 

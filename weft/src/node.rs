@@ -165,7 +165,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             all.push(pods(site.clone(), credentials));
         }
         if all.is_empty() {
-            bail!("--no-agent, --no-flanneld, --no-proxy and --no-dns together leave nothing to run");
+            bail!(
+                "--no-agent, --no-flanneld, --no-proxy and --no-dns together leave nothing to run"
+            );
         }
         parts::run(all, end).await
     })

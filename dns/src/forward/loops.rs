@@ -27,6 +27,15 @@ pub(super) struct Probes {
     random: RandomState,
 }
 
+/// How a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Search {
+    /// Every probe was answered, or came back.
+    Answered,
+    /// Not every one: there may be a loop all the same.
+    Unanswered,
+}
+
 struct Probe {
     upstream: Arc<Upstream>,
     at: Instant,
@@ -66,13 +75,13 @@ impl Probes {
         domains: impl Iterator<Item = &Name>,
         patience: Duration,
         metrics: &Metrics,
-    ) {
-        let (mut answered, mut back) = (false, false);
+    ) -> Search {
+        let (mut answered, mut back, mut unanswered) = (false, false, false);
         for domain in domains {
             match self.send(upstream, domain, patience).await {
                 Some(true) => back = true,
                 Some(false) => answered = true,
-                None => {}
+                None => unanswered = true,
             }
         }
         if answered && !back && upstream.set_looping(false) {
@@ -81,6 +90,10 @@ impl Probes {
                 upstream.name
             );
             metrics.looping(&upstream.name, false);
+        }
+        match unanswered {
+            true => Search::Unanswered,
+            false => Search::Answered,
         }
     }
 

@@ -1,11 +1,13 @@
 //! The cluster DNS as a part of the node, and what Pods are told of it.
 
-use std::net::IpAddr;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use controllers::cluster_dns;
-use dns::{config, daemon, listen, local};
+use dns::listen::Sockets;
+use dns::{config, daemon, local};
 
 use super::{Site, show};
 use crate::parts::Part;
@@ -19,11 +21,17 @@ pub fn servers(site: &Site) -> anyhow::Result<Vec<IpAddr>> {
     if !arguments.cluster_dns.is_empty() {
         let given = arguments.cluster_dns.iter().filter(|text| !text.is_empty());
         return given
-            .map(|text| text.parse().with_context(|| format!("--cluster-dns {text:?}: an address is wanted")))
+            .map(|text| {
+                text.parse()
+                    .with_context(|| format!("--cluster-dns {text:?}: an address is wanted"))
+            })
             .collect();
     }
     let own = (!arguments.no_dns).then_some(local::ADDRESS);
-    let service = arguments.service_cidr.iter().filter_map(|network| network.hosts().nth(9));
+    let service = arguments
+        .service_cidr
+        .iter()
+        .filter_map(|network| network.hosts().nth(9));
     Ok(own.into_iter().chain(service).collect())
 }
 
@@ -35,16 +43,29 @@ pub fn labels(site: &Site) -> BTreeMap<String, String> {
 
 /// The server. Its sockets outlive a restart of the part: what was asked meanwhile is answered then.
 pub fn part(site: Site) -> Part {
-    let kept = listen::Kept::default();
+    let kept = Arc::new(Mutex::new(None));
     Part::new("dns", move |end| {
-        let (site, kept) = (site.clone(), kept.clone());
+        let (site, kept) = (site.clone(), Arc::clone(&kept));
         async move {
             let config = config(&site)?;
             local::set_up(&config.local_addresses, config::PORT)?;
-            let sockets = kept.open(&config.listen)?;
+            let sockets = open(&kept, &config.listen)?;
             daemon::run_until(config, sockets, daemon::signals()?, end.wait()).await
         }
     })
+}
+
+/// The sockets of the first start, once more.
+fn open(kept: &Mutex<Option<Sockets>>, listen: &[SocketAddr]) -> anyhow::Result<Sockets> {
+    // A start that panicked has left them as they were.
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let sockets = match kept.take() {
+        Some(sockets) => sockets,
+        None => Sockets::open(listen)?,
+    };
+    let again = sockets.try_clone();
+    *kept = Some(sockets);
+    Ok(again?)
 }
 
 fn config(site: &Site) -> anyhow::Result<config::Config> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::held::{Entry, Front, Held, HeldPod, hosts};
+use super::held::{Entry, Front, Held, HeldPod, Host, hosts};
 use super::{Namespace, Store};
 use crate::model::{Event, Kind, ObjectName, Pod, Port, Service, Slice, Target};
 
@@ -69,6 +69,10 @@ impl Store {
     }
 
     fn set_slice(&mut self, slice: Slice) {
+        let hosts = hosts(&slice.endpoints);
+        if self.is_known(&slice, &hosts) {
+            return;
+        }
         self.remove_slice(&slice.name);
         let entry = self.entry(&ObjectName {
             namespace: slice.name.namespace.clone(),
@@ -77,7 +81,7 @@ impl Store {
         let held = Held {
             name: slice.name.name.clone(),
             entry,
-            hosts: hosts(&slice.endpoints),
+            hosts,
             ports: self.shared(slice.ports),
             round: self.listings[Kind::Slices as usize].round,
         };
@@ -88,6 +92,23 @@ impl Store {
         self.entries[entry as usize].slices.push(number);
         let namespace = self.namespaces.entry(slice.name.namespace).or_default();
         namespace.slices.insert(slice.name.name, number);
+    }
+
+    /// A new list tells mostly what is known: that is only marked as told, not built again.
+    fn is_known(&mut self, slice: &Slice, hosts: &[Host]) -> bool {
+        let namespace = self.namespaces.get(&slice.name.namespace);
+        let number = namespace.and_then(|known| known.slices.get(&slice.name.name));
+        let held = number.and_then(|&number| self.slices.get_mut(number as usize));
+        let Some(held) = held.filter(|held| *held.hosts == *hosts && held.ports == slice.ports)
+        else {
+            return false;
+        };
+        let entry = self.entries.get(held.entry as usize);
+        let same = entry.is_some_and(|entry| entry.name.name == slice.service);
+        if same {
+            held.round = self.listings[Kind::Slices as usize].round;
+        }
+        same
     }
 
     fn remove_slice(&mut self, name: &ObjectName) {

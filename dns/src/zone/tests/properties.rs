@@ -87,7 +87,7 @@ fn verified() -> Settings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn the_zone_is_what_the_specification_says(events in prop::collection::vec(event(), 0..40)) {
