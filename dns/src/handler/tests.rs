@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::{DNSClass, Name, RData, Record};
 use prometheus::Registry;
 
 use super::*;
@@ -16,6 +17,7 @@ use crate::zone;
 
 mod fuzz;
 mod rules;
+mod told;
 mod upstream;
 
 /// The client of most tests; the zone knows it as Pod `shop/cart`.
