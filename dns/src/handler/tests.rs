@@ -71,6 +71,7 @@ fn zone() -> Zone {
                 number: 80,
             }]
             .into(),
+            changed: None,
         })
     };
     zone.apply(vec![
