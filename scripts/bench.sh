@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: sudo scripts/bench.sh [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api|cluster]…
+# usage: sudo scripts/bench.sh [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api|cluster|dns]…
 #        sudo scripts/bench.sh overlay [--quick] [--subject NAME[,NAME]…] [--peers 5000]
 # Measures against the reference in the same run and says which promise of SPECIFICATION.md holds.
 # Writes target/bench/*.json and *.svg. With --strict a missed promise is a failure.
@@ -8,9 +8,10 @@
 # proxy: the Service proxy against bare loads of the classic rulesets; with --quick a fifth of it.
 # api: the API server under load; KUBE_APISERVER=PATH runs the same on that, over an etcd, beside ours.
 # cluster: weft up with three nodes, and Pods in it.
+# dns: the cluster DNS on one core; COREDNS=PATH runs the same on that, beside ours.
 set -euo pipefail
 
-case "${1:-}" in -h | --help) sed -n '2,10s/^# //p' "$0" && exit ;; esac
+case "${1:-}" in -h | --help) sed -n '2,11s/^# //p' "$0" && exit ;; esac
 # shellcheck source=scripts/deps.sh
 . "$(dirname "$0")/deps.sh"
 
@@ -22,8 +23,9 @@ need ip=iproute2 etcd=etcd-server etcdctl=etcd-client iptables=iptables nft=nfta
     iperf3=iperf3 ping=iputils-ping unshare=util-linux conntrack=conntrack \
     iptables-legacy-restore=iptables curl=curl openssl=openssl
 need /usr/lib/cni/bridge=containernetworking-plugins
+need dnsperf=dnsperf taskset=util-linux
 need_rust
-build_release flanneld-rs/flanneld-rs proxy/weft-proxy weft/weft tests/bench
+build_release flanneld-rs/flanneld-rs proxy/weft-proxy dns/weft-dns weft/weft tests/bench
 cd "$REPOSITORY"
 as_builder mkdir -p "$(target_folder)/bench"
 exec "$(target_folder)/release/bench" --folder "$(target_folder)/bench" "$@"

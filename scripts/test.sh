@@ -16,7 +16,7 @@ need iptables-legacy=iptables ip6tables-legacy=iptables iptables-nft=iptables
 need ethtool=ethtool bpftool=bpftool tc=iproute2 iperf3=iperf3
 need openssl=openssl /bin/kill=procps /usr/lib/cni/bridge=containernetworking-plugins
 need containerd=containerd ctr=containerd runc=runc podman=podman busybox=busybox-static
-need kubectl=kubernetes-client curl=curl mount=mount
+need kubectl=kubernetes-client curl=curl mount=mount dig=bind9-dnsutils
 need_rust
 
 echo "building"
@@ -30,27 +30,40 @@ if [ -z "$programs" ]; then
 fi
 
 export RUST_LIB_BACKTRACE=0
-log=$(mktemp)
+results=$(mktemp -d)
 failed=()
-trap '"$(target_folder)/debug/testbed" sweep; rm -f "$log"' EXIT
-while read -r folder program; do
-    echo "== $(basename "$folder"): $(basename "${program%-*}")"
+trap '"$(target_folder)/debug/testbed" sweep; rm -rf "$results"' EXIT
+# Tests wait more than they compute, so as many programs as there are cores run at a time. The output of
+# each comes whole, when it ends.
+export results filter=${1:-}
+one() {
+    local folder=$1 program=$2 log=$results/${2##*/}.log began=$SECONDS verdict=ok
     # A crate's tests find their files relative to the crate, as under cargo.
-    (cd "$folder" && "$program" "$@" 2>&1 </dev/null) | tee -a "$log" || failed+=("$program")
-done <<<"$programs"
+    (cd "$folder" && "$program" ${filter:+"$filter"}) >"$log" 2>&1 </dev/null || verdict=FAILED
+    [ "$verdict" = ok ] || echo "$program" >>"$results/failed"
+    (
+        flock 9
+        echo "== $(basename "$folder"): $(basename "${program%-*}"), $((SECONDS - began)) s"
+        cat "$log"
+    ) 9>"$results/turn"
+}
+export -f one
+# shellcheck disable=SC2016 # the inner bash expands it
+xargs -P "$(nproc)" -L 1 bash -c 'one "$1" "$2"' one <<<"$programs"
+if [ -e "$results/failed" ]; then mapfile -t failed <"$results/failed"; fi
 echo "== examples in the documentation"
 as_builder cargo test --quiet --workspace --doc || failed+=("documentation")
 
 echo
-passed=$(grep -c ' \.\.\. ok$' "$log" || true)
+passed=$(cat "$results"/*.log | grep -c ' \.\.\. ok$' || true)
 echo "passed: $passed"
-skipped=$(grep -oE 'SKIPPED:? .*' "$log" | sort -u || true)
+skipped=$(cat "$results"/*.log | grep -oE 'SKIPPED:? .*' | sort -u || true)
 if [ -n "$skipped" ]; then
     echo "skipped: $(wc -l <<<"$skipped")"
     echo "$skipped"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
-    grep -E '^test .* \.\.\. FAILED$' "$log" || true
+    cat "$results"/*.log | grep -E '^test .* \.\.\. FAILED$' || true
     echo "FAILED: ${failed[*]##*/}"
     exit 1
 fi

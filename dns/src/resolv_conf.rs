@@ -1,6 +1,6 @@
 //! The host's resolv.conf: who answers for names that are not the cluster's (resolv.conf(5)).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 
 use resolv_conf::{Config, ScopedIp};
@@ -76,20 +76,136 @@ pub fn parse(text: &[u8]) -> ResolvConf {
         complaints: errors.iter().map(ToString::to_string).collect(),
     };
     for server in config.nameservers {
-        let ip = match server {
-            ScopedIp::V4(ip) => IpAddr::V4(ip),
-            ScopedIp::V6(ip, None) => IpAddr::V6(ip),
-            ScopedIp::V6(ip, Some(zone)) => {
-                found.complaints.push(format!(
-                    "nameserver {ip}%{zone}: a link-local server is not asked; name one of a wider scope"
-                ));
-                continue;
-            }
+        let server = match server {
+            ScopedIp::V4(ip) => SocketAddr::from((ip, 53)),
+            ScopedIp::V6(ip, None) => SocketAddr::from((ip, 53)),
+            ScopedIp::V6(ip, Some(zone)) => match scope(&zone) {
+                Some(scope) => SocketAddr::V6(SocketAddrV6::new(ip, 53, 0, scope)),
+                None => {
+                    found.complaints.push(format!(
+                        "nameserver {ip}%{zone}: there is no interface {zone}"
+                    ));
+                    continue;
+                }
+            },
         };
-        let server = SocketAddr::new(ip, 53);
         if !found.nameservers.contains(&server) {
             found.nameservers.push(server);
         }
     }
     found
+}
+
+/// The interface of a link-local address, by number or name.
+fn scope(zone: &str) -> Option<u32> {
+    zone.parse()
+        .ok()
+        .or_else(|| nix::net::if_::if_nametoindex(zone).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn servers(found: &ResolvConf) -> Vec<String> {
+        found.nameservers.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn servers_and_search_come_in_the_order_of_the_file() {
+        let found = parse(
+            b"# of the host\n\
+              nameserver 192.0.2.1\n\
+              nameserver 2001:db8::1 ; comment\n\
+              nameserver 192.0.2.1\n\
+              domain gone.example\n\
+              search a.example. b.example\n\
+              options ndots:2 edns0\n",
+        );
+        assert_eq!(servers(&found), ["192.0.2.1:53", "[2001:db8::1]:53"]);
+        assert_eq!(found.search, ["a.example", "b.example"]);
+        assert_eq!(found.complaints, [""; 0]);
+    }
+
+    #[test]
+    fn more_than_three_servers_are_kept() {
+        let found = parse(
+            b"nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n",
+        );
+        assert_eq!(found.nameservers.len(), 4);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_passed_over_and_told() {
+        let found = parse(b"nameserver 192.0.2.1\nnameserver nowhere\nsearch x.example\n");
+        assert_eq!(servers(&found), ["192.0.2.1:53"]);
+        assert_eq!(found.search, ["x.example"]);
+        assert_eq!(found.complaints.len(), 1, "{:?}", found.complaints);
+    }
+
+    #[test]
+    fn an_empty_file_names_nobody() {
+        assert_eq!(parse(b""), ResolvConf::default());
+        assert_eq!(parse(b"\n# nothing\nsearch .\n"), ResolvConf::default());
+    }
+
+    #[test]
+    fn a_link_local_server_keeps_its_interface() {
+        let found = parse(b"nameserver fe80::1%lo\nnameserver fe80::2%nosuch0\n");
+        assert_eq!(servers(&found), ["[fe80::1%1]:53"]);
+        assert!(
+            found.complaints[0].contains("nosuch0"),
+            "{:?}",
+            found.complaints
+        );
+    }
+
+    fn both(host: &str, behind: Option<&str>) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, real) = (dir.path().join("host"), dir.path().join("real"));
+        std::fs::write(&path, host).unwrap();
+        if let Some(text) = behind {
+            std::fs::write(&real, text).unwrap();
+        }
+        servers(&read(&path, &real).unwrap())
+    }
+
+    #[test]
+    fn behind_the_stub_of_systemd_resolved_are_its_servers() {
+        let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\n";
+        assert_eq!(both(stub, Some("nameserver 192.0.2.7\n")), ["192.0.2.7:53"]);
+        assert_eq!(both(stub, None), ["127.0.0.53:53"]);
+        assert_eq!(both(stub, Some("# none yet\n")), ["127.0.0.53:53"]);
+        let more = "nameserver 127.0.0.53\nnameserver 192.0.2.9\n";
+        assert_eq!(
+            both(more, Some("nameserver 192.0.2.7\n")),
+            ["127.0.0.53:53", "192.0.2.9:53"]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_with_the_remedy() {
+        let error = read(
+            Path::new("/nowhere/resolv.conf"),
+            Path::new("/nowhere/real"),
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("/nowhere/resolv.conf"), "{error}");
+        assert!(error.contains("--upstream"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            parse(&text);
+        }
+
+        #[test]
+        fn any_lines_are_read(text in "((nameserver|search|domain|options|sortlist) [ a-z0-9.:%/]{0,40}\n){0,8}") {
+            let found = parse(text.as_bytes());
+            let servers: std::collections::BTreeSet<_> = found.nameservers.iter().collect();
+            proptest::prop_assert_eq!(servers.len(), found.nameservers.len());
+        }
+    }
 }

@@ -20,7 +20,7 @@ mod reverse;
 mod services;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::IpAddr;
 
@@ -76,6 +76,10 @@ impl Settings {
 
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each question and stored nowhere"
+)]
 pub enum Found {
     /// Records, in an order that depends on nothing but what they say.
     Records {
@@ -168,7 +172,7 @@ impl Zone {
                 asked,
                 kind,
                 self.settings.ttl,
-                self.settings.servers.clone(),
+                self.settings.servers.iter().copied(),
             ),
             ["svc", ..] if !self.is_complete() => Found::Unknown,
             ["svc", ref rest @ ..] => self.service(asked, rest, kind),
@@ -236,6 +240,11 @@ impl Zone {
     /// The Pod that has this address.
     pub fn pod(&self, address: IpAddr) -> Option<&ObjectName> {
         self.store.pods_at(address).next()
+    }
+
+    /// All that is known, as news that make a zone of the same answers.
+    pub fn told(&self) -> impl Iterator<Item = Event> {
+        self.store.told()
     }
 
     /// Numbers of Services, EndpointSlices and Pods.

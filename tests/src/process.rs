@@ -83,10 +83,16 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
-        let child = command
+        command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
-            .stderr(file)
+            .stderr(file);
+        Self::keep(name, command, log)
+    }
+
+    /// Starts `command` with the streams that it has; it logs to the file `log`.
+    pub fn keep(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let child = command
             .spawn()
             .with_context(|| format!("start {}", display(command)))?;
         Ok(Self {

@@ -68,6 +68,20 @@ async fn a_node_joins_and_comes_back_without_its_token() -> Result<()> {
     let before = (read("client.crt")?, read("serving.crt")?);
     let again = identity::obtain(&config(&server, &place, None)?).await?;
     ensure!((read("client.crt")?, read("serving.crt")?) == before && again.renew == joined.renew);
+    // Before they end it asks for new ones, by the old.
+    let renewed = identity::renew(&config(&server, &place, None)?).await?;
+    let after = (read("client.crt")?, read("serving.crt")?);
+    ensure!(
+        after.0 != before.0 && after.1 != before.1,
+        "the same certificates"
+    );
+    let node = client::client(&renewed.kubeconfig).await?;
+    ensure!(
+        ask(&node, "GET", "/api/v1/nodes/n1", &json!(null))
+            .await?
+            .code
+            == 200
+    );
     // It has another address by now, which it does not ask from.
     let mut moved = config(&server, &place, None)?;
     moved.addresses = vec!["192.0.2.1".parse()?];

@@ -27,6 +27,8 @@ pub fn init(verbosity: u8, parts: bool) {
         "tunnel",
         "kernel",
         "proxy",
+        "dns",
+        "source",
         "source",
     ];
     let ours = Targets::new().with_targets(ours.map(|part| (part, level)));

@@ -1,6 +1,7 @@
-//! `weft node`: the node agent, flanneld-rs and the Service proxy, in one process.
+//! `weft node`: the node agent, flanneld-rs, the Service proxy and the cluster DNS, in one process.
 
 mod cni;
+mod dns;
 mod join;
 
 use join::Credentials;
@@ -19,6 +20,7 @@ use ::node::runtime::Runtime;
 use ::node::runtime::process::Process;
 use ::node::serve;
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
@@ -76,6 +78,32 @@ pub struct Arguments {
     /// Without the agent: a kubelet is there.
     #[arg(long)]
     no_agent: bool,
+    /// Without the cluster DNS: Pods ask --cluster-dns, where another one answers.
+    #[arg(long)]
+    no_dns: bool,
+    /// Where Pods ask for names, in place of the server on this node and Service kube-dns; "" is the node's own resolvers;
+    /// may be given more than once.
+    #[arg(long, value_name = "ADDRESS")]
+    cluster_dns: Vec<String>,
+    /// The zone of the cluster's names.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Addresses of Pods, as the server has them.
+    #[arg(
+        long,
+        value_name = "CIDR[,CIDR]",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16"
+    )]
+    cluster_cidr: Vec<IpNet>,
+    /// Addresses of Services, as the server has them.
+    #[arg(
+        long,
+        value_name = "CIDR[,CIDR]",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16"
+    )]
+    service_cidr: Vec<IpNet>,
     /// Seconds between two signs of life.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     renew_interval: u32,
@@ -127,6 +155,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if !arguments.no_proxy {
             all.push(proxy(site.clone()));
         }
+        if !arguments.no_dns {
+            all.push(dns::part(site.clone()));
+        }
         if !arguments.no_agent {
             if !arguments.no_flanneld {
                 all.push(configure(site.clone(), configured));
@@ -134,7 +165,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             all.push(pods(site.clone(), credentials));
         }
         if all.is_empty() {
-            bail!("--no-agent, --no-flanneld and --no-proxy together leave nothing to run");
+            bail!(
+                "--no-agent, --no-flanneld, --no-proxy and --no-dns together leave nothing to run"
+            );
         }
         parts::run(all, end).await
     })
@@ -339,7 +372,7 @@ fn pods(site: Site, credentials: Arc<Credentials>) -> Part {
                 let done = serve::serve(serving, ended.wait()).await;
                 done.context("serve logs, exec, attach and port-forward")
             };
-            let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());
+            let run = agent::run(join::agent(&site, directory)?, runtime, client, end.wait());
             tokio::select! {
                 done = async { tokio::try_join!(serve, run) } => done.map(drop),
                 () = join::keep(&credentials, &renewed) => bail!("nobody renews the certificates"),

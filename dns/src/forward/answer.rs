@@ -1,6 +1,8 @@
 //! What of an upstream's message answers the question: the chain of aliases, the records asked for at its end, and the
 //! SOA of a negative answer. Everything else is dropped, whatever it is.
 
+use std::collections::HashSet;
+
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
@@ -27,6 +29,40 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// A code and nothing else.
+    pub(super) fn empty(code: ResponseCode) -> Self {
+        Self {
+            code,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+            authentic_data: false,
+            stale: false,
+        }
+    }
+
+    /// Every record.
+    pub(super) fn records_mut(&mut self) -> impl Iterator<Item = &mut Record> {
+        self.answers
+            .iter_mut()
+            .chain(&mut self.authorities)
+            .chain(&mut self.additionals)
+    }
+
+    /// Spells the name asked for as the question does. Resolvers may compare the case (draft-vixie-dnsext-dns0x20).
+    pub(super) fn spell(&mut self, name: &Name) {
+        for record in self.records_mut() {
+            if record.name == *name {
+                record.name.clone_from(name);
+            }
+        }
+    }
+
+    /// Whether it is what was asked for, or the word that there is none.
+    pub(super) fn is_good(&self) -> bool {
+        matches!(self.code, ResponseCode::NoError | ResponseCode::NXDomain)
+    }
+
     /// Whether no record of the type asked for is there.
     pub(super) fn is_denial(&self, asked: RecordType) -> bool {
         self.code != ResponseCode::NoError
@@ -44,17 +80,11 @@ fn is_asked(found: RecordType, asked: RecordType) -> bool {
 /// Reads `message` as the answer to `query`. The message's question was compared before.
 pub(super) fn distil(message: Message, query: &Query, dnssec_ok: bool) -> Result<Reply, Fault> {
     let code = message.metadata.response_code;
-    let mut reply = Reply {
-        code,
-        answers: Vec::new(),
-        authorities: Vec::new(),
-        additionals: Vec::new(),
-        authentic_data: message.metadata.authentic_data,
-        stale: false,
-    };
-    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+    let mut reply = Reply::empty(code);
+    if !reply.is_good() {
         return Ok(reply);
     }
+    reply.authentic_data = message.metadata.authentic_data;
     let had_answers = !message.answers.is_empty();
     let (chain, answers) = follow(message.answers, query, dnssec_ok);
     if had_answers && answers.is_empty() {
@@ -73,20 +103,13 @@ pub(super) fn distil(message: Message, query: &Query, dnssec_ok: bool) -> Result
             }
     });
     reply.additionals = message.additionals;
-    let hosts = &reply.answers;
+    let hosts: HashSet<&Name> = reply.answers.iter().filter_map(host).collect();
     reply.additionals.retain(|record| {
         record.dns_class == DNSClass::IN
             && matches!(record.record_type(), RecordType::A | RecordType::AAAA)
-            && hosts
-                .iter()
-                .any(|answer| host(&answer.data) == Some(&record.name))
+            && hosts.contains(&record.name)
     });
-    for record in reply
-        .answers
-        .iter_mut()
-        .chain(&mut reply.authorities)
-        .chain(&mut reply.additionals)
-    {
+    for record in reply.records_mut() {
         // RFC 2181 section 8: with its highest bit set it counts as zero.
         if record.ttl > i32::MAX.unsigned_abs() {
             record.ttl = 0;
@@ -115,6 +138,7 @@ fn follow(records: Vec<Record>, query: &Query, dnssec_ok: bool) -> (Vec<Name>, V
         }
     }
     let end = chain.len() - 1;
+    let mut linked = vec![false; end];
     let mut placed: Vec<(usize, Record)> = records
         .into_iter()
         .filter(|record| record.dns_class == DNSClass::IN)
@@ -125,10 +149,15 @@ fn follow(records: Vec<Record>, query: &Query, dnssec_ok: bool) -> (Vec<Name>, V
                     .position(|name| record.name != *name && record.name.zone_of(name))?,
                 found => {
                     let place = chain.iter().position(|name| *name == record.name)?;
-                    let wanted = (place == end && is_asked(found, query.query_type))
-                        || (follows && found == RecordType::CNAME)
-                        || (dnssec_ok && found == RecordType::RRSIG);
-                    wanted.then_some(place)?
+                    let wanted = match &record.data {
+                        // Of several aliases of a name, the one that was followed.
+                        RData::CNAME(target) if place < end => {
+                            chain.get(place + 1) == Some(&target.0)
+                                && !std::mem::replace(linked.get_mut(place)?, true)
+                        }
+                        _ => place == end && is_asked(found, query.query_type),
+                    };
+                    (wanted || (dnssec_ok && found == RecordType::RRSIG)).then_some(place)?
                 }
             };
             Some((place, record))
@@ -142,11 +171,14 @@ fn follow(records: Vec<Record>, query: &Query, dnssec_ok: bool) -> (Vec<Name>, V
 }
 
 /// The host that a record names.
-fn host(data: &RData) -> Option<&Name> {
-    match data {
+fn host(record: &Record) -> Option<&Name> {
+    match &record.data {
         RData::SRV(srv) => Some(&srv.target),
         RData::MX(mx) => Some(&mx.exchange),
         RData::NS(ns) => Some(&ns.0),
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 
 /// The largest datagram that an upstream may send, in bytes (DNS flag day 2020: it is not fragmented on the way).
@@ -53,6 +56,24 @@ impl Fault {
             Self::Truncated => "truncated",
             Self::Unrelated => "unrelated",
             Self::Unaskable(_) => "unaskable",
+        }
+    }
+
+    /// Whether it says nothing of the server: this process has no descriptor, port or memory left.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::Unaskable(_) => true,
+            Self::Socket(error) => error.raw_os_error().is_some_and(|code| {
+                matches!(
+                    Errno::from_raw(code),
+                    Errno::EMFILE
+                        | Errno::ENFILE
+                        | Errno::ENOBUFS
+                        | Errno::ENOMEM
+                        | Errno::EADDRNOTAVAIL
+                )
+            }),
+            _ => false,
         }
     }
 }
@@ -107,23 +128,33 @@ async fn by_udp(
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
     socket.send(&asked.to_vec()?).await?;
-    let mut buffer = vec![0; usize::from(PAYLOAD) + 1];
     loop {
-        let length = socket.recv(&mut buffer).await?;
-        let datagram = buffer.get(..length).unwrap_or_default();
-        let fault = match check(datagram, asked) {
+        // ERROR: a closed port is told by that alone.
+        let ready = Interest::READABLE | Interest::ERROR;
+        match socket.async_io(ready, || receive(&socket, asked)).await? {
+            Ok(answer) => return Ok(Some(answer)),
             Err(Fault::Truncated) => return Ok(None),
-            Err(fault @ (Fault::OtherId | Fault::OtherQuestion | Fault::NotAnswer)) => fault,
-            _ if length > usize::from(PAYLOAD) => {
-                passed_over(&Fault::Oversized);
+            Err(fault @ Fault::Oversized) => {
+                passed_over(&fault);
                 return Ok(None);
             }
-            Ok(answer) => return Ok(Some(answer)),
-            Err(fault @ Fault::Malformed(_)) if !is_for(datagram, asked) => fault,
+            Err(fault @ (Fault::OtherId | Fault::OtherQuestion | Fault::NotAnswer)) => {
+                passed_over(&fault);
+            }
             Err(fault) => return Err(fault),
-        };
-        passed_over(&fault);
+        }
     }
+}
+
+/// One datagram. Its buffer is on the stack, so that a question that waits has none.
+fn receive(socket: &UdpSocket, asked: &Message) -> io::Result<Result<Message, Fault>> {
+    let mut buffer = [0; PAYLOAD as usize + 1];
+    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let told = check(buffer.get(..length).unwrap_or_default(), asked);
+    Ok(match told {
+        Ok(_) | Err(Fault::Malformed(_)) if length > usize::from(PAYLOAD) => Err(Fault::Oversized),
+        told => told,
+    })
 }
 
 async fn by_tcp(server: SocketAddr, asked: &Message) -> Result<Message, Fault> {
@@ -141,18 +172,13 @@ async fn by_tcp(server: SocketAddr, asked: &Message) -> Result<Message, Fault> {
     check(&answer, asked)
 }
 
-/// Whether the first bytes are the id of the message asked.
-fn is_for(answer: &[u8], asked: &Message) -> bool {
-    answer.first_chunk() == Some(&asked.metadata.id.to_be_bytes())
-}
-
 /// The message in `answer`, if it answers `asked`. A truncated one is not read: its last record may be cut.
 pub(super) fn check(answer: &[u8], asked: &Message) -> Result<Message, Fault> {
     let malformed = || Fault::Malformed(answer.len());
-    let header = answer.first_chunk::<12>().ok_or_else(malformed)?;
-    if !is_for(answer, asked) {
+    if answer.first_chunk() != Some(&asked.metadata.id.to_be_bytes()) {
         return Err(Fault::OtherId);
     }
+    let header = answer.first_chunk::<12>().ok_or_else(malformed)?;
     if header[2] & 0x80 == 0 {
         return Err(Fault::NotAnswer);
     }

@@ -97,7 +97,7 @@ impl Default for CacheSettings {
             max_denial_ttl: Duration::from_secs(1800),
             servfail: Duration::from_secs(5),
             prefetch: 5,
-            serve_stale: Duration::from_secs(24 * 3600),
+            serve_stale: Duration::from_secs(3600),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Lower {
     }
 }
 
-/// The address that a label such as `10-0-0-1` or `fd00--1` spells.
+/// The address that a label such as `10-0-0-1`, `fd00--1` or `fd00-0--0001` spells.
 pub(super) fn dashed(label: &str) -> Option<IpAddr> {
     // The longest is `ffff-ffff-ffff-ffff-ffff-ffff-ffff-ffff`.
     let mut room = [0; 39];
@@ -78,6 +78,11 @@ fn spelt_with<T: FromStr + Into<IpAddr>>(text: &mut [u8], mark: u8) -> Option<Ip
     }
     let ip: T = std::str::from_utf8(text).ok()?.parse().ok()?;
     Some(ip.into())
+}
+
+/// The address that a label spells in the one way that [`dash`] has.
+pub(super) fn spelt(label: &str) -> Option<IpAddr> {
+    dashed(label).filter(|ip| ip.is_ipv4() || dash(*ip) == label)
 }
 
 /// The label that spells an address.

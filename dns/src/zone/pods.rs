@@ -14,7 +14,7 @@ impl Zone {
             (PodMode::Disabled, _) => Found::NoName,
             (PodMode::Insecure, [_]) => Found::NoData,
             (PodMode::Insecure, [_, label]) => match labels::dashed(label) {
-                Some(ip) => records::addresses(asked, kind, self.settings.ttl, vec![ip]),
+                Some(ip) => records::few_addresses(asked, kind, self.settings.ttl, &[ip]),
                 None => Found::NoName,
             },
             (PodMode::Insecure, _) => Found::NoName,
@@ -30,7 +30,7 @@ impl Zone {
                         .any(|pod| *pod.namespace == **namespace)
                 };
                 match labels::dashed(label).filter(there) {
-                    Some(ip) => records::addresses(asked, kind, self.settings.ttl, vec![ip]),
+                    Some(ip) => records::few_addresses(asked, kind, self.settings.ttl, &[ip]),
                     None => Found::NoName,
                 }
             }

@@ -21,15 +21,31 @@ pub(super) fn address(owner: &Name, ttl: u32, ip: IpAddr) -> Record {
 }
 
 /// A and AAAA records of a name that exists; of `ips` those that the type asks for, each once.
-pub(super) fn addresses(owner: &Name, kind: RecordType, ttl: u32, mut ips: Vec<IpAddr>) -> Found {
-    ips.retain(|ip| match ip {
-        IpAddr::V4(_) => kind == RecordType::A,
-        IpAddr::V6(_) => kind == RecordType::AAAA,
-    });
+pub(super) fn addresses(
+    owner: &Name,
+    kind: RecordType,
+    ttl: u32,
+    ips: impl IntoIterator<Item = IpAddr>,
+) -> Found {
+    let mut ips: Vec<_> = ips.into_iter().filter(|ip| asks_for(kind, ip)).collect();
     ips.sort_unstable();
     ips.dedup();
     let records = ips.into_iter().map(|ip| address(owner, ttl, ip));
     found(records.collect(), Vec::new())
+}
+
+/// The same for a few addresses that differ and are in order: nothing but the answer is allocated.
+pub(super) fn few_addresses(owner: &Name, kind: RecordType, ttl: u32, ips: &[IpAddr]) -> Found {
+    let ips = ips.iter().filter(|ip| asks_for(kind, ip));
+    let records = ips.map(|&ip| address(owner, ttl, ip));
+    found(records.collect(), Vec::new())
+}
+
+fn asks_for(kind: RecordType, ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => kind == RecordType::A,
+        IpAddr::V6(_) => kind == RecordType::AAAA,
+    }
 }
 
 /// What a name with records of one type alone answers.

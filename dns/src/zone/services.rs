@@ -1,37 +1,17 @@
-//! Names of Services, their endpoints and their ports.
+//! Names of Services, of their endpoints and of their ports.
+
+mod endpoints;
 
 use std::net::IpAddr;
 
 use hickory_proto::rr::rdata::{CNAME, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::store::{Entry, Front, Held, Host};
-use super::{Found, Zone, labels, records};
+use super::store::{Entry, Front};
+use super::{Found, Zone, records};
 use crate::model::{Port, Protocol, Target};
-
-/// The label of an endpoint: its host name, else its dashed address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Label<'a> {
-    Named(&'a str),
-    Dashed(IpAddr),
-}
-
-impl<'a> Label<'a> {
-    pub(super) fn of(host: &'a Host) -> Self {
-        match &host.hostname {
-            Some(name) => Self::Named(name),
-            None => Self::Dashed(host.address),
-        }
-    }
-
-    /// The name of the endpoint, given its Service's.
-    pub(super) fn before(self, service: &Name) -> Option<Name> {
-        match self {
-            Self::Named(name) => records::below([name.as_bytes()], service),
-            Self::Dashed(ip) => records::below([labels::dash(ip).as_bytes()], service),
-        }
-    }
-}
+pub(super) use endpoints::Label;
+use endpoints::Which;
 
 impl Zone {
     /// A name below `svc.<zone>`; `rest` from there outwards.
@@ -45,234 +25,146 @@ impl Zone {
         let [service, rest @ ..] = rest else {
             return Found::NoData;
         };
-        let Some((entry, front)) = self.store.service(namespace, service) else {
-            return Found::NoName;
-        };
-        match &front.target {
-            Target::External(target) => match rest {
-                [] => self.alias(asked, target, kind),
-                _ => Found::NoName,
-            },
-            Target::ClusterIps(ips) => {
-                self.with_cluster_ips(asked, rest, kind, (entry, front, ips))
+        match self.store.service(namespace, service) {
+            Some((entry, front)) => Question {
+                zone: self,
+                entry,
+                front,
+                asked,
+                kind,
             }
-            Target::Headless => self.headless(asked, rest, kind, (entry, front)),
+            .answer(rest),
+            None => Found::NoName,
+        }
+    }
+}
+
+/// A question about the name of a Service, or one below it.
+struct Question<'a> {
+    zone: &'a Zone,
+    entry: &'a Entry,
+    front: &'a Front,
+    asked: &'a Name,
+    kind: RecordType,
+}
+
+/// What SRV records lead to.
+#[derive(Default)]
+struct Leads<'a> {
+    targets: Vec<(Label<'a>, u16)>,
+    addresses: Vec<(Label<'a>, IpAddr)>,
+}
+
+impl Question<'_> {
+    /// `rest` are the labels from the Service's outwards.
+    fn answer(&self, rest: &[&str]) -> Found {
+        match (&self.front.target, rest) {
+            (Target::External(target), []) => self.alias(target),
+            (Target::External(_), _) => Found::NoName,
+            (Target::ClusterIps(ips), []) => match self.kind {
+                RecordType::SRV => self.ports(0, self.own_ports(ips, None)),
+                _ => records::few_addresses(self.asked, self.kind, self.ttl(), ips),
+            },
+            (Target::Headless, []) => self.endpoints(0, &Which::All),
+            (target, [label]) => match label.strip_prefix('_').and_then(protocol) {
+                Some(protocol) if self.has_ports(target, protocol) => Found::NoData,
+                _ => self.endpoints(1, &Which::named(label)),
+            },
+            (target, [protocol, port]) => match Wanted::from(port, protocol) {
+                Some(wanted) => self.port(target, &wanted),
+                None => Found::NoName,
+            },
+            _ => Found::NoName,
         }
     }
 
-    fn alias(&self, asked: &Name, target: &str, kind: RecordType) -> Found {
+    fn alias(&self, target: &str) -> Found {
         let Some(target) = external(target) else {
             return Found::NoName;
         };
-        let record = Record::from_rdata(
-            asked.clone(),
-            self.settings.ttl,
-            RData::CNAME(CNAME(target)),
-        );
-        match kind {
+        let data = RData::CNAME(CNAME(target));
+        let record = Record::from_rdata(self.asked.clone(), self.ttl(), data);
+        match self.kind {
             RecordType::CNAME => records::found(vec![record], Vec::new()),
             _ => Found::Alias(record),
         }
     }
 
-    fn with_cluster_ips(
-        &self,
-        asked: &Name,
-        rest: &[&str],
-        kind: RecordType,
-        (entry, front, ips): (&Entry, &Front, &[IpAddr]),
-    ) -> Found {
-        let ttl = self.settings.ttl;
-        match *rest {
-            [] if kind == RecordType::SRV => self.own_ports(asked, asked, &front.ports, ips),
-            [] => records::addresses(asked, kind, ttl, ips.to_vec()),
-            [label] => match label.strip_prefix('_').and_then(protocol) {
-                Some(protocol) if has_named(&front.ports, protocol) => Found::NoData,
-                _ => self.endpoint(asked, label, kind, (entry, front)),
-            },
-            [protocol, port] => {
-                let Some(wanted) = Wanted::from(port, protocol) else {
-                    return Found::NoName;
-                };
-                let ports: Vec<_> = front
-                    .ports
-                    .iter()
-                    .filter(|port| wanted.is(port))
-                    .cloned()
-                    .collect();
-                match (ports.is_empty(), kind) {
-                    (true, _) => Found::NoName,
-                    (false, RecordType::SRV) => {
-                        let service = asked.trim_to(asked.iter().len() - 2);
-                        self.own_ports(asked, &service, &ports, ips)
-                    }
-                    (false, _) => Found::NoData,
-                }
-            }
-            _ => Found::NoName,
+    /// The name of a port.
+    fn port(&self, target: &Target, wanted: &Wanted<'_>) -> Found {
+        let leads = match target {
+            Target::ClusterIps(ips) => self.own_ports(ips, Some(wanted)),
+            _ => self.endpoint_ports(&Which::All, Some(wanted)),
+        };
+        match (leads.targets.is_empty(), self.kind) {
+            (true, _) => Found::NoName,
+            (false, RecordType::SRV) => self.ports(2, leads),
+            (false, _) => Found::NoData,
         }
     }
 
-    /// SRV records that lead to the Service itself.
-    fn own_ports(&self, asked: &Name, service: &Name, ports: &[Port], ips: &[IpAddr]) -> Found {
-        let ttl = self.settings.ttl;
-        let mut numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let weight = weight(numbers.len());
-        let answers = numbers.into_iter().map(|number| {
-            let data = SRV::new(0, weight, number, service.clone());
-            Record::from_rdata(asked.clone(), ttl, RData::SRV(data))
-        });
-        let additionals = ips.iter().map(|&ip| records::address(service, ttl, ip));
-        records::found(answers.collect(), additionals.collect())
-    }
-
-    fn headless(
-        &self,
-        asked: &Name,
-        rest: &[&str],
-        kind: RecordType,
-        of: (&Entry, &Front),
-    ) -> Found {
-        let service = |labels: usize| asked.trim_to(asked.iter().len() - labels);
-        match *rest {
-            [] if kind == RecordType::SRV => self.endpoint_ports(asked, &service(0), None, of),
-            [] => match self.addresses(of) {
-                ips if ips.is_empty() => Found::NoName,
-                ips => records::addresses(asked, kind, self.settings.ttl, ips),
-            },
-            [label] => {
-                let protocol = label.strip_prefix('_').and_then(protocol);
-                let has = |slice: &Held| {
-                    let named = protocol.is_some_and(|protocol| has_named(&slice.ports, protocol));
-                    named && slice.hosts.iter().any(|host| of.1.takes(host))
-                };
-                match self.store.slices_of(of.0).any(has) {
-                    true => Found::NoData,
-                    false => self.endpoint(asked, label, kind, of),
-                }
-            }
-            [protocol, port] => {
-                let Some(wanted) = Wanted::from(port, protocol) else {
-                    return Found::NoName;
-                };
-                match self.endpoint_ports(asked, &service(2), Some(&wanted), of) {
-                    found @ Found::Records { .. } if kind == RecordType::SRV => found,
-                    Found::Records { .. } => Found::NoData,
-                    _ => Found::NoName,
-                }
-            }
-            _ => Found::NoName,
+    /// There are names of ports of this protocol.
+    fn has_ports(&self, target: &Target, protocol: Protocol) -> bool {
+        match target {
+            Target::ClusterIps(_) => has_named(&self.front.ports, protocol),
+            _ => self.zone.store.slices_of(self.entry).any(|slice| {
+                let taken = slice.hosts.iter().any(|host| self.front.takes(host));
+                taken && has_named(&slice.ports, protocol)
+            }),
         }
     }
 
-    /// The name of an endpoint.
-    fn endpoint(&self, asked: &Name, label: &str, kind: RecordType, of: (&Entry, &Front)) -> Found {
-        let spelt = labels::dashed(label);
-        let mut ips = Vec::new();
-        let mut slices = Vec::new();
-        for slice in self.store.slices_of(of.0) {
-            let named = named(slice, label);
-            let plain = match spelt {
-                Some(ip) => unnamed(slice, ip),
-                None => &[],
-            };
-            let hosts = named.iter().chain(plain).filter(|host| of.1.takes(host));
-            let known = ips.len();
-            ips.extend(hosts.map(|host| host.address));
-            if ips.len() > known {
-                slices.push(slice);
-            }
-        }
-        if ips.is_empty() {
-            return Found::NoName;
-        }
-        if kind != RecordType::SRV {
-            return records::addresses(asked, kind, self.settings.ttl, ips);
-        }
-        let mut ports: Vec<Port> = slices
+    fn own_ports(&self, ips: &[IpAddr], wanted: Option<&Wanted<'_>>) -> Leads<'static> {
+        let ports = self
+            .front
+            .ports
             .iter()
-            .flat_map(|slice| slice.ports.iter().cloned())
-            .collect();
-        ports.dedup();
-        self.own_ports(asked, asked, &ports, &ips)
+            .filter(|port| is_wanted(port, wanted));
+        Leads {
+            targets: ports.map(|port| (Label::Service, port.number)).collect(),
+            addresses: ips.iter().map(|&ip| (Label::Service, ip)).collect(),
+        }
     }
 
-    /// Addresses of the endpoints that count.
-    fn addresses(&self, (entry, front): (&Entry, &Front)) -> Vec<IpAddr> {
-        let mut ips = Vec::new();
-        for slice in self.store.slices_of(entry) {
-            let hosts = slice.hosts.iter();
-            let hosts = hosts.filter(|host| front.takes(host));
-            ips.extend(hosts.map(|host| host.address));
-        }
-        ips
-    }
-
-    /// SRV records that lead to the endpoints.
-    fn endpoint_ports(
-        &self,
-        asked: &Name,
-        service: &Name,
-        wanted: Option<&Wanted<'_>>,
-        (entry, front): (&Entry, &Front),
-    ) -> Found {
-        let mut targets = Vec::new();
-        let mut addresses = Vec::new();
-        let mut any = false;
-        for slice in self.store.slices_of(entry) {
-            let ports = slice
-                .ports
-                .iter()
-                .filter(|port| wanted.is_none_or(|wanted| wanted.is(port)));
-            let ports: Vec<_> = ports.map(|port| port.number).collect();
-            let hosts = slice.hosts.iter();
-            for host in hosts.filter(|host| front.takes(host)) {
-                any = true;
-                let label = Label::of(host);
-                targets.extend(ports.iter().map(|&port| (label, port)));
-                if !ports.is_empty() {
-                    addresses.push((label, host.address));
-                }
-            }
-        }
-        if !any {
-            return Found::NoName;
-        }
+    /// SRV records; the name of the Service is the one asked for without its first labels, `below` many.
+    fn ports(&self, below: usize, leads: Leads<'_>) -> Found {
+        let Leads {
+            mut targets,
+            mut addresses,
+        } = leads;
         targets.sort_unstable();
         targets.dedup();
         addresses.sort_unstable();
         addresses.dedup();
-        let (ttl, weight) = (self.settings.ttl, weight(targets.len()));
+        // All weigh the same.
+        let weight = u16::try_from(100 / targets.len().max(1))
+            .unwrap_or(100)
+            .max(1);
+        let service = self.service(below);
         let answers = targets.into_iter().filter_map(|(label, port)| {
-            let data = SRV::new(0, weight, port, label.before(service)?);
-            Some(Record::from_rdata(asked.clone(), ttl, RData::SRV(data)))
+            let data = SRV::new(0, weight, port, label.before(&service)?);
+            let data = RData::SRV(data);
+            Some(Record::from_rdata(self.asked.clone(), self.ttl(), data))
         });
-        let additionals = addresses
-            .into_iter()
-            .filter_map(|(label, ip)| Some(records::address(&label.before(service)?, ttl, ip)));
-        records::found(answers.collect(), additionals.collect())
+        let answers: Vec<_> = answers.collect();
+        if answers.is_empty() {
+            return Found::NoData;
+        }
+        let additionals = addresses.into_iter().filter_map(|(label, ip)| {
+            Some(records::address(&label.before(&service)?, self.ttl(), ip))
+        });
+        records::found(answers, additionals.collect())
     }
-}
 
-/// The hosts of this name.
-fn named<'a>(slice: &'a Held, label: &str) -> &'a [Host] {
-    let less = slice
-        .hosts
-        .partition_point(|host| host.hostname.as_deref() < Some(label));
-    let most = slice
-        .hosts
-        .partition_point(|host| host.hostname.as_deref() <= Some(label));
-    slice.hosts.get(less..most).unwrap_or_default()
-}
+    /// The name asked for without its first labels.
+    fn service(&self, below: usize) -> Name {
+        self.asked
+            .trim_to(self.asked.iter().len().saturating_sub(below))
+    }
 
-/// The hosts of this address that have no name.
-fn unnamed(slice: &Held, ip: IpAddr) -> &[Host] {
-    let key = |host: &Host| (host.hostname.is_some(), host.address);
-    let less = slice.hosts.partition_point(|host| key(host) < (false, ip));
-    let most = slice.hosts.partition_point(|host| key(host) <= (false, ip));
-    slice.hosts.get(less..most).unwrap_or_default()
+    fn ttl(&self) -> u32 {
+        self.zone.settings.ttl
+    }
 }
 
 /// The port that an SRV query is for.
@@ -288,10 +180,10 @@ impl<'a> Wanted<'a> {
         let protocol = self::protocol(protocol.strip_prefix('_')?)?;
         Some(Self { name, protocol })
     }
+}
 
-    fn is(&self, port: &Port) -> bool {
-        port.protocol == self.protocol && *port.name == *self.name
-    }
+fn is_wanted(port: &Port, wanted: Option<&Wanted<'_>>) -> bool {
+    wanted.is_none_or(|wanted| port.protocol == wanted.protocol && *port.name == *wanted.name)
 }
 
 fn protocol(text: &str) -> Option<Protocol> {
@@ -304,14 +196,8 @@ fn protocol(text: &str) -> Option<Protocol> {
 }
 
 fn has_named(ports: &[Port], protocol: Protocol) -> bool {
-    ports
-        .iter()
-        .any(|port| port.protocol == protocol && !port.name.is_empty())
-}
-
-/// All records of an answer weigh the same.
-fn weight(records: usize) -> u16 {
-    u16::try_from(100 / records.max(1)).unwrap_or(100).max(1)
+    let mut ports = ports.iter();
+    ports.any(|port| port.protocol == protocol && !port.name.is_empty())
 }
 
 /// The name that an ExternalName Service leads to, if it is one.

@@ -1,65 +1,18 @@
 //! The objects of the zone and what finds them: by name, by address. Small: names are shared, indexes hold numbers.
 
+mod changes;
+mod held;
+mod told;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::model::{Event, Kind, ObjectName, Pod, Port, Service, Slice, Target};
-
-/// What is known of one Service: itself, its slices, or both.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: ObjectName,
-    /// The Service, if it has been told.
-    pub(super) front: Option<Front>,
-    /// Numbers of its slices.
-    slices: Vec<u32>,
-}
-
-/// A Service without its name.
-#[derive(Debug)]
-pub(super) struct Front {
-    pub(super) target: Target,
-    pub(super) ports: Box<[Port]>,
-    pub(super) publish_not_ready: bool,
-    round: u32,
-}
-
-impl Front {
-    /// The endpoint has names.
-    pub(super) fn takes(&self, host: &Host) -> bool {
-        host.ready || self.publish_not_ready
-    }
-}
-
-/// An EndpointSlice.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) name: Arc<str>,
-    /// Number of its entry.
-    pub(super) entry: u32,
-    /// Sorted.
-    pub(super) hosts: Box<[Host]>,
-    pub(super) ports: Box<[Port]>,
-    round: u32,
-}
-
-/// One address of an endpoint. Ordered by host name, so that a host name is found quickly.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Host {
-    /// The host name that was asked for; none if it is the dashed address.
-    pub(super) hostname: Option<Arc<str>>,
-    pub(super) address: IpAddr,
-    pub(super) ready: bool,
-}
-
-#[derive(Debug)]
-struct HeldPod {
-    pod: Pod,
-    round: u32,
-}
+use crate::model::{Kind, ObjectName};
+use held::HeldPod;
+pub(super) use held::{Entry, Front, Held, Host};
 
 /// What a namespace has, by name; the numbers lead into the slabs.
 #[derive(Debug, Default)]
@@ -79,6 +32,8 @@ struct Listing {
 }
 
 /// All objects.
+///
+/// INVARIANT: a number in a namespace, an entry, a slice or an index leads to an object in its slab.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     namespaces: HashMap<Arc<str>, Namespace>,
@@ -98,26 +53,6 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn apply(&mut self, event: Event) {
-        self.serial = self.serial.wrapping_add(1);
-        match event {
-            Event::Service(service) => self.set_service(service),
-            Event::ServiceGone(name) => self.remove_service(&name),
-            Event::Slice(slice) => self.set_slice(slice),
-            Event::SliceGone(name) => self.remove_slice(&name),
-            Event::Pod(pod) => self.set_pod(pod),
-            Event::PodGone(name) => self.remove_pod(&name),
-            Event::Restarted(kind) => {
-                let round = &mut self.listings[kind as usize].round;
-                *round = round.wrapping_add(1);
-            }
-            Event::Listed(kind) => {
-                self.listings[kind as usize].whole = true;
-                self.sweep(kind);
-            }
-        }
-    }
-
     pub(super) fn is_listed(&self, kind: Kind) -> bool {
         self.listings[kind as usize].whole
     }
@@ -135,7 +70,7 @@ impl Store {
         [fronts.count(), self.slices.len(), self.pods.len()]
     }
 
-    /// Nothing is held, in no index either.
+    /// No object is held, and no index leads to one.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let indexes = [&self.fronts, &self.hosts, &self.pod_addresses];
@@ -144,7 +79,12 @@ impl Store {
             && self.slices.is_empty()
             && self.pods.is_empty()
             && indexes.iter().all(|index| index.is_empty())
-            && self.port_names.is_empty()
+    }
+
+    /// How many names of ports are kept for sharing.
+    #[cfg(test)]
+    pub(super) fn port_names(&self) -> usize {
+        self.port_names.len()
     }
 
     /// A namespace that has something.
@@ -181,227 +121,10 @@ impl Store {
         let numbers = at(&self.pod_addresses, address);
         numbers.filter_map(|number| Some(&self.pods.get(number as usize)?.pod.name))
     }
-
-    fn set_service(&mut self, service: Service) {
-        let number = self.entry(&service.name);
-        self.forget_fronts(number);
-        if let Target::ClusterIps(ips) = &service.target {
-            self.fronts.extend(ips.iter().map(|&ip| (ip, number)));
-        }
-        let front = Front {
-            target: service.target,
-            ports: self.shared(service.ports),
-            publish_not_ready: service.publish_not_ready,
-            round: self.listings[Kind::Services as usize].round,
-        };
-        self.entries[number as usize].front = Some(front);
-    }
-
-    fn remove_service(&mut self, name: &ObjectName) {
-        let namespace = self.namespaces.get(&name.namespace);
-        let Some(&number) = namespace.and_then(|known| known.entries.get(&name.name)) else {
-            return;
-        };
-        self.forget_fronts(number);
-        self.entries[number as usize].front = None;
-        self.drop_if_empty(number);
-    }
-
-    fn forget_fronts(&mut self, number: u32) {
-        if let Some(Front {
-            target: Target::ClusterIps(ips),
-            ..
-        }) = &self.entries[number as usize].front
-        {
-            for ip in ips {
-                self.fronts.remove(&(*ip, number));
-            }
-        }
-    }
-
-    fn set_slice(&mut self, slice: Slice) {
-        self.remove_slice(&slice.name);
-        let entry = self.entry(&ObjectName {
-            namespace: slice.name.namespace.clone(),
-            name: slice.service,
-        });
-        let held = Held {
-            name: slice.name.name.clone(),
-            entry,
-            hosts: hosts(&slice.endpoints),
-            ports: self.shared(slice.ports),
-            round: self.listings[Kind::Slices as usize].round,
-        };
-        let number = self.slices.vacant_key() as u32;
-        self.hosts
-            .extend(held.hosts.iter().map(|host| (host.address, number)));
-        self.slices.insert(held);
-        self.entries[entry as usize].slices.push(number);
-        let namespace = self.namespaces.entry(slice.name.namespace).or_default();
-        namespace.slices.insert(slice.name.name, number);
-    }
-
-    fn remove_slice(&mut self, name: &ObjectName) {
-        let namespace = self.namespaces.get_mut(&name.namespace);
-        let Some(number) = namespace.and_then(|known| known.slices.remove(&name.name)) else {
-            return;
-        };
-        let held = self.slices.remove(number as usize);
-        for host in &held.hosts {
-            self.hosts.remove(&(host.address, number));
-        }
-        self.entries[held.entry as usize]
-            .slices
-            .retain(|&other| other != number);
-        self.drop_if_empty(held.entry);
-    }
-
-    fn set_pod(&mut self, pod: Pod) {
-        self.remove_pod(&pod.name);
-        let number = self.pods.vacant_key() as u32;
-        self.pod_addresses
-            .extend(pod.ips.iter().map(|&ip| (ip, number)));
-        let (namespace, known) = self.namespace_of(&pod.name.namespace);
-        known.pods.insert(pod.name.name.clone(), number);
-        let round = self.listings[Kind::Pods as usize].round;
-        let name = ObjectName {
-            namespace,
-            ..pod.name
-        };
-        self.pods.insert(HeldPod {
-            pod: Pod { name, ..pod },
-            round,
-        });
-    }
-
-    fn remove_pod(&mut self, name: &ObjectName) {
-        let namespace = self.namespaces.get_mut(&name.namespace);
-        let Some(number) = namespace.and_then(|known| known.pods.remove(&name.name)) else {
-            return;
-        };
-        let held = self.pods.remove(number as usize);
-        for ip in held.pod.ips {
-            self.pod_addresses.remove(&(ip, number));
-        }
-        self.drop_namespace_if_empty(&name.namespace);
-    }
-
-    /// Removes what the list that is whole now has not told.
-    fn sweep(&mut self, kind: Kind) {
-        let round = self.listings[kind as usize].round;
-        match kind {
-            Kind::Services => {
-                let old = self.entries.iter().filter(|(_, entry)| {
-                    entry
-                        .front
-                        .as_ref()
-                        .is_some_and(|front| front.round != round)
-                });
-                let old: Vec<_> = old.map(|(_, entry)| entry.name.clone()).collect();
-                old.iter().for_each(|name| self.remove_service(name));
-            }
-            Kind::Slices => {
-                let old = self.slices.iter().filter(|(_, slice)| slice.round != round);
-                let old: Vec<_> = old
-                    .map(|(_, slice)| ObjectName {
-                        namespace: self.entries[slice.entry as usize].name.namespace.clone(),
-                        name: slice.name.clone(),
-                    })
-                    .collect();
-                old.iter().for_each(|name| self.remove_slice(name));
-            }
-            Kind::Pods => {
-                let old = self.pods.iter().filter(|(_, held)| held.round != round);
-                let old: Vec<_> = old.map(|(_, held)| held.pod.name.clone()).collect();
-                old.iter().for_each(|name| self.remove_pod(name));
-            }
-        }
-        self.port_names.retain(|name| Arc::strong_count(name) > 1);
-    }
-
-    /// The number of the entry of a Service, which is made if there is none.
-    fn entry(&mut self, name: &ObjectName) -> u32 {
-        let vacant = self.entries.vacant_key() as u32;
-        let (namespace, known) = self.namespace_of(&name.namespace);
-        if let Some(&number) = known.entries.get(&name.name) {
-            return number;
-        }
-        known.entries.insert(name.name.clone(), vacant);
-        self.entries.insert(Entry {
-            name: ObjectName {
-                namespace,
-                name: name.name.clone(),
-            },
-            front: None,
-            slices: Vec::new(),
-        });
-        vacant
-    }
-
-    /// A namespace, made if it is new, and its name as all share it.
-    fn namespace_of(&mut self, name: &Arc<str>) -> (Arc<str>, &mut Namespace) {
-        let shared = match self.namespaces.get_key_value(name) {
-            Some((known, _)) => known.clone(),
-            None => name.clone(),
-        };
-        let namespace = self.namespaces.entry(shared.clone()).or_default();
-        (shared, namespace)
-    }
-
-    fn drop_if_empty(&mut self, number: u32) {
-        let entry = &self.entries[number as usize];
-        if entry.front.is_some() || !entry.slices.is_empty() {
-            return;
-        }
-        let name = self.entries.remove(number as usize).name;
-        if let Some(namespace) = self.namespaces.get_mut(&name.namespace) {
-            namespace.entries.remove(&name.name);
-        }
-        self.drop_namespace_if_empty(&name.namespace);
-    }
-
-    fn drop_namespace_if_empty(&mut self, name: &Arc<str>) {
-        let empty = |known: &Namespace| {
-            known.entries.is_empty() && known.slices.is_empty() && known.pods.is_empty()
-        };
-        if self.namespaces.get(name).is_some_and(empty) {
-            self.namespaces.remove(name);
-        }
-    }
-
-    /// The ports with names that all share.
-    fn shared(&mut self, mut ports: Box<[Port]>) -> Box<[Port]> {
-        for port in &mut ports {
-            match self.port_names.get(&port.name) {
-                Some(known) => port.name = known.clone(),
-                None => {
-                    self.port_names.insert(port.name.clone());
-                }
-            }
-        }
-        ports
-    }
 }
 
 /// The numbers that an index has for an address.
 fn at(index: &BTreeSet<(IpAddr, u32)>, address: IpAddr) -> impl Iterator<Item = u32> {
     let range = index.range((address, u32::MIN)..=(address, u32::MAX));
     range.map(|&(_, number)| number)
-}
-
-fn hosts(endpoints: &[crate::model::Endpoint]) -> Box<[Host]> {
-    let hosts = endpoints.iter().flat_map(|endpoint| {
-        endpoint.addresses.iter().map(|&address| Host {
-            hostname: endpoint
-                .hostname
-                .clone()
-                .filter(|name| **name != *super::labels::dash(address)),
-            address,
-            ready: endpoint.ready,
-        })
-    });
-    let mut hosts: Vec<_> = hosts.collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    hosts.into()
 }

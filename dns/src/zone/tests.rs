@@ -1,7 +1,9 @@
 //! Tests of the zone.
 
 mod life;
+mod oracle;
 mod properties;
+pub(crate) mod samples;
 mod table;
 
 use hickory_proto::rr::{Name, Record, RecordType};
@@ -13,13 +15,13 @@ use crate::objects;
 
 const ALL: [Kind; 3] = [Kind::Services, Kind::Slices, Kind::Pods];
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     let labels = text.split('.').filter(|label| !label.is_empty());
     Name::from_labels(labels.map(str::as_bytes)).unwrap()
 }
 
 /// The settings that the table of answers is for.
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let own = [
         "10.96.0.0/12",
         "10.244.0.0/16",
@@ -37,7 +39,7 @@ fn settings() -> Settings {
 }
 
 /// The cluster that the table of answers is for.
-fn cluster() -> Vec<Event> {
+pub(crate) fn cluster() -> Vec<Event> {
     let objects: Vec<serde_json::Value> =
         serde_json::from_str(include_str!("../../tests/data/cluster.json")).unwrap();
     let told = objects.into_iter().map(|object| {
@@ -53,7 +55,7 @@ fn cluster() -> Vec<Event> {
     told.chain(ALL.map(Event::Listed)).collect()
 }
 
-fn zone_of(settings: Settings, events: Vec<Event>) -> Zone {
+pub(crate) fn zone_of(settings: Settings, events: Vec<Event>) -> Zone {
     let mut zone = Zone::new(settings);
     zone.apply(events);
     zone

@@ -152,14 +152,14 @@ pub async fn keep(
     first: &Identity,
     tls: &watch::Sender<Arc<rustls::ServerConfig>>,
 ) {
-    let mut renew = first.renew;
+    let mut at = first.renew;
     loop {
-        let left = renew.duration_since(Timestamp::now());
+        let left = at.duration_since(Timestamp::now());
         // A clock that is wrong must not make it ask without end.
         tokio::time::sleep(Duration::try_from(left).unwrap_or_default().max(AGAIN)).await;
-        match renewed(config).await {
+        match renew(config).await {
             Ok(identity) => {
-                renew = identity.renew;
+                at = identity.renew;
                 tls.send_replace(identity.tls);
             }
             Err(error) => {
@@ -169,8 +169,11 @@ pub async fn keep(
     }
 }
 
-/// Both anew, by the client certificate that is there.
-async fn renewed(config: &Config) -> anyhow::Result<Identity> {
+/// Both certificates anew, by the client certificate that is there.
+///
+/// # Errors
+/// There is none, or the server refuses; what was there stays.
+pub async fn renew(config: &Config) -> anyhow::Result<Identity> {
     let authority = read(&config.folder.join("ca.crt"))?.context("ca.crt is gone")?;
     let old = load(config, Purpose::Client)?.context("the client certificate is gone")?;
     let server = Server::known(&config.server, &authority, Some(&old))?;

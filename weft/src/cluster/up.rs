@@ -271,6 +271,8 @@ fn start_node(cluster: &Cluster, node: &Node, namespace: &Netns) -> anyhow::Resu
         format!("--cni-bin-dir={}", folder.join("cni/bin").display()),
         format!("--images={}", cluster.shape.images.display()),
         format!("--proxy-mode={}", cluster.shape.proxy_mode),
+        format!("--cluster-cidr={}", cluster.shape.cluster_cidr),
+        format!("--service-cidr={}", cluster.shape.service_cidr),
         format!(
             "--renew-interval={}",
             (cluster.shape.node_monitor_grace_period / 4).clamp(1, 10)

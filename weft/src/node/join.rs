@@ -19,7 +19,7 @@ use nix::mount::{MntFlags, umount2};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::Site;
+use super::{Site, dns};
 
 /// Where the API server asks for logs, exec, attach and port-forward.
 const PORT: u16 = 10_250;
@@ -83,16 +83,22 @@ fn token(text: Option<&str>) -> Option<String> {
 }
 
 /// The agent's configuration.
-pub fn agent(site: &Site, directory: Directory) -> agent::Config {
+///
+/// # Errors
+/// A setting is no good.
+pub fn agent(site: &Site, directory: Directory) -> anyhow::Result<agent::Config> {
     let renew = Duration::from_secs(site.arguments.renew_interval.max(1).into());
-    agent::Config {
+    Ok(agent::Config {
         claims: site.file("claims"),
         port: PORT,
         renew_interval: renew,
         lease_duration: renew * 4,
         directory,
+        labels: dns::labels(site),
+        cluster_dns: dns::servers(site)?,
+        cluster_domain: site.arguments.cluster_domain.clone(),
         ..agent::Config::new(site.name.clone(), vec![site.ip], site.file("agent"))
-    }
+    })
 }
 
 /// The runtime's configuration.

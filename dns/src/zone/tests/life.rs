@@ -120,6 +120,27 @@ fn a_new_list_takes_back_at_its_end_alone() {
 }
 
 #[test]
+fn what_a_new_list_tells_unchanged_stays() {
+    let news = || {
+        vec![
+            web("10.96.0.2"),
+            headless("db", false),
+            slice("db-1", "db", "10.244.0.1", true),
+        ]
+    };
+    let mut zone = zone_of(settings(), news());
+    zone.apply(ALL.map(Event::Listed).into());
+    for _ in 0..2 {
+        zone.apply(ALL.map(Event::Restarted).into());
+        zone.apply(news());
+        zone.apply(ALL.map(Event::Listed).into());
+        assert_eq!(a(&zone, "web.shop.svc"), "10.96.0.2");
+        assert_eq!(a(&zone, "db.shop.svc"), "10.244.0.1");
+        assert_eq!(zone.counts(), [2, 1, 0]);
+    }
+}
+
+#[test]
 fn a_service_changes_what_it_is() {
     let mut zone = zone_of(settings(), ALL.map(Event::Listed).into());
     zone.apply(vec![slice("web-1", "web", "10.244.0.1", false)]);
@@ -213,9 +234,12 @@ fn pods_of_a_first_list_are_awaited() {
 fn a_zone_of_nothing_holds_nothing() {
     let mut zone = zone_of(settings(), cluster());
     assert_eq!(zone.counts(), [11, 11, 1]);
+    // https, http, dns, dns-tcp, metrics, pg, stats, gossip, raft, and none.
+    assert_eq!(zone.store.port_names(), 10);
     for kind in ALL {
         zone.apply(vec![Event::Restarted(kind), Event::Listed(kind)]);
     }
     assert_eq!(zone.counts(), [0, 0, 0]);
     assert!(zone.store.is_empty());
+    assert_eq!(zone.store.port_names(), 0);
 }

@@ -3,7 +3,7 @@
 //! Clients and server share the machine's cores. With `KUBE_APISERVER=/path` the same load runs on that, over a real
 //! etcd, beside ours.
 
-mod client;
+pub mod client;
 mod load;
 mod reference;
 

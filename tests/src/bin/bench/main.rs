@@ -4,6 +4,7 @@ mod api;
 mod cluster;
 mod cni;
 mod connections;
+mod dns;
 mod lines;
 mod outcome;
 mod overlay;
@@ -17,10 +18,10 @@ use overlay::Subject;
 use std::path::PathBuf;
 
 const USAGE: &str = "\
-usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api|cluster]…
+usage: bench [--folder DIR] [--strict] [--rounds N] [--quick] [cni|peers|overlay|proxy|api|cluster|dns]…
        bench … overlay [--peers N] [--subject NAME[,NAME]…]…";
 
-const NAMES: [&str; 6] = ["cni", "peers", "overlay", "proxy", "api", "cluster"];
+const NAMES: [&str; 7] = ["cni", "peers", "overlay", "proxy", "api", "cluster", "dns"];
 
 struct Arguments {
     folder: PathBuf,
@@ -55,6 +56,7 @@ fn main() -> Result<()> {
             "proxy" => proxy::run(arguments.overlay.quick, rounds)?,
             "api" => api::run(arguments.overlay.quick, rounds)?,
             "cluster" => cluster::run(arguments.overlay.quick)?,
+            "dns" => dns::run(arguments.overlay.quick, rounds)?,
             _ => {
                 missed += overlay::run(&arguments.overlay, folder)?;
                 continue;

@@ -167,11 +167,16 @@ fn service(screen: &Screen, up: &Up, nodes: u8) -> Result<usize> {
             check(&format!("node n{number}"), url, answer);
         }
     }
-    let words = [
-        "exec", "pair", "-c", "asks", "--", "timeout", "3", "busybox", "wget", "-q", "-O", "-",
-        &cluster,
-    ];
-    check("Pod pair", &cluster, process::run(&mut up.command(&words)));
+    let inside = |url: &str| {
+        let words = [
+            "exec", "pair", "-c", "asks", "--", "timeout", "3", "busybox", "wget", "-q", "-O", "-",
+        ];
+        process::run(up.command(&words).arg(url))
+    };
+    // By its name too, and a Pod of the StatefulSet by its own.
+    for url in [cluster.as_str(), "http://web/", "http://db-0.db:8080/journal"] {
+        check("Pod pair", url, inside(url));
+    }
     Ok(failures)
 }
 

@@ -1,0 +1,436 @@
+//! The daemon: what happens in which order, from the first list to the last signal.
+//!
+//! ```text
+//!   source ──events──▶ zone ◀──reads── handler ◀──packets── sockets
+//!                        │                └──foreign names──▶ forward ──▶ upstreams
+//!                        └──now and then──▶ snapshot on disk
+//! ```
+//! A snapshot that is recent answers until the API server does.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime};
+
+use ::source::{Folder, Kube};
+use anyhow::Context;
+use hickory_proto::rr::Name;
+use prometheus::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::{Config, Origin};
+use crate::forward::{self, Forward};
+use crate::handler::{self, Handler};
+use crate::listen::{self, Sockets};
+use crate::metrics::Metrics;
+use crate::model::{Event, Kind};
+use crate::resolv_conf::{self, ResolvConf};
+use crate::search::Search;
+use crate::source::{Named, Pods, Source};
+use crate::zone::{self, PodMode, Zone};
+use crate::{limits, pages, snapshot};
+
+/// Batches of events that wait for us.
+const QUEUE: usize = 64;
+/// Between two looks at the host's resolv.conf.
+const LOOK: Duration = Duration::from_secs(5);
+/// Between two snapshots, if something has changed.
+const SNAPSHOT: Duration = Duration::from_secs(30);
+/// Of a Pod's resolv.conf, as a kubelet writes it.
+const NDOTS: usize = 5;
+/// Before a lock that is taken is tried again: this thread has packets to answer meanwhile.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// What a running server can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Read the settings file and the host's resolv.conf again.
+    Reload,
+    /// Log every query from now on, or no longer.
+    SwitchLog,
+}
+
+/// Commands by signals: SIGHUP reloads, SIGUSR1 switches the log of queries. Inside a tokio runtime.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn signals() -> anyhow::Result<mpsc::Receiver<Command>> {
+    let mut reload = signal(SignalKind::hangup()).context("install signal handlers")?;
+    let mut log = signal(SignalKind::user_defined1()).context("install signal handlers")?;
+    let (sender, commands) = mpsc::channel(4);
+    tokio::spawn(async move {
+        loop {
+            let command = tokio::select! {
+                Some(()) = reload.recv() => Command::Reload,
+                Some(()) = log.recv() => Command::SwitchLog,
+                else => return,
+            };
+            if sender.send(command).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(commands)
+}
+
+/// Runs until `end`, in the network namespace of the thread that calls, and installs neither signal handlers nor a logger.
+///
+/// # Errors
+/// It cannot work with this configuration or on this host.
+pub async fn run_until(
+    config: Config,
+    sockets: Sockets,
+    commands: mpsc::Receiver<Command>,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let metrics = Arc::new(Metrics::new(&registry, &config.domain).context("set up metrics")?);
+    let mut daemon = Daemon::new(config, &sockets, metrics, &registry)?;
+    daemon.use_snapshot();
+    let (events, news) = mpsc::channel(QUEUE);
+    let source = daemon.source().await?;
+    let addresses = sockets.addresses();
+    let handler = Arc::clone(&daemon.handler);
+    let forward = Arc::clone(&daemon.forward);
+    let zone = Arc::clone(&daemon.zone);
+    let pages = daemon.config.pages;
+    tracing::info!(
+        "answer for {} on {}; {}",
+        daemon.config.domain,
+        addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+        daemon.upstreams_told(),
+    );
+    tokio::select! {
+        done = listen::serve(sockets, handler, end) => {
+            done?;
+            daemon.save().await;
+            tracing::info!("weft-dns has stopped");
+            Ok(())
+        }
+        () = source.run(events) => anyhow::bail!("the source of objects ended by itself"),
+        () = daemon.follow(news, commands) => anyhow::bail!("nobody tells of objects any more"),
+        () = forward.run() => anyhow::bail!("the forwarder ended by itself"),
+        () = async {
+            match pages {
+                Some(address) => pages::serve(address, registry, Arc::new(move || read(&zone).is_complete())).await,
+                None => std::future::pending().await,
+            }
+        } => anyhow::bail!("nobody serves the metrics any more"),
+    }
+}
+
+fn read(zone: &RwLock<Zone>) -> RwLockReadGuard<'_, Zone> {
+    // A panic while an object was taken in left at worst that object half known.
+    zone.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Daemon {
+    config: Config,
+    zone: Arc<RwLock<Zone>>,
+    forward: Arc<Forward>,
+    handler: Arc<Handler>,
+    own: Vec<std::net::SocketAddr>,
+    /// The host's resolv.conf as it was last read.
+    host: ResolvConf,
+    log: bool,
+    /// Something has changed since the last snapshot.
+    changed: bool,
+}
+
+impl Daemon {
+    fn new(
+        config: Config,
+        sockets: &Sockets,
+        metrics: Arc<Metrics>,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let own = sockets.addresses();
+        let zone = Arc::new(RwLock::new(Zone::new(zone::Settings {
+            ttl: config.ttl,
+            pods: config.pods,
+            own_reverse: config.own_networks.clone(),
+            servers: own
+                .iter()
+                .map(|address| address.ip())
+                .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+                .collect(),
+            ..zone::Settings::new(config.domain.clone())
+        })));
+        let host = host(&config);
+        let forward = Forward::new(forwarding(&config, &host, &own), registry)
+            .context("set up metrics of the forwarder")?;
+        let settings = answering(&config, &host)?;
+        let handler = Handler::new(Arc::clone(&zone), Arc::clone(&forward), metrics, settings);
+        Ok(Self {
+            log: config.log_queries,
+            config,
+            zone,
+            forward,
+            handler,
+            own,
+            host,
+            changed: false,
+        })
+    }
+
+    async fn source(&self) -> anyhow::Result<Source> {
+        let config = &self.config;
+        let pods = if config.pods == PodMode::Verified || config.absorb_search {
+            Pods::All
+        } else {
+            // For the log of queries: those that can ask here.
+            Pods::OfNode(config.node_name.as_str().into())
+        };
+        let consumer = Named { pods };
+        Ok(match &config.source {
+            Origin::Folder(path) => Source::Folder(Folder {
+                path: path.clone(),
+                consumer,
+            }),
+            Origin::Kube => {
+                let kubeconfig = config.kubeconfig.as_deref();
+                Source::Kube(Kube::new(kubeconfig, config.master.as_deref(), consumer).await?)
+            }
+        })
+    }
+
+    fn upstreams_told(&self) -> String {
+        let servers = upstreams(&self.config, &self.host);
+        if servers.is_empty() {
+            return format!(
+                "no upstream: other names are not found; --upstream or {} would name one",
+                self.config.resolv_conf.display()
+            );
+        }
+        let texts: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        format!("other names from {}", texts.join(", "))
+    }
+
+    fn use_snapshot(&mut self) {
+        let Some(path) = &self.config.snapshot else {
+            return;
+        };
+        match snapshot::read(path, SystemTime::now(), self.config.snapshot_age) {
+            Ok(Some(found)) => {
+                self.zone
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .apply(found.events);
+                let seconds = found.age.as_secs();
+                tracing::info!(
+                    "answer by {}, {seconds} s old, until the source tells more",
+                    path.display()
+                );
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
+                "{:#}; waiting for the source instead",
+                anyhow::Error::new(error)
+            ),
+        }
+    }
+
+    /// Takes in news and commands until nobody has any.
+    async fn follow(
+        &mut self,
+        mut news: mpsc::Receiver<Vec<Event>>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        let mut save = tokio::time::interval(SNAPSHOT);
+        let mut look = tokio::time::interval(LOOK);
+        let mut stamp = stamp(&self.config.resolv_conf);
+        let mut listed = false;
+        loop {
+            tokio::select! {
+                batch = news.recv() => match batch {
+                    Some(batch) => {
+                        let whole = batch.iter().any(|event| matches!(event, Event::Listed(Kind::Services | Kind::Slices)));
+                        self.take_in(batch).await;
+                        // The first time all is known is worth a snapshot at once.
+                        if whole && !listed && read(&self.zone).is_complete() {
+                            listed = true;
+                            let [services, slices, pods] = read(&self.zone).counts();
+                            tracing::info!("the cluster is known: {services} Services, {slices} EndpointSlices, {pods} Pods");
+                            self.save().await;
+                        }
+                    }
+                    None => return,
+                },
+                Some(command) = commands.recv() => match command {
+                    Command::Reload => self.reload(),
+                    Command::SwitchLog => {
+                        self.log = !self.log;
+                        self.handler.log_queries(self.log);
+                        tracing::info!("queries are {} logged", if self.log { "now" } else { "no longer" });
+                    }
+                },
+                _ = look.tick() => {
+                    let now = self::stamp(&self.config.resolv_conf);
+                    if now != stamp {
+                        stamp = now;
+                        tracing::info!("{} has changed", self.config.resolv_conf.display());
+                        self.reload();
+                    }
+                }
+                _ = save.tick() => self.save().await,
+            }
+        }
+    }
+
+    async fn take_in(&mut self, batch: Vec<Event>) {
+        let mut batch = Some(batch);
+        while let Some(events) = batch.take() {
+            // Only the snapshot holds the lock for more than a moment.
+            match self.zone.try_write() {
+                Ok(mut zone) => zone.apply(events),
+                Err(std::sync::TryLockError::Poisoned(zone)) => zone.into_inner().apply(events),
+                Err(std::sync::TryLockError::WouldBlock) => {
+                    batch = Some(events);
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        self.changed = true;
+    }
+
+    /// Reads the file and the host's resolv.conf again. What is no good leaves all as it is.
+    fn reload(&mut self) {
+        match self.config.again() {
+            Err(error) => tracing::error!("reload: {error}; going on as before"),
+            Ok(new) => {
+                for setting in self.config.needs_restart(&new) {
+                    tracing::warn!(
+                        "reload: {setting} has changed, which only a restart makes true"
+                    );
+                }
+                let host = host(&new);
+                self.forward.reload(forwarding(&new, &host, &self.own));
+                self.config.upstreams = new.upstreams;
+                self.config.stubs = new.stubs;
+                self.config.resolv_conf = new.resolv_conf;
+                self.config.cache_entries = new.cache_entries;
+                self.config.serve_stale = new.serve_stale;
+                self.host = host;
+                match answering(&self.config, &self.host) {
+                    Ok(answering) => self.handler.reload(handler::Settings {
+                        query_log: self.log,
+                        ..answering
+                    }),
+                    Err(error) => tracing::error!("reload: {error:#}; going on as before"),
+                }
+                tracing::info!("reloaded; {}", self.upstreams_told());
+            }
+        }
+    }
+
+    /// Writes a snapshot if it would differ.
+    async fn save(&mut self) {
+        let Some(path) = self.config.snapshot.clone() else {
+            return;
+        };
+        if !self.changed || !read(&self.zone).is_complete() {
+            return;
+        }
+        self.changed = false;
+        let zone = Arc::clone(&self.zone);
+        if let Err(error) = saved(path, zone).await {
+            tracing::warn!("{error:#}");
+            self.changed = true;
+        }
+    }
+}
+
+async fn saved(path: PathBuf, zone: Arc<RwLock<Zone>>) -> anyhow::Result<()> {
+    let write = move || {
+        // The lock is not held while the disk works.
+        let bytes = snapshot::render(&read(&zone), SystemTime::now())?;
+        snapshot::store(&path, &bytes)?;
+        Ok(())
+    };
+    tokio::task::spawn_blocking(write)
+        .await
+        .context("write a snapshot")?
+}
+
+fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// The host's resolv.conf; that it cannot be read matters where no upstream is named.
+fn host(config: &Config) -> ResolvConf {
+    match resolv_conf::read(&config.resolv_conf, resolv_conf::BEHIND_RESOLVED.as_ref()) {
+        Ok(found) => {
+            for complaint in &found.complaints {
+                tracing::warn!("{}: {complaint}", config.resolv_conf.display());
+            }
+            found
+        }
+        Err(error) => {
+            if config.upstreams.is_empty() {
+                tracing::warn!("{error}");
+            }
+            ResolvConf::default()
+        }
+    }
+}
+
+fn upstreams<'a>(config: &'a Config, host: &'a ResolvConf) -> &'a [std::net::SocketAddr] {
+    if config.upstreams.is_empty() {
+        &host.nameservers
+    } else {
+        &config.upstreams
+    }
+}
+
+fn forwarding(
+    config: &Config,
+    host: &ResolvConf,
+    own: &[std::net::SocketAddr],
+) -> forward::Settings {
+    forward::Settings {
+        upstreams: upstreams(config, host).to_vec(),
+        stubs: config.stubs.clone(),
+        own: own.to_vec(),
+        cache: forward::CacheSettings {
+            entries: config.cache_entries,
+            serve_stale: config.serve_stale,
+            ..forward::CacheSettings::default()
+        },
+        server: own.first().map_or_else(
+            || "dns://:53".to_owned(),
+            |address| format!("dns://{address}"),
+        ),
+        ..forward::Settings::default()
+    }
+}
+
+fn answering(config: &Config, host: &ResolvConf) -> anyhow::Result<handler::Settings> {
+    let search = if config.absorb_search {
+        // What is no name no resolver tries either.
+        let domains = host
+            .search
+            .iter()
+            .filter_map(|domain| Name::from_ascii(domain).ok());
+        Some(
+            Search::new(config.domain.clone(), domains.collect(), NDOTS)
+                .context("use --cluster-domain")?,
+        )
+    } else {
+        None
+    };
+    Ok(handler::Settings {
+        recursive: !upstreams(config, host).is_empty() || !config.stubs.is_empty(),
+        search,
+        limits: limits::Settings {
+            queries: config.client_queries,
+            forwards: config.client_forwards,
+            ..limits::Settings::default()
+        },
+        query_log: config.log_queries,
+    })
+}
