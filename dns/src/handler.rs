@@ -29,7 +29,7 @@ use answer::{Answer, Reason, udp_limit};
 use question::{Head, Reading};
 use walk::Walk;
 
-use crate::forward::Forward;
+use crate::forward::{Failure, Forward, Reply};
 use crate::limits::{self, Limits, Verdict};
 use crate::metrics::{Metrics, Seen, Server, Transport, Writer, ZoneLabel, code_name};
 use crate::search::Search;
@@ -177,13 +177,14 @@ impl Handler {
                     Some(outcome) => (head, outcome),
                     None => {
                         let mut walk = Walk::new(query);
-                        match self.at_home(&mut walk, origin.client.ip(), &settings) {
+                        let client = origin.client;
+                        match self.known(&mut walk, client.ip(), &settings, dnssec_ok(&head)) {
                             Some(outcome) => (head, outcome),
                             None => {
                                 return Step::Pending(Box::new(Pending {
                                     head,
                                     walk,
-                                    client: origin.client,
+                                    client,
                                     transport: origin.transport,
                                     server: origin.server.clone(),
                                     started: now,
@@ -219,13 +220,13 @@ impl Handler {
             size,
         } = *pending;
         let settings = self.settings.load_full();
-        let dnssec_ok = head.edns.is_some_and(|offer| offer.dnssec_ok);
+        let dnssec_ok = dnssec_ok(&head);
         let outcome = loop {
             if let Some(outcome) = self.abroad(&mut walk, client.ip(), dnssec_ok).await {
                 break outcome;
             }
             // The search goes on, with names of either kind.
-            if let Some(outcome) = self.at_home(&mut walk, client.ip(), &settings) {
+            if let Some(outcome) = self.known(&mut walk, client.ip(), &settings, dnssec_ok) {
                 break outcome;
             }
         };
@@ -290,6 +291,25 @@ impl Handler {
         })
     }
 
+    /// What memory has, the zone's or the forwarder's; none if others must be asked for the walk's next name.
+    fn known(
+        &self,
+        walk: &mut Walk,
+        client: IpAddr,
+        settings: &Settings,
+        dnssec_ok: bool,
+    ) -> Option<Outcome> {
+        loop {
+            if let Some(outcome) = self.at_home(walk, client, settings) {
+                return Some(outcome);
+            }
+            let reply = self.forward.cached(&walk.current(), dnssec_ok)?;
+            if let Some(outcome) = self.foreign(walk, Ok(reply)) {
+                return Some(outcome);
+            }
+        }
+    }
+
     /// Follows the walk through the zone; none if its next name is not the cluster's.
     fn at_home(&self, walk: &mut Walk, client: IpAddr, settings: &Settings) -> Option<Outcome> {
         let zone = self.zone();
@@ -350,11 +370,6 @@ impl Handler {
 
     /// Asks others for the walk's next name; none if there is another name to try.
     async fn abroad(&self, walk: &mut Walk, client: IpAddr, dnssec_ok: bool) -> Option<Outcome> {
-        let zone = if walk.is_plain() {
-            ZoneLabel::Root
-        } else {
-            ZoneLabel::Cluster
-        };
         let verdict = self.limits().forward(client, Instant::now());
         if let Verdict::Excess { told } = verdict {
             self.metrics.refused_forwards.inc();
@@ -365,28 +380,37 @@ impl Handler {
             );
             return Some(Outcome::of_server(
                 Answer::because(ResponseCode::Refused, Reason::Prohibited),
-                zone,
+                walk.zone(),
             ));
         }
         let under_way = UnderWay {
             handler: self,
             client,
         };
-        let asked = self.forward.resolve(&walk.current(), dnssec_ok).await;
+        let asked = self.forward.fetch(&walk.current(), dnssec_ok).await;
         drop(under_way);
-        let writer = if walk.searched() {
-            Writer::Search
-        } else {
-            Writer::Forward
-        };
-        let answer = match asked {
+        self.foreign(walk, asked)
+    }
+
+    /// What others say of the walk's name; none if it does not exist and there is another to try.
+    fn foreign(&self, walk: &mut Walk, said: Result<Reply, Failure>) -> Option<Outcome> {
+        let zone = walk.zone();
+        let answer = match said {
             Ok(reply) if reply.code == ResponseCode::NXDomain && walk.next(|| None) => return None,
-            Ok(_) if walk.in_vain() => walk.negative(ResponseCode::NXDomain, self.zone().soa()),
+            Ok(_) if walk.in_vain() => {
+                let soa = self.zone().soa_for(walk.name());
+                walk.negative(ResponseCode::NXDomain, soa)
+            }
             Ok(reply) => walk.foreign(reply, || self.zone().soa()),
             Err(failure) => {
                 tracing::debug!(name = %walk.name(), %failure, "not answered");
                 walk.failure(Answer::because(failure.code(), Reason::NoUpstream))
             }
+        };
+        let writer = if walk.searched() {
+            Writer::Search
+        } else {
+            Writer::Forward
         };
         Some(Outcome {
             answer,
@@ -498,6 +522,11 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.handler.limits().forwarded(self.client);
     }
+}
+
+/// The client wants DNSSEC records.
+fn dnssec_ok(head: &Head) -> bool {
+    head.edns.is_some_and(|offer| offer.dnssec_ok)
 }
 
 /// `version.bind` or `version.server`, which ask a server for its version (RFC 4892).

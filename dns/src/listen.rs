@@ -180,12 +180,16 @@ pub async fn serve(
             protocol: "tcp",
             source,
         })?;
-        tasks.spawn(udp::serve(
-            udp,
-            handler.clone(),
-            server.clone(),
-            stopped.clone(),
-        ));
+        let udp = Arc::new(udp);
+        // A thread each, where the runtime has several: one loop answers one packet at a time.
+        for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
+            tasks.spawn(udp::serve(
+                udp.clone(),
+                handler.clone(),
+                server.clone(),
+                stopped.clone(),
+            ));
+        }
         tasks.spawn(tcp::serve(tcp, handler.clone(), server, stopped.clone()));
     }
     tokio::select! {
@@ -230,6 +234,12 @@ fn open_place(
     udp: Option<UdpSocket>,
     tcp: Option<TcpListener>,
 ) -> Result<Place, Error> {
+    if address.ip().is_unspecified() {
+        tracing::warn!(
+            %address,
+            "answers over UDP leave from the address that the route to the client prefers, which need not be the one asked; name the addresses if the host has several"
+        );
+    }
     let given = udp.is_some() || tcp.is_some();
     let mut tries = 10;
     loop {

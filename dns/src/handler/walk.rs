@@ -6,6 +6,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::answer::{Answer, Reason};
 use crate::forward::Reply;
+use crate::metrics::ZoneLabel;
 use crate::model::ObjectName;
 use crate::search::Search;
 
@@ -59,6 +60,16 @@ impl Walk {
     /// It is still at the name asked.
     pub fn is_plain(&self) -> bool {
         self.name.is_none()
+    }
+
+    /// Whose name was asked.
+    pub fn zone(&self) -> ZoneLabel {
+        // A walk leaves its name only from one of the cluster's.
+        if self.is_plain() && !self.in_vain {
+            ZoneLabel::Root
+        } else {
+            ZoneLabel::Cluster
+        }
     }
 
     /// A search list was gone along.

@@ -30,12 +30,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the socket until `stopped`; then takes what has arrived already, and ends when that is answered.
 pub async fn serve(
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     handler: Arc<Handler>,
     server: Arc<Server>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let socket = Arc::new(socket);
     let mut tasks = JoinSet::new();
     let (mut packet, mut out) = (vec![0; LARGEST_QUERY], Vec::with_capacity(LARGEST_QUERY));
     loop {

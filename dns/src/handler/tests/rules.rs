@@ -385,3 +385,54 @@ fn queries_are_counted_by_zone_type_and_code() {
         assert!(text.contains(&line), "missing {line} in\n{text}");
     }
 }
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn queries_are_logged_in_a_line_with_the_pod_s_name_while_that_is_on() {
+    let log = Log::default();
+    let sink = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || sink.clone())
+        .finish();
+    let bench = Bench::alone();
+    tracing::subscriber::with_default(subscriber, || {
+        bench.ask("web.shop.svc.cluster.local.", RecordType::A);
+        bench.handler.log_queries(true);
+        bench.ask("missing.shop.svc.cluster.local.", RecordType::AAAA);
+        bench.ask("in\\010\\032jected.shop.svc.cluster.local.", RecordType::A);
+        bench.handler.log_queries(false);
+        bench.ask("web.shop.svc.cluster.local.", RecordType::A);
+    });
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for part in [
+        "dns::query",
+        "client=10.244.0.7:40000",
+        "pod=\"shop/cart\"",
+        "proto=\"udp\"",
+        "name=missing.shop.svc.cluster.local.",
+        "type=AAAA",
+        "code=\"NXDOMAIN\"",
+        "flags=qr,aa,rd,ra",
+        "size=48",
+        "micros=",
+    ] {
+        assert!(lines[0].contains(part), "missing {part} in {}", lines[0]);
+    }
+}
