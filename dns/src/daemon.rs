@@ -293,8 +293,15 @@ impl Daemon {
             .iter()
             .flatten()
             .filter_map(changed)
-            .filter(|_| self.listed)
+            .filter(|_| !self.listing)
             .collect();
+        for event in batch.iter().flatten() {
+            match event {
+                Event::Restarted(Kind::Slices) => self.listing = true,
+                Event::Listed(Kind::Slices) => self.listing = false,
+                _ => {}
+            }
+        }
         while let Some(events) = batch.take() {
             // Only the snapshot holds the lock for more than a moment.
             match self.zone.try_write() {
