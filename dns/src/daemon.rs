@@ -137,6 +137,10 @@ struct Daemon {
     /// The host's resolv.conf as it was last read.
     host: ResolvConf,
     log: bool,
+    /// All was known, by the source itself.
+    listed: bool,
+    /// A list of slices is under way.
+    listing: bool,
     /// Something has changed since the last snapshot.
     changed: bool,
 }
@@ -173,6 +177,8 @@ impl Daemon {
             handler,
             own,
             host,
+            listed: false,
+            listing: true,
             changed: false,
         })
     }
@@ -243,7 +249,6 @@ impl Daemon {
         let mut save = tokio::time::interval(SNAPSHOT);
         let mut look = tokio::time::interval(LOOK);
         let mut stamp = stamp(&self.config.resolv_conf);
-        let mut listed = false;
         loop {
             tokio::select! {
                 batch = news.recv() => match batch {
@@ -251,8 +256,8 @@ impl Daemon {
                         let whole = batch.iter().any(|event| matches!(event, Event::Listed(Kind::Services | Kind::Slices)));
                         self.take_in(batch).await;
                         // The first time all is known is worth a snapshot at once.
-                        if whole && !listed && read(&self.zone).is_complete() {
-                            listed = true;
+                        if whole && !self.listed && read(&self.zone).is_complete() {
+                            self.listed = true;
                             let [services, slices, pods] = read(&self.zone).counts();
                             tracing::info!("the cluster is known: {services} Services, {slices} EndpointSlices, {pods} Pods");
                             self.save().await;
@@ -283,6 +288,20 @@ impl Daemon {
 
     async fn take_in(&mut self, batch: Vec<Event>) {
         let mut batch = Some(batch);
+        // What a list tells has not changed just now; after its end it does.
+        let told: Vec<_> = batch
+            .iter()
+            .flatten()
+            .filter_map(changed)
+            .filter(|_| !self.listing)
+            .collect();
+        for event in batch.iter().flatten() {
+            match event {
+                Event::Restarted(Kind::Slices) => self.listing = true,
+                Event::Listed(Kind::Slices) => self.listing = false,
+                _ => {}
+            }
+        }
         while let Some(events) = batch.take() {
             // Only the snapshot holds the lock for more than a moment.
             match self.zone.try_write() {
@@ -293,6 +312,18 @@ impl Daemon {
                     tokio::time::sleep(AGAIN).await;
                 }
             }
+        }
+        for (name, service, at) in told {
+            let headless = read(&self.zone).is_headless(&name, &service);
+            let kind = match headless {
+                Some(true) => "headless_with_selector",
+                Some(false) => "cluster_ip",
+                None => continue,
+            };
+            // Clocks of two machines differ.
+            self.handler
+                .metrics()
+                .programmed(kind, at.elapsed().unwrap_or_default());
         }
         self.changed = true;
     }
@@ -354,6 +385,18 @@ async fn saved(path: PathBuf, zone: Arc<RwLock<Zone>>) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(write)
         .await
         .context("write a snapshot")?
+}
+
+/// Which Service's endpoints have changed, and when, if the controller of slices says so.
+fn changed(event: &Event) -> Option<(Arc<str>, Arc<str>, SystemTime)> {
+    match event {
+        Event::Slice(slice) => Some((
+            Arc::clone(&slice.name.namespace),
+            Arc::clone(&slice.service),
+            slice.changed?,
+        )),
+        _ => None,
+    }
 }
 
 fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {

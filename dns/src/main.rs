@@ -8,6 +8,7 @@ use dns::daemon;
 use dns::listen::Sockets;
 use dns::{local, logging};
 use listenfd::ListenFd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -32,6 +33,12 @@ fn main() -> ExitCode {
         Err(error) => return failed(&format!("{error:#}")),
     };
     logging::init(config.verbosity);
+    // Each query that waits for upstreams has sockets of its own.
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("raise the limit of open files: {error}");
+    }
     match run(config, passed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

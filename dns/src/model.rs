@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Namespace and name of an object; prints as `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +88,8 @@ pub struct Slice {
     pub endpoints: Box<[Endpoint]>,
     /// Their ports.
     pub ports: Box<[Port]>,
+    /// When what it tells of has changed, if it says so; no name depends on it.
+    pub changed: Option<SystemTime>,
 }
 
 /// A Pod that has addresses and is not on its node's network (`hostNetwork` Pods share their node's address).

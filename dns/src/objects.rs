@@ -152,6 +152,7 @@ fn addresses<'a>(
 #[derive(Deserialize)]
 struct Metadata {
     labels: Option<BTreeMap<String, Option<String>>>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// A port of a Service or of an EndpointSlice.

@@ -19,7 +19,7 @@ use crate::objects::{self, Key, Reduced, Unusable};
 pub type Source = source::Source<Named>;
 
 /// Objects in a page of a list. Small, because the text of a page is in memory at once, and the most that it takes is
-/// what the process keeps.
+/// what the process keeps: with 5,000 Services and their slices, 500 would be 2 MB more.
 const PAGE: u32 = 200;
 
 /// Pods that have ended have no address any more, whatever they say: it may be another's by now.

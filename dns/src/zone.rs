@@ -28,7 +28,7 @@ use hickory_proto::rr::rdata::{NS, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use ipnet::IpNet;
 
-use crate::model::{Event, Kind, ObjectName};
+use crate::model::{Event, Kind, ObjectName, Target};
 use store::Store;
 
 /// How names of Pods by their address (`10-0-0-1.default.pod.cluster.local`) are answered.
@@ -240,6 +240,13 @@ impl Zone {
     /// The Pod that has this address.
     pub fn pod(&self, address: IpAddr) -> Option<&ObjectName> {
         self.store.pods_at(address).next()
+    }
+
+    /// Whether there is such a headless Service; none if there is no such Service.
+    pub fn is_headless(&self, namespace: &str, service: &str) -> Option<bool> {
+        let namespace = self.store.namespace(namespace)?;
+        let (_, front) = self.store.service(namespace, service)?;
+        Some(front.target == Target::Headless)
     }
 
     /// All that is known, as news that make a zone of the same answers.

@@ -56,14 +56,21 @@ impl Server {
         let address = self.address()?;
         let mut command = Command::new("sh");
         command
-            .args(["-c", "exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"", "sh"])
+            .args([
+                "-c",
+                "exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"",
+                "sh",
+            ])
             .arg(subject::program("weft-dns")?)
             .arg(format!("--source=dir:{}", self.file("manifests").display()))
             .arg(format!("--snapshot={}", self.file("snapshot").display()))
             .arg(format!("--listen={address}"))
             .arg("--metrics-bind-address=")
             .args(&self.flags);
-        let log = std::fs::File::options().create(true).append(true).open(self.file("log"))?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.file("log"))?;
         command
             .stdin(Stdio::from(OwnedFd::from(self.udp.try_clone()?)))
             .stdout(Stdio::from(OwnedFd::from(self.tcp.try_clone()?)))
@@ -79,7 +86,10 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        self.process.as_ref().context("it does not run")?.signal(signal)
+        self.process
+            .as_ref()
+            .context("it does not run")?
+            .signal(signal)
     }
 
     fn log(&self) -> Result<String> {
@@ -170,7 +180,11 @@ fn a_restart_loses_no_answer() -> Result<()> {
                 return Ok((sent, open));
             }
             while let Ok(length) = socket.recv(&mut buffer) {
-                ensure!(length > 12 && buffer[3] & 15 == 0 && buffer[7] == 1, "not the answer: {:?}", &buffer[..length]);
+                ensure!(
+                    length > 12 && buffer[3] & 15 == 0 && buffer[7] == 1,
+                    "not the answer: {:?}",
+                    &buffer[..length]
+                );
                 open.remove(&u16::from_be_bytes([buffer[0], buffer[1]]));
             }
         }
@@ -185,9 +199,15 @@ fn a_restart_loses_no_answer() -> Result<()> {
         })?;
     }
     stop.store(true, Ordering::Relaxed);
-    let (sent, open) = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+    let (sent, open) = client
+        .join()
+        .map_err(|_| anyhow::anyhow!("the client panicked"))??;
     // A query that was taken from the socket by a server that was then killed is lost; one at most was being answered.
-    ensure!(sent > 100 && open.len() <= 1, "of {sent} queries {} were lost: {open:?}", open.len());
+    ensure!(
+        sent > 100 && open.len() <= 1,
+        "of {sent} queries {} were lost: {open:?}",
+        open.len()
+    );
     Ok(())
 }
 
@@ -218,7 +238,10 @@ fn a_snapshot_answers_while_the_source_is_away() -> Result<()> {
         ensure!(text.contains("SERVFAIL"), "{text}");
         Ok(())
     })?;
-    ensure!(server.log()?.contains("snapshot"), "the damaged snapshot is not told of");
+    ensure!(
+        server.log()?.contains("snapshot"),
+        "the damaged snapshot is not told of"
+    );
     std::fs::rename(server.file("elsewhere"), server.file("manifests"))?;
     eventually("the source is there", WAIT, || {
         ensure!(server.short("web.default.svc.cluster.local")? == ["10.96.0.5"]);
@@ -233,7 +256,10 @@ fn other_names_are_asked_of_whom_the_settings_name() -> Result<()> {
     }
     let corp = WEB.replace("10.96.0.5", "10.1.1.1");
     let mut first = Server::start(&corp, &["--cluster-domain=corp.example", "--ttl=1"])?;
-    let second = Server::start(&corp.replace("10.1.1.1", "10.2.2.2"), &["--cluster-domain=corp.example"])?;
+    let second = Server::start(
+        &corp.replace("10.1.1.1", "10.2.2.2"),
+        &["--cluster-domain=corp.example"],
+    )?;
     let name = "web.default.svc.corp.example";
     let settings = |path: &Path, upstream: SocketAddr| -> Result<()> {
         Ok(std::fs::write(path, format!("upstream: ['{upstream}']\n"))?)
@@ -311,7 +337,14 @@ fn rubbish_is_answered_as_it_deserves() -> Result<()> {
     looping.extend([0xc0, 12, 0, 1, 0, 1]);
     let mut many = query(3, name);
     many[4..6].copy_from_slice(&[255, 255]);
-    for packet in [vec![], vec![0; 5], response, vec![255; 60_000], looping, many] {
+    for packet in [
+        vec![],
+        vec![0; 5],
+        response,
+        vec![255; 60_000],
+        looping,
+        many,
+    ] {
         socket.send(&packet)?;
     }
     socket.send(&query(77, name))?;

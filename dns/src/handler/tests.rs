@@ -73,6 +73,7 @@ fn zone() -> Zone {
                 number: 80,
             }]
             .into(),
+            changed: None,
         })
     };
     zone.apply(vec![

@@ -1,12 +1,15 @@
 //! An EndpointSlice, reduced.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
 use super::{Complaints, Metadata, WirePort, addresses, is_label, ports};
 use crate::model::{self, Event, ObjectName, Slice};
 
+/// Written by the controller of slices; RFC 3339.
+const CHANGED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const SERVICE: &str = "kubernetes.io/service-name";
 
 #[derive(Deserialize)]
@@ -70,7 +73,14 @@ pub(super) fn reduce(object: Wire, name: &ObjectName, said: &mut Complaints) -> 
         service: Arc::from(service),
         endpoints: endpoints.collect(),
         ports: ports(object.ports, "ports", said),
+        changed: changed(&object.metadata),
     })
+}
+
+fn changed(metadata: &Metadata) -> Option<SystemTime> {
+    let annotations = metadata.annotations.as_ref()?;
+    let time = annotations.get(CHANGED)?.as_deref()?;
+    Some(time.parse::<jiff::Timestamp>().ok()?.into())
 }
 
 fn reduce_endpoint(endpoint: Endpoint, v4: bool, said: &mut Complaints) -> Option<model::Endpoint> {

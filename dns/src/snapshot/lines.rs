@@ -192,6 +192,7 @@ impl<'a> Line<'a> {
                 service: line.service.into(),
                 endpoints: line.endpoints.into_iter().map(endpoint).collect(),
                 ports: ports(line.ports),
+                changed: None,
             }),
             Self::Pod(line) => Event::Pod(Pod {
                 name: object_name(&line.name),

@@ -38,6 +38,7 @@ fn what_a_slice_says() {
                 service: "a".into(),
                 endpoints: [endpoint(&["10.1.0.1"], None, true)].into(),
                 ports: [port("http", Protocol::Tcp, 8080)].into(),
+                changed: None,
             }),
             complaints: Vec::new(),
         }

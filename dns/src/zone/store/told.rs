@@ -50,5 +50,6 @@ fn slice(entry: &Entry, held: &Held) -> Event {
         service: entry.name.name.clone(),
         endpoints: held.hosts.iter().map(endpoint).collect(),
         ports: held.ports.clone(),
+        changed: None,
     })
 }

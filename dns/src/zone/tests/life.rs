@@ -40,6 +40,7 @@ fn slice(text: &str, service: &str, ip: &str, ready: bool) -> Event {
         }]
         .into(),
         ports: [].into(),
+        changed: None,
     })
 }
 

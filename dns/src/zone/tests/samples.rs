@@ -90,6 +90,7 @@ fn slice() -> impl Strategy<Value = Slice> {
         service: service.into(),
         endpoints: endpoints.into(),
         ports,
+        changed: None,
     })
 }
 

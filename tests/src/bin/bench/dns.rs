@@ -203,7 +203,7 @@ fn measure(
         }
     }
     let half_load = thin(best.context("dnsperf was not run")?)?;
-    let resident = server.process.resident_bytes()? / 1e6;
+    let resident = server.process.resident_bytes()? as f64 / 1e6;
     let series = format!("{name}: a new endpoint is answered after its event");
     let news = runtime.block_on(news::measure(&series, load, &asker, scale.news))?;
     Ok(Measured {

@@ -174,7 +174,11 @@ fn service(screen: &Screen, up: &Up, nodes: u8) -> Result<usize> {
         process::run(up.command(&words).arg(url))
     };
     // By its name too, and a Pod of the StatefulSet by its own.
-    for url in [cluster.as_str(), "http://web/", "http://db-0.db:8080/journal"] {
+    for url in [
+        cluster.as_str(),
+        "http://web/",
+        "http://db-0.db:8080/journal",
+    ] {
         check("Pod pair", url, inside(url));
     }
     Ok(failures)
