@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tests::process::{self, Process};
-use tests::{eventually, requirement, subject};
+use tests::{ApiServer, Run, eventually, requirement, subject};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -318,7 +318,10 @@ fn rubbish_is_answered_as_it_deserves() -> Result<()> {
     for (words, wanted) in [
         ("+opcode=STATUS web.default.svc.cluster.local", "NOTIMP"),
         ("+opcode=UPDATE web.default.svc.cluster.local", "NOTIMP"),
-        ("+edns=1 +noednsnegotiation web.default.svc.cluster.local", "BADVERS"),
+        (
+            "+edns=1 +noednsnegotiation web.default.svc.cluster.local",
+            "BADVERS",
+        ),
         ("-c CH -t TXT version.bind", "weft-dns"),
         ("-c HS web.default.svc.cluster.local", "REFUSED"),
     ] {
@@ -362,5 +365,62 @@ fn rubbish_is_answered_as_it_deserves() -> Result<()> {
         }
     }
     ensure!(!server.log()?.contains("panicked"));
+    Ok(())
+}
+
+/// The README's commands, but that the kubeconfig and the snapshot are the test's.
+#[test]
+fn the_readme_s_commands() -> Result<()> {
+    if !ready() || !requirement::is_root() || !requirement::has_programs(&["ip", "nft"]) {
+        return Ok(());
+    }
+    let run = Run::new()?;
+    let node = run.namespace("n1")?;
+    let api = ApiServer::start_in(&node, "127.0.0.1", &[])?;
+    let folder = tempfile::tempdir()?;
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let line = |start: &str| -> Result<Vec<String>> {
+        let line = readme.lines().find(|line| line.starts_with(start));
+        let line = line.with_context(|| format!("the README has no {start}"))?;
+        let line = line
+            .replace(
+                "/etc/kubernetes/dns.conf",
+                &api.kubeconfig().display().to_string(),
+            )
+            .replace(
+                "/var/lib/weft/dns.json",
+                &folder.path().join("dns.json").display().to_string(),
+            );
+        Ok(line.split_whitespace().map(str::to_owned).collect())
+    };
+    let weft_dns = |arguments: &[String]| -> Result<Command> {
+        let mut command = Command::new(subject::program("weft-dns")?);
+        command.args(arguments);
+        Ok(command)
+    };
+    let words = line("weft-dns --kubeconfig")?;
+    let log = folder.path().join("log");
+    let mut server = node.spawn("weft-dns", &mut weft_dns(&words[1..])?, &log)?;
+    let dig = line("dig @169.254.20.10")?;
+    eventually("the README's question is answered", WAIT, || {
+        server.ensure_alive()?;
+        let text = node.exec("dig", &dig[1..])?;
+        ensure!(text.contains("10.96.0.1"), "{text}");
+        Ok(())
+    })?;
+    ensure!(
+        node.sh("nft list table inet weft-dns")?
+            .contains("169.254.20.10")
+    );
+    ensure!(folder.path().join("dns.json").exists());
+    server.signal(Signal::SIGTERM)?;
+    server.wait(WAIT)?;
+    // `weft-dns --cleanup` leaves nothing.
+    let cleanup = ["--cleanup", "--local-address", "169.254.20.10"];
+    ensure!(readme.contains(&format!("weft-dns {}", cleanup.join(" "))));
+    let cleanup = cleanup.map(str::to_owned);
+    node.run(|| process::run(&mut weft_dns(&cleanup)?))?;
+    ensure!(!node.sh("ip address show dev lo")?.contains("169.254.20.10"));
+    ensure!(node.sh("nft list table inet weft-dns").is_err());
     Ok(())
 }
