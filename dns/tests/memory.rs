@@ -64,6 +64,7 @@ fn told(service: u32) -> Vec<Event> {
             name: name(service, "-x7k2p"),
             service: name(service, "").name,
             endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+            changed: None,
             ports: http(8080),
         }),
     ]
