@@ -7,28 +7,29 @@
 //! ```
 //! A snapshot that is recent answers until the API server does.
 
+mod settings;
+
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
 use ::source::{Folder, Kube};
 use anyhow::Context;
-use hickory_proto::rr::Name;
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::{Config, Origin};
-use crate::forward::{self, Forward};
+use crate::forward::Forward;
 use crate::handler::{self, Handler};
 use crate::listen::{self, Sockets};
 use crate::metrics::Metrics;
 use crate::model::{Event, Kind};
-use crate::resolv_conf::{self, ResolvConf};
-use crate::search::Search;
+use crate::resolv_conf::ResolvConf;
 use crate::source::{Named, Pods, Source};
 use crate::zone::{self, PodMode, Zone};
-use crate::{limits, pages, snapshot};
+use crate::{pages, snapshot};
+use settings::{answering, forwarding, host, stamp, upstreams};
 
 /// Batches of events that wait for us.
 const QUEUE: usize = 64;
@@ -36,8 +37,8 @@ const QUEUE: usize = 64;
 const LOOK: Duration = Duration::from_secs(5);
 /// Between two snapshots, if something has changed.
 const SNAPSHOT: Duration = Duration::from_secs(30);
-/// Of a Pod's resolv.conf, as a kubelet writes it.
-const NDOTS: usize = 5;
+/// How long the sockets are left alone until the cluster is known; CoreDNS waits as long.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Before a lock that is taken is tried again: this thread has packets to answer meanwhile.
 const AGAIN: Duration = Duration::from_millis(1);
 
@@ -104,8 +105,21 @@ pub async fn run_until(
             .join(", "),
         daemon.upstreams_told(),
     );
+    let known = Arc::clone(&daemon.known);
+    let serve = async {
+        tokio::pin!(end);
+        // What is asked meanwhile waits in the sockets, and is answered by what is known then.
+        tokio::select! {
+            () = known.notified() => {}
+            () = tokio::time::sleep(PATIENCE) => tracing::warn!(
+                "the cluster is not known yet: its names are SERVFAIL until it is"
+            ),
+            () = &mut end => return Ok(()),
+        }
+        listen::serve(sockets, handler, end).await
+    };
     tokio::select! {
-        done = listen::serve(sockets, handler, end) => {
+        done = serve => {
             done?;
             daemon.save().await;
             tracing::info!("weft-dns has stopped");
@@ -137,6 +151,8 @@ struct Daemon {
     /// The host's resolv.conf as it was last read.
     host: ResolvConf,
     log: bool,
+    /// Told once the cluster is known, by whatever source.
+    known: Arc<Notify>,
     /// All was known, by the source itself.
     listed: bool,
     /// A list of slices is under way.
@@ -177,6 +193,7 @@ impl Daemon {
             handler,
             own,
             host,
+            known: Arc::new(Notify::new()),
             listed: false,
             listing: true,
             changed: false,
@@ -226,6 +243,7 @@ impl Daemon {
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
                     .apply(found.events);
+                self.known.notify_one();
                 let seconds = found.age.as_secs();
                 tracing::info!(
                     "answer by {}, {seconds} s old, until the source tells more",
@@ -248,7 +266,7 @@ impl Daemon {
     ) {
         let mut save = tokio::time::interval(SNAPSHOT);
         let mut look = tokio::time::interval(LOOK);
-        let mut stamp = stamp(&self.config.resolv_conf);
+        let mut seen = stamp(&self.config.resolv_conf);
         loop {
             tokio::select! {
                 batch = news.recv() => match batch {
@@ -258,6 +276,7 @@ impl Daemon {
                         // The first time all is known is worth a snapshot at once.
                         if whole && !self.listed && read(&self.zone).is_complete() {
                             self.listed = true;
+                            self.known.notify_one();
                             let [services, slices, pods] = read(&self.zone).counts();
                             tracing::info!("the cluster is known: {services} Services, {slices} EndpointSlices, {pods} Pods");
                             self.save().await;
@@ -274,9 +293,9 @@ impl Daemon {
                     }
                 },
                 _ = look.tick() => {
-                    let now = self::stamp(&self.config.resolv_conf);
-                    if now != stamp {
-                        stamp = now;
+                    let now = stamp(&self.config.resolv_conf);
+                    if now != seen {
+                        seen = now;
                         tracing::info!("{} has changed", self.config.resolv_conf.display());
                         self.reload();
                     }
@@ -397,83 +416,4 @@ fn changed(event: &Event) -> Option<(Arc<str>, Arc<str>, SystemTime)> {
         )),
         _ => None,
     }
-}
-
-fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-/// The host's resolv.conf; that it cannot be read matters where no upstream is named.
-fn host(config: &Config) -> ResolvConf {
-    match resolv_conf::read(&config.resolv_conf, resolv_conf::BEHIND_RESOLVED.as_ref()) {
-        Ok(found) => {
-            for complaint in &found.complaints {
-                tracing::warn!("{}: {complaint}", config.resolv_conf.display());
-            }
-            found
-        }
-        Err(error) => {
-            if config.upstreams.is_empty() {
-                tracing::warn!("{error}");
-            }
-            ResolvConf::default()
-        }
-    }
-}
-
-fn upstreams<'a>(config: &'a Config, host: &'a ResolvConf) -> &'a [std::net::SocketAddr] {
-    if config.upstreams.is_empty() {
-        &host.nameservers
-    } else {
-        &config.upstreams
-    }
-}
-
-fn forwarding(
-    config: &Config,
-    host: &ResolvConf,
-    own: &[std::net::SocketAddr],
-) -> forward::Settings {
-    forward::Settings {
-        upstreams: upstreams(config, host).to_vec(),
-        stubs: config.stubs.clone(),
-        own: own.to_vec(),
-        cache: forward::CacheSettings {
-            entries: config.cache_entries,
-            serve_stale: config.serve_stale,
-            ..forward::CacheSettings::default()
-        },
-        server: own.first().map_or_else(
-            || "dns://:53".to_owned(),
-            |address| format!("dns://{address}"),
-        ),
-        ..forward::Settings::default()
-    }
-}
-
-fn answering(config: &Config, host: &ResolvConf) -> anyhow::Result<handler::Settings> {
-    let search = if config.absorb_search {
-        // What is no name no resolver tries either.
-        let domains = host
-            .search
-            .iter()
-            .filter_map(|domain| Name::from_ascii(domain).ok());
-        Some(
-            Search::new(config.domain.clone(), domains.collect(), NDOTS)
-                .context("use --cluster-domain")?,
-        )
-    } else {
-        None
-    };
-    Ok(handler::Settings {
-        recursive: !upstreams(config, host).is_empty() || !config.stubs.is_empty(),
-        search,
-        limits: limits::Settings {
-            queries: config.client_queries,
-            forwards: config.client_forwards,
-            ..limits::Settings::default()
-        },
-        query_log: config.log_queries,
-    })
 }

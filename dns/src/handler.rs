@@ -6,7 +6,7 @@
 //! The answers follow RFC 1035, 2308 (SOA with negative answers), 6604 (the code is of the last name of a chain of aliases),
 //! 6891 (EDNS), 8482 (ANY), 8914 (reasons). Names of the cluster are never asked of others.
 //!
-//! Why not `hickory_server::Server`, on whose messages this stands: it gives each packet a task without bound, answers
+//! Why not `hickory_server::Server` (0.26.3), whose messages (`hickory_proto`) these are: it gives each packet a task without bound, answers
 //! unreadable *answers* (two servers would keep each other busy), ends by aborting what is being answered, bounds connections
 //! by nothing, and loses the OPT record of an answer that it truncates.
 
