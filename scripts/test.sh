@@ -20,9 +20,8 @@ need kubectl=kubernetes-client curl=curl mount=mount dig=bind9-dnsutils
 need_rust
 
 echo "building"
-as_builder cargo build --quiet --workspace --bins
-# One line a test program: the folder of its crate, and the program.
-programs=$(as_builder cargo test --quiet --workspace --no-run --message-format=json |
+# In one go, so that what they share is built once. One line a test program: the folder of its crate, and the program.
+programs=$(as_builder cargo build --quiet --workspace --bins --tests --message-format=json |
     sed -nE 's|.*"manifest_path":"([^"]*)/Cargo.toml".*"profile":\{[^}]*"test":true\}.*"executable":"([^"]+)".*|\1 \2|p')
 if [ -z "$programs" ]; then
     echo "cargo named no test programs" >&2
@@ -34,13 +33,14 @@ results=$(mktemp -d)
 failed=()
 trap '"$(target_folder)/debug/testbed" sweep; rm -rf "$results"' EXIT
 # Tests wait more than they compute, so as many programs as there are cores run at a time. The output of
-# each comes whole, when it ends.
+# each comes whole, when it ends. One that fails runs once more, alone: what the load of others did is told
+# apart from what is broken, and is told too.
 export results filter=${1:-}
 one() {
-    local folder=$1 program=$2 log=$results/${2##*/}.log began=$SECONDS verdict=ok
+    local folder=$1 program=$2 log=$results/${2##*/}.$3.log began=$SECONDS verdict=ok
     # A crate's tests find their files relative to the crate, as under cargo.
     (cd "$folder" && "$program" ${filter:+"$filter"}) >"$log" 2>&1 </dev/null || verdict=FAILED
-    [ "$verdict" = ok ] || echo "$program" >>"$results/failed"
+    [ "$verdict" = ok ] || echo "$folder $program" >>"$results/$3"
     (
         flock 9
         echo "== $(basename "$folder"): $(basename "${program%-*}"), $((SECONDS - began)) s"
@@ -49,8 +49,14 @@ one() {
 }
 export -f one
 # shellcheck disable=SC2016 # the inner bash expands it
-xargs -P "$(nproc)" -L 1 bash -c 'one "$1" "$2"' one <<<"$programs"
-if [ -e "$results/failed" ]; then mapfile -t failed <"$results/failed"; fi
+xargs -P "$(nproc)" -L 1 bash -c 'one "$1" "$2" beside' one <<<"$programs"
+if [ -e "$results/beside" ]; then
+    while read -r folder program; do
+        rm -f "$results/${program##*/}.beside.log"
+        one "$folder" "$program" alone
+    done <"$results/beside"
+fi
+if [ -e "$results/alone" ]; then mapfile -t failed <"$results/alone"; fi
 echo "== examples in the documentation"
 as_builder cargo test --quiet --workspace --doc || failed+=("documentation")
 
@@ -61,6 +67,9 @@ skipped=$(cat "$results"/*.log | grep -oE 'SKIPPED:? .*' | sort -u || true)
 if [ -n "$skipped" ]; then
     echo "skipped: $(wc -l <<<"$skipped")"
     echo "$skipped"
+fi
+if [ -e "$results/beside" ]; then
+    echo "failed beside others: $(sed 's|.*/||' "$results/beside" | tr '\n' ' ')"
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     cat "$results"/*.log | grep -E '^test .* \.\.\. FAILED$' || true

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -172,7 +172,14 @@ impl Bed {
         assert!(runtime.containers().await.unwrap().is_empty());
         drop(runtime);
         wait(async || Process::destroy_all(config.clone()).await.ok()).await;
-        assert_eq!(leaks::of(self.path(), &config.cgroup), [""; 0]);
+        // What was killed takes a moment to be gone.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut left = leaks::of(self.path(), &config.cgroup);
+        while !left.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            left = leaks::of(self.path(), &config.cgroup);
+        }
+        assert_eq!(left, [""; 0]);
         // Those of tests beside this one come and go.
         wait(async || (leaks::open_namespaces() == 0).then_some(())).await;
         let left: Vec<_> = fs::read_dir(self.path())
