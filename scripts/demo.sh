@@ -21,5 +21,6 @@ case " $* " in
 esac
 need_rust
 echo "building"
-as_builder cargo build --quiet --workspace --bins
+# After the tests (.ci/run) with their features, or all that is shared would be built again.
+as_builder cargo build --quiet --workspace --bins ${WEFT_AFTER_TESTS:+--tests}
 exec "$(target_folder)/debug/demo" "$@"

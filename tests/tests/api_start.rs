@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use client::{SOON, ask, get};
+use nix::sys::signal::Signal;
 use redb::{Database, TableDefinition};
 use serde_json::{Value, json};
 use tests::process::Process;
@@ -267,5 +268,25 @@ async fn a_full_disk_refuses_writes_and_heals() -> Result<()> {
     }
     let log = disk.process.log()?;
     ensure!(!log.contains("panicked"), "{log}");
+    Ok(())
+}
+
+/// Whoever starts it may have blocked signals for itself.
+#[test]
+fn it_hears_sigterm_though_its_parent_does_not() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new("env");
+    command
+        .arg("--block-signal=TERM")
+        .arg(subject::program("weft")?)
+        .args(["apiserver", "--listen=127.0.0.1:0", "--data"])
+        .arg(folder.path().join("data"));
+    let mut server = Process::spawn("weft", &mut command, &folder.path().join("log"))?;
+    eventually("it is ready", Duration::from_secs(20), || {
+        ensure!(server.log()?.contains("ready at"));
+        Ok(())
+    })?;
+    server.signal(Signal::SIGTERM)?;
+    ensure!(server.wait(Duration::from_secs(20))?.success());
     Ok(())
 }

@@ -10,7 +10,7 @@ use reconciler::store::Credentials;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{limits, logging};
+use crate::{limits, logging, place};
 
 /// What `weft apiserver` understands.
 #[derive(Debug, clap::Args)]
@@ -91,6 +91,7 @@ fn range(text: &str) -> Result<(u16, u16), String> {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    place::hear_signals()?;
     logging::init(arguments.verbosity, false);
     limits::keep_memory_low();
     limits::raise_descriptors();

@@ -126,6 +126,7 @@ struct Site {
 
 /// Runs until SIGTERM or SIGINT. What runs here then goes on, and is taken over by the next start.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    place::hear_signals()?;
     logging::init(arguments.verbosity, true);
     limits::keep_memory_low();
     limits::raise_descriptors();

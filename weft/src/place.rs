@@ -1,4 +1,4 @@
-//! Where a process of ours is: its network namespace, its session.
+//! Where a process of ours is: its network namespace, its session, which signals reach it.
 
 use std::fs::File;
 use std::path::Path;
@@ -24,4 +24,15 @@ pub fn detach() -> anyhow::Result<()> {
     nix::unistd::setsid()
         .map(drop)
         .context("leave the terminal's session")
+}
+
+/// Lets all signals through. Who starts a daemon may have blocked some for itself, and what is blocked is inherited: the
+/// daemon would not hear SIGTERM, nor would the containers that it starts. To be called while there is one thread.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn hear_signals() -> anyhow::Result<()> {
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .context("let signals through")
 }

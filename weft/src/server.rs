@@ -71,6 +71,7 @@ impl Arguments {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    place::hear_signals()?;
     logging::init(arguments.verbosity, true);
     limits::keep_memory_low();
     limits::raise_descriptors();
