@@ -37,10 +37,11 @@ trap '"$(target_folder)/debug/testbed" sweep; rm -rf "$results"' EXIT
 # apart from what is broken, and is told too.
 export results filter=${1:-}
 one() {
-    local folder=$1 program=$2 log=$results/${2##*/}.$3.log began=$SECONDS verdict=ok
+    local folder=$1 program=$2 how=$3 began=$SECONDS verdict=ok
+    local log=$results/${program##*/}.$how.log
     # A crate's tests find their files relative to the crate, as under cargo.
     (cd "$folder" && "$program" ${filter:+"$filter"}) >"$log" 2>&1 </dev/null || verdict=FAILED
-    [ "$verdict" = ok ] || echo "$folder $program" >>"$results/$3"
+    [ "$verdict" = ok ] || echo "$folder $program" >>"$results/$how"
     (
         flock 9
         echo "== $(basename "$folder"): $(basename "${program%-*}"), $((SECONDS - began)) s"

@@ -9,8 +9,9 @@
 
 mod settings;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use ::source::{Folder, Kube};
@@ -147,7 +148,7 @@ struct Daemon {
     zone: Arc<RwLock<Zone>>,
     forward: Arc<Forward>,
     handler: Arc<Handler>,
-    own: Vec<std::net::SocketAddr>,
+    own: Vec<SocketAddr>,
     /// The host's resolv.conf as it was last read.
     host: ResolvConf,
     log: bool,
@@ -306,32 +307,29 @@ impl Daemon {
     }
 
     async fn take_in(&mut self, batch: Vec<Event>) {
-        let mut batch = Some(batch);
         // What a list tells has not changed just now; after its end it does.
-        let told: Vec<_> = batch
-            .iter()
-            .flatten()
-            .filter_map(changed)
-            .filter(|_| !self.listing)
-            .collect();
-        for event in batch.iter().flatten() {
+        let told: Vec<_> = match self.listing {
+            true => Vec::new(),
+            false => batch.iter().filter_map(changed).collect(),
+        };
+        for event in &batch {
             match event {
                 Event::Restarted(Kind::Slices) => self.listing = true,
                 Event::Listed(Kind::Slices) => self.listing = false,
                 _ => {}
             }
         }
-        while let Some(events) = batch.take() {
+        let mut zone = loop {
             // Only the snapshot holds the lock for more than a moment.
             match self.zone.try_write() {
-                Ok(mut zone) => zone.apply(events),
-                Err(std::sync::TryLockError::Poisoned(zone)) => zone.into_inner().apply(events),
-                Err(std::sync::TryLockError::WouldBlock) => {
-                    batch = Some(events);
-                    tokio::time::sleep(AGAIN).await;
-                }
+                Ok(zone) => break zone,
+                Err(TryLockError::Poisoned(zone)) => break zone.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
             }
-        }
+            tokio::time::sleep(AGAIN).await;
+        };
+        zone.apply(batch);
+        drop(zone);
         for (name, service, at) in told {
             let headless = read(&self.zone).is_headless(&name, &service);
             let kind = match headless {
@@ -364,6 +362,11 @@ impl Daemon {
                 self.config.resolv_conf = new.resolv_conf;
                 self.config.cache_entries = new.cache_entries;
                 self.config.serve_stale = new.serve_stale;
+                // What a signal has switched stays, unless the settings say otherwise than before.
+                if self.config.log_queries != new.log_queries {
+                    self.config.log_queries = new.log_queries;
+                    self.log = new.log_queries;
+                }
                 self.host = host;
                 match answering(&self.config, &self.host) {
                     Ok(answering) => self.handler.reload(handler::Settings {

@@ -6,9 +6,9 @@
 //! The answers follow RFC 1035, 2308 (SOA with negative answers), 6604 (the code is of the last name of a chain of aliases),
 //! 6891 (EDNS), 8482 (ANY), 8914 (reasons). Names of the cluster are never asked of others.
 //!
-//! Why not `hickory_server::Server` (0.26.3), whose messages (`hickory_proto`) these are: it gives each packet a task without bound, answers
-//! unreadable *answers* (two servers would keep each other busy), ends by aborting what is being answered, bounds connections
-//! by nothing, and loses the OPT record of an answer that it truncates.
+//! Why not `hickory_server::Server` (0.26.3), whose messages (`hickory_proto`) these are: it gives each packet a task without
+//! bound, answers unreadable *answers* (two servers would keep each other busy), ends by aborting what is being answered,
+//! bounds connections by nothing, and loses the OPT record of an answer that it truncates.
 
 mod answer;
 mod lookup;
@@ -154,27 +154,23 @@ impl Handler {
                 let Some(query) = head.query.clone() else {
                     return Step::Silence;
                 };
-                match self.turn_down(&query) {
-                    Some(outcome) => (head, outcome),
-                    None => {
-                        let mut walk = Walk::new(query);
-                        let client = origin.client;
-                        match self.known(&mut walk, client.ip(), &settings, dnssec_ok(&head)) {
-                            Some(outcome) => (head, outcome),
-                            None => {
-                                return Step::Pending(Box::new(Pending {
-                                    head,
-                                    walk,
-                                    client,
-                                    transport: origin.transport,
-                                    server: origin.server.clone(),
-                                    started: now,
-                                    size: packet.len(),
-                                }));
-                            }
-                        }
-                    }
-                }
+                let mut walk = Walk::new(query);
+                let client = origin.client;
+                let outcome = self
+                    .turn_down(walk.query())
+                    .or_else(|| self.known(&mut walk, client.ip(), &settings, dnssec_ok(&head)));
+                let Some(outcome) = outcome else {
+                    return Step::Pending(Box::new(Pending {
+                        head,
+                        walk,
+                        client,
+                        transport: origin.transport,
+                        server: origin.server.clone(),
+                        started: now,
+                        size: packet.len(),
+                    }));
+                };
+                (head, outcome)
             }
         };
         self.close(
@@ -261,7 +257,7 @@ impl Handler {
                 .query
                 .as_ref()
                 .map_or(RecordType::ZERO, |query| query.query_type),
-            dnssec_ok: head.edns.is_some_and(|offer| offer.dnssec_ok),
+            dnssec_ok: dnssec_ok(head),
             size,
             answer_size: out.len(),
             code: sent.code,

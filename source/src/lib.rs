@@ -7,6 +7,7 @@
 mod consumer;
 pub mod folder;
 pub mod kube;
+mod name;
 mod said;
 #[cfg(test)]
 mod sample;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc::Sender;
 pub use consumer::{Consumer, Outcome, Reduced, Unusable};
 pub use folder::Folder;
 pub use kube::Kube;
+pub use name::ObjectName;
 pub use said::Said;
 
 /// Batches of events; what belongs together comes together.

@@ -205,3 +205,14 @@ pub fn line(kind: &str, object: &Value) -> Piece {
         json!(kind)
     ))
 }
+
+/// A Service of namespace `shop` as a server tells it, with what a reader leaves out.
+pub fn service(name: &str, version: u32, ip: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string(),
+            "creationTimestamp": "2026-11-21T07:04:45Z", "managedFields": [{"manager": "x"}]},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP",
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web"}]},
+        "status": {"loadBalancer": {}},
+    })
+}

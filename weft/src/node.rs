@@ -83,8 +83,8 @@ pub struct Arguments {
     no_dns: bool,
     /// Where Pods ask for names, in place of the server on this node and Service kube-dns; "" is the node's own resolvers;
     /// may be given more than once.
-    #[arg(long, value_name = "ADDRESS")]
-    cluster_dns: Vec<String>,
+    #[arg(long, value_name = "ADDRESS", value_parser = dns::server)]
+    cluster_dns: Vec<dns::Given>,
     /// The zone of the cluster's names.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
@@ -373,7 +373,7 @@ fn pods(site: Site, credentials: Arc<Credentials>) -> Part {
                 let done = serve::serve(serving, ended.wait()).await;
                 done.context("serve logs, exec, attach and port-forward")
             };
-            let run = agent::run(join::agent(&site, directory)?, runtime, client, end.wait());
+            let run = agent::run(join::agent(&site, directory), runtime, client, end.wait());
             tokio::select! {
                 done = async { tokio::try_join!(serve, run) } => done.map(drop),
                 () = join::keep(&credentials, &renewed) => bail!("nobody renews the certificates"),

@@ -60,13 +60,9 @@ pub struct Arguments {
     verbosity: u8,
 }
 
-impl Arguments {
-    /// Where Service kube-dns is: the tenth address of each Service network, as everybody has it.
-    fn cluster_dns(&self) -> Vec<IpAddr> {
-        let networks = self.api.service_networks().iter();
-        let tenth = networks.filter_map(|network| network.hosts().nth(9));
-        tenth.filter(|_| !self.no_dns).collect()
-    }
+/// Where Service kube-dns is: the tenth address of each Service network, as everybody has it.
+pub fn cluster_dns(networks: &[IpNet]) -> impl Iterator<Item = IpAddr> {
+    networks.iter().filter_map(|network| network.hosts().nth(9))
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -170,10 +166,14 @@ pub async fn client(config: Kubeconfig) -> anyhow::Result<Client> {
 }
 
 fn controllers(arguments: &Arguments, kubeconfig: Kubeconfig) -> Part {
+    let networks = match arguments.no_dns {
+        true => &[],
+        false => arguments.api.service_networks(),
+    };
     let settings = controllers::Settings {
         node_monitor_grace: Duration::from_secs(arguments.node_monitor_grace_period.into()),
         pod_network: arguments.cluster_cidr.clone(),
-        cluster_dns: arguments.cluster_dns(),
+        cluster_dns: cluster_dns(networks).collect(),
         ..controllers::Settings::default()
     };
     let network = network(arguments);

@@ -6,12 +6,12 @@ mod bed;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use source::scripted::{Answer, Piece, line, status};
+use source::scripted::{Answer, Piece, line, service, status};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::*;
-use bed::{Bed, node, service, slice};
+use bed::{Bed, node, slice};
 
 async fn say(watch: &mpsc::Sender<Piece>, kind: &str, object: &Value) {
     assert!(

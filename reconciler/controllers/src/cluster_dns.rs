@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -16,6 +16,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, FIELD_MANAGER};
+use crate::kept::{Kept, Kind};
 
 /// The label of a node that runs the cluster DNS; its value is `true`.
 pub const SERVES: &str = "weft.dev/cluster-dns";
@@ -49,7 +50,10 @@ pub fn service(addresses: &[IpAddr]) -> Value {
 }
 
 /// The slice of a family that is wanted for these nodes; none if no node has an address of it.
-pub fn slice(nodes: &[Arc<Node>], v4: bool) -> Option<EndpointSlice> {
+///
+/// # Errors
+/// It is no EndpointSlice: a defect.
+pub fn slice(nodes: &[Arc<Node>], v4: bool) -> serde_json::Result<Option<EndpointSlice>> {
     let mut serving: Vec<(String, IpAddr)> = nodes
         .iter()
         .filter(|node| {
@@ -62,7 +66,7 @@ pub fn slice(nodes: &[Arc<Node>], v4: bool) -> Option<EndpointSlice> {
         .collect();
     serving.sort();
     if serving.is_empty() {
-        return None;
+        return Ok(None);
     }
     let endpoints: Vec<_> = serving
         .iter()
@@ -80,7 +84,7 @@ pub fn slice(nodes: &[Arc<Node>], v4: bool) -> Option<EndpointSlice> {
         }},
         "addressType": family, "endpoints": endpoints, "ports": ports,
     }))
-    .ok()
+    .map(Some)
 }
 
 fn slice_name(v4: bool) -> &'static str {
@@ -118,26 +122,10 @@ pub async fn run(cluster: Cluster, addresses: Vec<IpAddr>) {
     cluster.nodes.ready().await;
     cluster.services.ready().await;
     cluster.endpoint_slices.ready().await;
-    let ours = |namespace: Option<String>, name: String| {
-        namespace.as_deref() == Some(NAMESPACE) && name.starts_with(NAME)
-    };
-    let services = cluster.services.changes().filter(|change| {
-        let is = change
-            .latest()
-            .is_some_and(|object| ours(object.namespace(), object.name_any()));
-        std::future::ready(is)
-    });
-    let slices = cluster.endpoint_slices.changes().filter(|change| {
-        let is = change
-            .latest()
-            .is_some_and(|object| ours(object.namespace(), object.name_any()));
-        std::future::ready(is)
-    });
-    let nodes = cluster.nodes.changes();
     let all = futures_util::stream::select_all([
-        services.map(drop).boxed(),
-        slices.map(drop).boxed(),
-        nodes.map(drop).boxed(),
+        ours(&cluster.services).boxed(),
+        ours(&cluster.endpoint_slices).boxed(),
+        cluster.nodes.changes().map(drop).boxed(),
     ]);
     let mut changes = std::pin::pin!(all.ready_chunks(1024));
     let mut said = None;
@@ -158,6 +146,16 @@ pub async fn run(cluster: Cluster, addresses: Vec<IpAddr>) {
             () = tokio::time::sleep(AGAIN), if said.is_some() => {}
         }
     }
+}
+
+/// Whenever the Service, or a slice that is called after it, has changed.
+fn ours<K: Kind>(kept: &Kept<K>) -> impl Stream<Item = ()> + Send + use<K> {
+    kept.changes().filter_map(|change| {
+        let is = change.latest().is_some_and(|object| {
+            object.namespace().as_deref() == Some(NAMESPACE) && object.name_any().starts_with(NAME)
+        });
+        std::future::ready(is.then_some(()))
+    })
 }
 
 /// Writes what differs.
@@ -184,7 +182,7 @@ async fn settle(cluster: &Cluster, addresses: &[IpAddr]) -> kube::Result<()> {
     let api = cluster.api::<EndpointSlice>(NAMESPACE);
     for v4 in [true, false] {
         let known = cluster.endpoint_slices.get(NAMESPACE, slice_name(v4));
-        match (slice(&nodes, v4), known) {
+        match (slice(&nodes, v4).map_err(kube::Error::SerdeError)?, known) {
             (Some(wanted), known)
                 if known.as_deref().is_none_or(|known| differ(&wanted, known)) =>
             {
@@ -231,7 +229,7 @@ mod tests {
     }
 
     fn serving(nodes: &[Arc<Node>], v4: bool) -> Vec<String> {
-        let slice = slice(nodes, v4);
+        let slice = slice(nodes, v4).unwrap();
         let endpoints = slice
             .into_iter()
             .filter_map(|slice| slice.endpoints)
@@ -251,7 +249,7 @@ mod tests {
         assert_eq!(serving(&nodes, true), ["10.0.0.1", "10.0.0.3"]);
         assert_eq!(serving(&nodes, false), ["fd00::5"]);
         assert!(
-            slice(&nodes[3..4], true).is_none(),
+            slice(&nodes[3..4], true).unwrap().is_none(),
             "an empty slice is none"
         );
     }
@@ -259,7 +257,7 @@ mod tests {
     #[test]
     fn a_slice_as_it_was_written_is_not_written_again() {
         let nodes = [node("n1", "true", "True", "10.0.0.1")];
-        let one = slice(&nodes, true).unwrap();
+        let one = slice(&nodes, true).unwrap().unwrap();
         let mut other = one.clone();
         other.metadata.resource_version = Some("5".to_owned());
         assert!(!differ(&one, &other));

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::sample::{Event, Kind, Sample};
-use crate::scripted::{Answer, Piece, line, status};
-use bed::{Bed, service};
+use crate::scripted::{Answer, Piece, line, service, status};
+use bed::Bed;
 
 async fn say(watch: &mpsc::Sender<Piece>, kind: &str, object: &Value) {
     assert!(

@@ -4,41 +4,49 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, bail};
-use controllers::cluster_dns;
+use anyhow::bail;
+use controllers::cluster_dns::SERVES;
 use dns::listen::Sockets;
 use dns::{config, daemon, local};
 
 use super::{Site, show};
 use crate::parts::Part;
+use crate::server::cluster_dns;
 
-/// Where Pods ask: the server on their node, and Service `kube-dns` while that is away.
+/// A value of `--cluster-dns`: an address, or none.
 ///
 /// # Errors
-/// `--cluster-dns` is no address.
-pub fn servers(site: &Site) -> anyhow::Result<Vec<IpAddr>> {
+/// It is neither.
+pub fn server(text: &str) -> Result<Given, String> {
+    let wrong = |_| "an address is wanted, or \"\"".to_owned();
+    let address = (!text.is_empty()).then(|| text.parse().map_err(wrong));
+    address.transpose().map(Given)
+}
+
+/// What `--cluster-dns` says.
+#[derive(Clone, Copy, Debug)]
+pub struct Given(Option<IpAddr>);
+
+/// Where Pods ask: the server on their node, and Service `kube-dns` while that is away.
+pub fn servers(site: &Site) -> Vec<IpAddr> {
     let arguments = &site.arguments;
     if !arguments.cluster_dns.is_empty() {
-        let given = arguments.cluster_dns.iter().filter(|text| !text.is_empty());
-        return given
-            .map(|text| {
-                text.parse()
-                    .with_context(|| format!("--cluster-dns {text:?}: an address is wanted"))
-            })
+        return arguments
+            .cluster_dns
+            .iter()
+            .filter_map(|given| given.0)
             .collect();
     }
     let own = (!arguments.no_dns).then_some(local::ADDRESS);
-    let service = arguments
-        .service_cidr
-        .iter()
-        .filter_map(|network| network.hosts().nth(9));
-    Ok(own.into_iter().chain(service).collect())
+    own.into_iter()
+        .chain(cluster_dns(&arguments.service_cidr))
+        .collect()
 }
 
 /// Labels of the Node: whether it serves names.
 pub fn labels(site: &Site) -> BTreeMap<String, String> {
     let serves = !site.arguments.no_dns;
-    BTreeMap::from([(cluster_dns::SERVES.to_owned(), serves.to_string())])
+    BTreeMap::from([(SERVES.to_owned(), serves.to_string())])
 }
 
 /// The server. Its sockets outlive a restart of the part: what was asked meanwhile is answered then.

@@ -83,22 +83,19 @@ fn token(text: Option<&str>) -> Option<String> {
 }
 
 /// The agent's configuration.
-///
-/// # Errors
-/// A setting is no good.
-pub fn agent(site: &Site, directory: Directory) -> anyhow::Result<agent::Config> {
+pub fn agent(site: &Site, directory: Directory) -> agent::Config {
     let renew = Duration::from_secs(site.arguments.renew_interval.max(1).into());
-    Ok(agent::Config {
+    agent::Config {
         claims: site.file("claims"),
         port: PORT,
         renew_interval: renew,
         lease_duration: renew * 4,
         directory,
         labels: dns::labels(site),
-        cluster_dns: dns::servers(site)?,
+        cluster_dns: dns::servers(site),
         cluster_domain: site.arguments.cluster_domain.clone(),
         ..agent::Config::new(site.name.clone(), vec![site.ip], site.file("agent"))
-    })
+    }
 }
 
 /// The runtime's configuration.

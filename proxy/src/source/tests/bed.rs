@@ -106,16 +106,6 @@ impl Bed {
     }
 }
 
-pub(super) fn service(name: &str, version: u32, ip: &str) -> Value {
-    json!({
-        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string(),
-            "creationTimestamp": "2026-11-21T07:04:45Z", "managedFields": [{"manager": "x"}]},
-        "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP",
-            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web"}]},
-        "status": {"loadBalancer": {}},
-    })
-}
-
 pub(super) fn slice(name: &str, version: u32, endpoints: usize) -> Value {
     let endpoints: Vec<_> = (1..=endpoints)
         .map(|last| json!({"addresses": [format!("10.1.0.{last}")], "conditions": {"ready": true}}))

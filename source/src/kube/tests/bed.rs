@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::Kube;
@@ -84,14 +83,4 @@ impl Bed {
         })
         .await;
     }
-}
-
-pub(super) fn service(name: &str, version: u32, ip: &str) -> Value {
-    json!({
-        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string(),
-            "creationTimestamp": "2026-11-21T07:04:45Z", "managedFields": [{"manager": "x"}]},
-        "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP",
-            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": "web"}]},
-        "status": {"loadBalancer": {}},
-    })
 }
